@@ -1,0 +1,79 @@
+//! `enotun doctor`.
+
+use super::client::{Client, ConnectError, decode};
+use super::output::{print, print_json};
+use super::{Common, DEFAULT_TUN, Failed};
+use crate::daemon::instance::Instance;
+use crate::daemon::protocol::Command;
+use crate::daemon::status::Status;
+use crate::linux::{self, Finding, Level, Settings};
+
+pub(super) fn run(common: &Common) -> Result<(), Failed> {
+    let instance = common.instance()?;
+    let status = status(&instance);
+    // The daemon knows the names of its devices; without one they are those of a plain `enotun up`.
+    let plain = status.as_ref().ok().and_then(|status| status.devices.first()).map(|device| device.name.clone());
+    let tun = plain.unwrap_or_else(|| DEFAULT_TUN.to_owned());
+    let mut findings = daemon(&status);
+    findings.extend(linux::doctor(&Settings { instance: instance.to_string(), tun, ..Default::default() }));
+
+    let failed = findings.iter().any(|finding| finding.level == Level::Fail);
+    if common.json {
+        print_json(&findings)?;
+    } else {
+        // The worst comes last, where it is seen.
+        findings.sort_by_key(|finding| finding.level);
+        print(&findings.iter().map(|finding| format!("{finding}\n")).collect::<String>())?;
+    }
+    // What is wrong was said already.
+    if failed { Err(Failed { status: 1, message: String::new() }) } else { Ok(()) }
+}
+
+fn status(instance: &Instance) -> Result<Status, Finding> {
+    let fail = |what: String, todo: &str| Finding { level: Level::Fail, what, todo: todo.to_owned() };
+    let answer = match Client::connect(instance) {
+        Ok(mut client) => client.ask(Command::Status {}).and_then(decode),
+        Err(ConnectError::NotRunning { .. }) => {
+            let what = format!("no daemon of instance {instance} answers");
+            return Err(Finding { level: Level::Ok, what, todo: String::new() });
+        }
+        Err(error) => return Err(fail(error.to_string(), "run this as root")),
+    };
+    answer.map_err(|failed| fail(failed.message, "see its log"))
+}
+
+/// What the daemon says about itself.
+fn daemon(status: &Result<Status, Finding>) -> Vec<Finding> {
+    let status = match status {
+        Ok(status) => status,
+        Err(finding) => return vec![finding.clone()],
+    };
+    let mut findings = Vec::new();
+    let mut add = |level, what: String, todo: &str| findings.push(Finding { level, what, todo: todo.to_owned() });
+    add(Level::Ok, format!("the daemon answers (pid {}, up since {})", status.pid, status.up_since), "");
+    for entry in status.selectors.iter().filter(|entry| entry.selector.name().is_some() && entry.addresses.is_empty()) {
+        add(
+            Level::Fail,
+            format!("the host name of selector {} has no address: its connections are not protected", entry.selector),
+            "look at the name and at name resolution; it is tried again every few seconds",
+        );
+    }
+    for device in status.devices.iter().filter(|device| !device.offloads) {
+        let what = format!("{}: the kernel refuses offloads, so each segment is handled alone", device.name);
+        add(Level::Warn, what, "use a newer kernel for speed");
+    }
+    if status.selectors.is_empty() {
+        add(Level::Warn, "nothing is selected, so nothing is protected".to_owned(), "enotun enable SELECTOR");
+    }
+    let limits: Vec<&str> = status
+        .counters
+        .iter()
+        .filter(|(name, count)| name.starts_with("limit_") && **count > 0)
+        .map(|(name, _)| name.as_str())
+        .collect();
+    if !limits.is_empty() {
+        let what = format!("bounds were reached since the start: {}", limits.join(", "));
+        add(Level::Warn, what, "raise them in the configuration, [limits]");
+    }
+    findings
+}

@@ -1,0 +1,70 @@
+//! `enotun down`.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::client::{Client, ConnectError};
+use super::output::{print, print_json};
+use super::{Common, Failed};
+use crate::daemon::instance::Instance;
+use crate::daemon::protocol::Command;
+use crate::linux;
+
+/// How long a daemon that has the lock but no socket yet (or no more) may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) fn run(common: &Common) -> Result<(), Failed> {
+    let instance = common.instance()?;
+    let stopped = match Client::connect(&instance) {
+        Ok(mut client) => {
+            client.ask(Command::Down {})?;
+            client.wait_for_end()?;
+            true
+        }
+        Err(ConnectError::NotRunning { .. }) => false,
+        Err(error) => return Err(Failed::new(error)),
+    };
+    let cleaned = clean_up(&instance)?;
+    if !stopped && Client::connect(&instance).is_err() {
+        // A dead daemon's. Before the directory, which goes with its last file.
+        instance.remove_socket().map_err(|error| Failed::new(format!("cannot remove the control socket: {error}")))?;
+    }
+    if !stopped && !cleaned {
+        return Err(Failed::new(format!(
+            "no daemon runs as instance `{instance}`, and nothing is left of one; nothing to do"
+        )));
+    }
+    if common.json {
+        return print_json(&json!({ "stopped": stopped, "cleaned_up": cleaned }));
+    }
+    print(if stopped {
+        "stopped; the host is as it was before\n"
+    } else {
+        "no daemon was running; cleaned up after one that had died\n"
+    })
+}
+
+/// Puts back what a dead daemon left; false if there is nothing. One that is just ending, or starting, is waited for.
+fn clean_up(instance: &Instance) -> Result<bool, Failed> {
+    let settings = linux::Settings { instance: instance.to_string(), ..Default::default() };
+    let end = Instant::now() + PATIENCE;
+    let mut entered = false;
+    loop {
+        match linux::down(&settings) {
+            Err(linux::Error::Running(_)) if Instant::now() < end => std::thread::sleep(Duration::from_millis(20)),
+            Err(linux::Error::Running(_)) => {
+                let message = format!(
+                    "a daemon of instance `{instance}` runs but does not answer; end it by its process id and run this again"
+                );
+                return Err(Failed::new(message));
+            }
+            // Instances are known by their names machine-wide: the namespace is found by the record.
+            Err(linux::Error::OtherNamespace(_)) if !entered => {
+                linux::enter_namespace(&settings).map_err(Failed::new)?;
+                entered = true;
+            }
+            result => return result.map_err(Failed::new),
+        }
+    }
+}

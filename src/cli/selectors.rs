@@ -1,0 +1,66 @@
+//! `enotun enable` and `enotun disable`.
+
+use clap::Args;
+
+use super::output::{print, print_json, table};
+use super::{Common, Failed, client, policy_parser};
+use crate::daemon::protocol::Command;
+use crate::daemon::selectors::Entry;
+use crate::selector::{Policy, Selector};
+
+#[derive(Debug, Args)]
+pub(super) struct EnableArguments {
+    /// What is done with these connections [default: the daemon's policy]
+    #[arg(long, value_name = "POLICY", value_parser = policy_parser())]
+    policy: Option<Policy>,
+    /// Which connections
+    #[arg(required = true, value_name = "SELECTOR")]
+    selectors: Vec<Selector>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DisableArguments {
+    /// Each as it was given
+    #[arg(required = true, value_name = "SELECTOR")]
+    selectors: Vec<Selector>,
+}
+
+pub(super) fn enable(common: &Common, arguments: EnableArguments) -> Result<(), Failed> {
+    let EnableArguments { policy, selectors } = arguments;
+    change(common, Command::Enable { selectors, policy })
+}
+
+pub(super) fn disable(common: &Common, arguments: DisableArguments) -> Result<(), Failed> {
+    change(common, Command::Disable { selectors: arguments.selectors })
+}
+
+/// Has the change made and shows what is protected now.
+fn change(common: &Common, command: Command) -> Result<(), Failed> {
+    let answer = client::ask(&common.instance()?, command)?;
+    if common.json {
+        return print_json(&answer);
+    }
+    let entries: Vec<Entry> = client::decode(answer)?;
+    print(&format!("protected now:\n{}", show(&entries)))
+}
+
+/// What is protected, one selector per line.
+pub(super) fn show(entries: &[Entry]) -> String {
+    if entries.is_empty() {
+        return "nothing\n".to_owned();
+    }
+    let row = |entry: &Entry| {
+        let source = match entry.source {
+            crate::daemon::selectors::Source::File => "file",
+            crate::daemon::selectors::Source::Command => "command",
+            crate::daemon::selectors::Source::Route => "route",
+        };
+        let addresses = entry.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        let addresses = match entry.selector.name() {
+            Some(_) if addresses.is_empty() => "NOT RESOLVED".to_owned(),
+            _ => addresses,
+        };
+        vec![entry.selector.to_string(), entry.policy.to_string(), format!("by {source}"), addresses]
+    };
+    table(&entries.iter().map(row).collect::<Vec<_>>(), &[])
+}

@@ -1,0 +1,177 @@
+//! `enotun status`.
+
+use std::fmt::Write as _;
+
+use super::output::{NOT_AUTHENTICATED, print, print_json};
+use super::{Common, Failed, client, selectors};
+use crate::daemon::protocol::Command;
+use crate::daemon::status::Status;
+
+pub(super) fn run(common: &Common) -> Result<(), Failed> {
+    let answer = client::ask(&common.instance()?, Command::Status {})?;
+    if common.json {
+        return print_json(&answer);
+    }
+    print(&show(&client::decode(answer)?))
+}
+
+/// A block of lines under one heading.
+fn block(text: &mut String, heading: &str, lines: &str) {
+    let lines = if lines.is_empty() { "none" } else { lines };
+    for (number, line) in lines.lines().enumerate() {
+        let heading = if number == 0 { heading } else { "" };
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{heading:<13}{line}");
+    }
+}
+
+fn show(status: &Status) -> String {
+    let counter = |name: &str| status.counters.get(name).copied().unwrap_or(0);
+    let mut text = String::new();
+    block(&mut text, "enotun", &format!("{}, instance {}, pid {}", status.version, status.instance, status.pid));
+    block(&mut text, "up", &format!("{} (since {})", duration(status.up_seconds), status.up_since));
+    let devices: Vec<String> = status
+        .devices
+        .iter()
+        .map(|device| {
+            let slow = if device.offloads { "" } else { ", NO OFFLOADS (slow)" };
+            format!("{} ({} side, MTU {}{slow})", device.name, device.side, device.mtu)
+        })
+        .collect();
+    block(&mut text, "devices", &devices.join(", "));
+    block(&mut text, "policy", &status.policy.to_string());
+    block(&mut text, "protected", &selectors::show(&status.selectors));
+
+    let now = &status.connections;
+    block(
+        &mut text,
+        "connections",
+        &format!(
+            "{} encrypted, {} plain, {} negotiating, {} closed",
+            now.encrypted, now.plain, now.negotiating, now.closed
+        ),
+    );
+    if !now.plain_reasons.is_empty() {
+        let reasons: Vec<String> =
+            now.plain_reasons.iter().map(|(reason, count)| format!("{reason} ({count})")).collect();
+        block(&mut text, "", &format!("plain because of {}", reasons.join(", ")));
+    }
+    if status.kept_connections > 0 {
+        let kept =
+            format!("{} of them stay diverted until they end, although not selected any more", status.kept_connections);
+        block(&mut text, "", &kept);
+    }
+    block(
+        &mut text,
+        "since start",
+        &format!(
+            "{} encrypted, {} plain, {} refused (policy required), {} aborted",
+            counter("connections_encrypted"),
+            counter("connections_plain"),
+            counter("connections_refused"),
+            counter("connections_aborted")
+        ),
+    );
+    let suspicious =
+        ["frames_rejected", "conflicting_segments", "bad_checksum", "malformed", "resets_ignored", "orphans_refused"];
+    let named = |names: &[&str]| {
+        let counts = names.iter().map(|name| (name, counter(name))).filter(|(_, count)| *count > 0);
+        counts.map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
+    };
+    block(&mut text, "suspicious", &named(&suspicious));
+    let limits: Vec<&str> =
+        status.counters.keys().map(String::as_str).filter(|name| name.starts_with("limit_")).collect();
+    block(&mut text, "limits hit", &named(&limits));
+    block(&mut text, "dropped", &dropped(&status.io));
+    let random = if status.random_ready { "seeded" } else { "NOT SEEDED YET; nothing is encrypted until it is" };
+    block(&mut text, "random", random);
+    if status.recovered {
+        block(&mut text, "recovered", "after a daemon that died; connections from before are refused");
+    }
+    let problems: Vec<String> =
+        status.problems.iter().map(|problem| format!("{} {} {}", problem.at, problem.level, problem.message)).collect();
+    block(&mut text, "problems", &problems.join("\n"));
+    if now.encrypted > 0 {
+        text.push('\n');
+        text.push_str(NOT_AUTHENTICATED);
+        text.push('\n');
+    }
+    text
+}
+
+/// Packets that the kernel did not take or give, by device.
+fn dropped(io: &serde_json::Value) -> String {
+    let mut counts = Vec::new();
+    for (side, counters) in io.as_object().into_iter().flatten() {
+        for (name, count) in counters.as_object().into_iter().flatten() {
+            let harmless = name.ends_with("_packets") || name.ends_with("_bytes");
+            if let Some(count) = count.as_u64().filter(|count| *count > 0 && !harmless) {
+                counts.push(format!("{side} {name} {count}"));
+            }
+        }
+    }
+    counts.join(", ")
+}
+
+fn duration(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::daemon::log::Problem;
+    use crate::daemon::status::Connections;
+    use crate::selector::Policy;
+
+    fn status() -> Status {
+        Status {
+            version: "0.1.0".into(),
+            instance: "tun0".into(),
+            pid: 7,
+            up_since: "2026-11-21T06:00:00Z".into(),
+            up_seconds: 11_520,
+            policy: Policy::Opportunistic,
+            selectors: Vec::new(),
+            devices: Vec::new(),
+            random_ready: true,
+            recovered: false,
+            connections: Connections { encrypted: 1, ..Default::default() },
+            kept_connections: 0,
+            counters: BTreeMap::from([("limit_flows".to_owned(), 3), ("frames_rejected".to_owned(), 0)]),
+            io: serde_json::json!({ "plain": { "read_packets": 9, "refused_full": 2 }, "wire": { "refused_down": 0 } }),
+            problems: vec![Problem { at: "2026-11-21T06:01:00Z".into(), level: "warn".into(), message: "x".into() }],
+        }
+    }
+
+    #[test]
+    fn what_matters_at_night_is_there() {
+        let text = show(&status());
+        for line in [
+            "up           3 h 12 min (since 2026-11-21T06:00:00Z)",
+            "limits hit   limit_flows 3",
+            "suspicious   none",
+            "dropped      plain refused_full 2",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line}\n{text}");
+        }
+        assert!(text.contains("warn x"), "{text}");
+        assert!(text.contains("does not mean authenticated"), "{text}");
+        assert!(!text.to_lowercase().contains("secure"), "{text}");
+    }
+
+    #[test]
+    fn durations_have_two_units_at_most() {
+        for (seconds, text) in [(5, "5 s"), (65, "1 min 5 s"), (3_661, "1 h 1 min"), (180_000, "2 d 2 h")] {
+            assert_eq!(duration(seconds), text);
+        }
+    }
+}

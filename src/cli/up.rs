@@ -1,0 +1,68 @@
+//! `enotun up`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::output::{print, print_json};
+use super::{Common, DEFAULT_TUN, Failed, policy_parser};
+use crate::daemon;
+use crate::daemon::config::ConfigError;
+use crate::daemon::selectors::Selectors;
+use crate::daemon::settings::{Options, Settings, SettingsError};
+use crate::linux;
+use crate::selector::{Policy, Selector};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Read this configuration (TOML); the command line wins over it, and selectors of both count
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Name of the plain side's TUN device; the wire side's has `-w` behind it [default: tun0]
+    #[arg(long, value_name = "NAME")]
+    tun: Option<String>,
+    /// What is done with connections that are selected without a policy [default: opportunistic]
+    ///
+    /// `opportunistic` encrypts if the peer can, and is plain TCP else; `required` refuses what cannot be encrypted;
+    /// `off` leaves connections alone.
+    #[arg(long, value_name = "POLICY", value_parser = policy_parser())]
+    policy: Option<Policy>,
+    /// Encrypt for the hosts behind this interface too, as their gateway; may be given several times, or as a list
+    /// with commas
+    #[arg(long, value_name = "IFACE", value_delimiter = ',')]
+    gateway: Vec<String>,
+    /// Print every rule, route, sysctl and chain that would be set, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Which connections are protected; more with `enotun enable`, or by routes:
+    /// `ip route add 10.9.0.0/16 dev tun0 table enotun`
+    #[arg(value_name = "SELECTOR")]
+    selectors: Vec<Selector>,
+}
+
+pub(super) fn run(common: &Common, arguments: Arguments) -> Result<(), Failed> {
+    let Arguments { config, tun, policy, gateway, dry_run, selectors } = arguments;
+    let options = Options { config, tun, instance: common.instance.clone(), policy, gateway, selectors };
+    let settings = Settings::new(options, DEFAULT_TUN).map_err(|error| match error {
+        SettingsError::Config(ConfigError::Read { .. }) => Failed::new(error),
+        _ => Failed::usage(error),
+    })?;
+    if dry_run {
+        return show(common, &settings);
+    }
+    daemon::run(settings).map_err(|error| Failed::new(format!("{error:#}")))
+}
+
+/// Prints what would be set. Host names are not looked up.
+fn show(common: &Common, settings: &Settings) -> Result<(), Failed> {
+    let selectors = Selectors::new(settings.file_rules.clone(), settings.command_rules.clone(), settings.policy);
+    let steps = linux::dry_run(&settings.host, &selectors.rules()).map_err(Failed::new)?;
+    if common.json {
+        return print_json(&steps);
+    }
+    let mut text: String = steps.iter().map(|step| format!("{step}\n")).collect();
+    for name in selectors.names() {
+        text.push_str(&format!("# and, for the addresses of {name}, what is done for an address\n"));
+    }
+    print(&text)
+}

@@ -1,0 +1,324 @@
+//! The configuration file. docs/configuration.md describes it; the two are compared by a test.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::instance::Instance;
+use crate::engine;
+use crate::linux;
+use crate::selector::{Policy, Rule, Selector};
+
+/// Larger files are no configuration.
+const SIZE_MAX: u64 = 4 << 20;
+
+/// What a configuration file may say. What is missing has its default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct File {
+    /// The name of the plain side's TUN device.
+    pub tun: Option<String>,
+    /// The instance's name.
+    pub instance: Option<String>,
+    /// The policy of selectors given without one, on the command line or at run time.
+    pub policy: Option<Policy>,
+    /// Interfaces to the hosts for which this one encrypts as a gateway.
+    pub gateway: Vec<String>,
+    /// What is logged: a level, or directives as `tracing` has them.
+    pub log: Option<String>,
+    /// What is protected.
+    pub selectors: Selectors,
+    /// Bounds and times of the engine.
+    pub limits: Limits,
+    /// Numbers that the host's firewall and routing see.
+    pub host: Host,
+}
+
+/// Selectors by policy.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Selectors {
+    /// [`Policy::Opportunistic`].
+    pub opportunistic: Vec<Selector>,
+    /// [`Policy::Required`].
+    pub required: Vec<Selector>,
+    /// [`Policy::Off`].
+    pub off: Vec<Selector>,
+}
+
+impl Selectors {
+    /// As rules.
+    #[must_use]
+    pub fn rules(&self) -> Vec<Rule> {
+        let of = |selectors: &[Selector], policy| {
+            selectors.iter().map(|selector| Rule::new(selector.clone(), policy)).collect::<Vec<_>>()
+        };
+        let mut rules = of(&self.opportunistic, Policy::Opportunistic);
+        rules.extend(of(&self.required, Policy::Required));
+        rules.extend(of(&self.off, Policy::Off));
+        rules
+    }
+}
+
+/// Bounds and times, see [`engine::Config`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Limits {
+    /// [`engine::Config::max_flows`].
+    pub max_flows: Option<usize>,
+    /// [`engine::Config::max_half_open`].
+    pub max_half_open: Option<usize>,
+    /// [`engine::Config::max_held_bytes`].
+    pub max_held_bytes: Option<usize>,
+    /// [`engine::Config::syn_attempts`].
+    pub syn_attempts: Option<u8>,
+    /// [`engine::Config::handshake_timeout`], seconds.
+    pub handshake_timeout: Option<u32>,
+    /// [`engine::Config::plain_idle_timeout`], seconds.
+    pub plain_idle_timeout: Option<u32>,
+    /// [`engine::Config::closed_linger`], seconds.
+    pub closed_linger: Option<u32>,
+}
+
+impl Limits {
+    /// The engine's configuration with these bounds.
+    #[must_use]
+    pub fn engine(&self) -> engine::Config {
+        let default = engine::Config::default();
+        let seconds = |given: Option<u32>, default: Duration| given.map_or(default, |s| Duration::from_secs(s.into()));
+        engine::Config {
+            max_flows: self.max_flows.unwrap_or(default.max_flows),
+            max_half_open: self.max_half_open.unwrap_or(default.max_half_open),
+            max_held_bytes: self.max_held_bytes.unwrap_or(default.max_held_bytes),
+            syn_attempts: self.syn_attempts.unwrap_or(default.syn_attempts),
+            handshake_timeout: seconds(self.handshake_timeout, default.handshake_timeout),
+            plain_idle_timeout: seconds(self.plain_idle_timeout, default.plain_idle_timeout),
+            closed_linger: seconds(self.closed_linger, default.closed_linger),
+            ..default
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let zero = [
+            ("max-flows", self.max_flows == Some(0)),
+            ("max-half-open", self.max_half_open == Some(0)),
+            ("max-held-bytes", self.max_held_bytes == Some(0)),
+            ("syn-attempts", self.syn_attempts == Some(0)),
+            ("handshake-timeout", self.handshake_timeout == Some(0)),
+        ];
+        match zero.iter().find(|(_, is_zero)| *is_zero) {
+            Some((name, _)) => Err(format!("limits.{name} is 0, with which nothing could be encrypted; use 1 or more")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What the host's firewall and routing see, see [`linux::Settings`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Host {
+    /// [`linux::Settings::mark_mask`].
+    pub mark_mask: Option<u32>,
+    /// [`linux::Settings::table_plain`].
+    pub table_plain: Option<u32>,
+    /// [`linux::Settings::table_wire`].
+    pub table_wire: Option<u32>,
+    /// [`linux::Settings::preference`].
+    pub preference: Option<u32>,
+    /// [`linux::Settings::zone`].
+    pub zone: Option<u16>,
+    /// [`linux::Settings::txqueuelen`].
+    pub txqueuelen: Option<u32>,
+    /// [`linux::Settings::mtu`].
+    pub mtu: Option<u32>,
+}
+
+impl Host {
+    /// The plumbing's settings with these numbers.
+    #[must_use]
+    pub fn settings(&self, instance: &Instance, tun: &str, gateway: &[String]) -> linux::Settings {
+        let default = linux::Settings::default();
+        linux::Settings {
+            instance: instance.to_string(),
+            tun: tun.to_owned(),
+            gateway: gateway.to_vec(),
+            mark_mask: self.mark_mask.unwrap_or(default.mark_mask),
+            table_plain: self.table_plain.unwrap_or(default.table_plain),
+            table_wire: self.table_wire.unwrap_or(default.table_wire),
+            preference: self.preference.unwrap_or(default.preference),
+            zone: self.zone.unwrap_or(default.zone),
+            txqueuelen: self.txqueuelen.unwrap_or(default.txqueuelen),
+            mtu: self.mtu.or(default.mtu),
+            ..default
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.mark_mask.is_some_and(|mask| mask.count_ones() < 2) {
+            return Err("host.mark-mask needs two bits at least: one marks packets for each side".to_owned());
+        }
+        if let (Some(plain), wire) = (self.table_plain, self.table_wire)
+            && Some(plain) == wire
+        {
+            return Err("host.table-plain and host.table-wire must differ".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}: {source}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It says something that it cannot.
+    #[error("{}{}: {message}", path.display(), line.map_or(String::new(), |line| format!(", line {line}")))]
+    Wrong {
+        /// Which file.
+        path: PathBuf,
+        /// Where, counted from 1.
+        line: Option<usize>,
+        /// What is wrong and what is allowed.
+        message: String,
+    },
+}
+
+impl File {
+    /// Reads `path`.
+    ///
+    /// # Errors
+    /// If it cannot be read, is not TOML, or has keys or values that are not allowed.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let read = |source| ConfigError::Read { path: path.to_owned(), source };
+        let size = fs::metadata(path).map_err(read)?.len();
+        if size > SIZE_MAX {
+            return Err(ConfigError::Wrong {
+                path: path.to_owned(),
+                line: None,
+                message: format!("{size} bytes are too much for a configuration (at most {SIZE_MAX})"),
+            });
+        }
+        let text = fs::read_to_string(path).map_err(read)?;
+        Self::parse(&text).map_err(|(line, message)| ConfigError::Wrong { path: path.to_owned(), line, message })
+    }
+
+    /// Parses a file's text; an error has the line, if it is known.
+    fn parse(text: &str) -> Result<Self, (Option<usize>, String)> {
+        let file: Self = toml::from_str(text).map_err(|error| {
+            let line =
+                error.span().and_then(|span| text.get(..span.start)).map(|before| before.matches('\n').count() + 1);
+            (line, error.message().replace('\n', "; "))
+        })?;
+        file.check().map_err(|message| (None, message))?;
+        Ok(file)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.limits.check()?;
+        self.host.check()?;
+        if let Some(name) = &self.tun {
+            check_interface(name)?;
+        }
+        self.gateway.iter().try_for_each(|name| check_interface(name))?;
+        if let Some(name) = &self.instance {
+            name.parse::<Instance>().map_err(|error| error.to_string())?;
+        }
+        if let Some(log) = &self.log {
+            super::log::parse(log)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether the kernel would take `name` for an interface, and ours derived from it.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_interface(name: &str) -> Result<(), String> {
+    let good = (1..=15).contains(&name.len())
+        && !matches!(name, "." | "..")
+        && name.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b':' | b'%'));
+    if good {
+        Ok(())
+    } else {
+        Err(format!("`{name}` cannot name an interface (1 to 15 characters, no `/`, `:`, `%`, blanks)"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_file_has_every_default() {
+        let file = File::parse("").unwrap();
+        assert_eq!(file, File::default());
+        assert_eq!(format!("{:?}", file.limits.engine()), format!("{:?}", engine::Config::default()));
+    }
+
+    #[test]
+    fn the_documented_example_is_accepted() {
+        let text = include_str!("../../docs/configuration.md");
+        let example = text.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let file = File::parse(example).unwrap();
+        assert_eq!(file.selectors.rules().len(), 5);
+        assert_eq!(file.limits.engine().max_flows, engine::Config::default().max_flows);
+    }
+
+    #[test]
+    fn every_default_in_the_documentation_is_the_real_one() {
+        let text = include_str!("../../docs/configuration.md");
+        let default = engine::Config::default();
+        let host = linux::Settings::default();
+        for (key, value) in [
+            ("host.table-plain", host.table_plain),
+            ("host.table-wire", host.table_wire),
+            ("host.preference", host.preference),
+            ("host.zone", host.zone.into()),
+            ("host.txqueuelen", host.txqueuelen),
+        ] {
+            assert!(text.contains(&format!("| `{key}` | `{value}` |")), "{key} = {value}");
+        }
+        assert!(text.contains(&format!("| `host.mark-mask` | `{:#010x}` |", host.mark_mask)));
+        for (key, value) in [
+            ("max-flows", default.max_flows as u64),
+            ("max-half-open", default.max_half_open as u64),
+            ("max-held-bytes", default.max_held_bytes as u64),
+            ("syn-attempts", default.syn_attempts.into()),
+            ("handshake-timeout", default.handshake_timeout.as_secs()),
+            ("plain-idle-timeout", default.plain_idle_timeout.as_secs()),
+            ("closed-linger", default.closed_linger.as_secs()),
+        ] {
+            assert!(text.contains(&format!("| `limits.{key}` | `{value}` |")), "{key} = {value}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_its_line_and_what_is_allowed() {
+        let (line, message) = File::parse("tun = \"tun1\"\n\n[limits]\nmax-flow = 3\n").unwrap_err();
+        assert_eq!(line, Some(4));
+        assert!(message.contains("max-flow") && message.contains("max-flows"), "{message}");
+    }
+
+    #[test]
+    fn a_wrong_selector_is_refused_with_the_line_of_its_key() {
+        let (line, message) =
+            File::parse("[selectors]\nrequired = [\n  \"10.0.0.0/8\",\n  \"10.0.0\",\n]\n").unwrap_err();
+        assert_eq!(line, Some(2));
+        assert!(message.contains("`10.0.0`"), "{message}");
+    }
+
+    #[test]
+    fn limits_that_would_stop_everything_are_refused() {
+        let (_, message) = File::parse("[limits]\nmax-half-open = 0\n").unwrap_err();
+        assert!(message.contains("max-half-open"), "{message}");
+    }
+}

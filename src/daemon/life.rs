@@ -1,0 +1,495 @@
+//! The daemon's life: up, whatever happens then, down.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context as _, bail};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::config::File;
+use super::control::{self, Asked};
+use super::log::Log;
+use super::news::News;
+use super::resolve::{Resolved, resolve};
+use super::selectors::Selectors;
+use super::settings::Settings;
+use super::{log, notify};
+use crate::crypto;
+use crate::engine::{Counters, Engine, FlowState};
+use crate::io::{self, Format, WorkerHandle};
+use crate::linux::{self, Device, Devices, Host, KeptFlow, Watcher};
+use crate::selector::PolicyTable;
+
+/// How often health and bounds are looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// The packet loop answers in less; with this it is stuck.
+const WORKER_PATIENCE: Duration = Duration::from_secs(10);
+/// How often host names are looked up again, and how often those that could not be found.
+const RESOLVE_AGAIN: Duration = Duration::from_secs(60);
+const RESOLVE_MISSING: Duration = Duration::from_secs(5);
+/// How often connections that are kept diverted are looked at, whether they have ended.
+const KEPT_AGAIN: Duration = Duration::from_secs(10);
+/// How often it is looked at whether other firewalls have changed, which nobody tells.
+const REFRESH_AGAIN: Duration = Duration::from_secs(60);
+/// Time for the last packets to leave before the devices go.
+const DRAIN: Duration = Duration::from_millis(200);
+
+/// What a device was when it came up.
+pub(super) struct DeviceFacts {
+    pub(super) name: String,
+    pub(super) side: &'static str,
+    pub(super) mtu: u32,
+    pub(super) offloads: bool,
+}
+
+impl DeviceFacts {
+    fn new(device: &Device, side: &'static str) -> Self {
+        let offloads = device.offloads.checksum && device.offloads.tso4 && device.offloads.tso6;
+        Self { name: device.name.clone(), side, mtu: device.mtu, offloads }
+    }
+}
+
+/// A daemon that is up.
+pub(super) struct Daemon {
+    pub(super) settings: Settings,
+    pub(super) log: Log,
+    pub(super) selectors: Selectors,
+    pub(super) worker: WorkerHandle,
+    /// Taken out while a thread works with it.
+    host: Option<Host>,
+    pub(super) devices: Vec<DeviceFacts>,
+    pub(super) recovered: bool,
+    pub(super) since: (SystemTime, Instant),
+    pub(super) kept: Vec<KeptFlow>,
+    news: News,
+    events: mpsc::Sender<Event>,
+    resolving: bool,
+}
+
+/// What happens beside requests and signals.
+pub(super) enum Event {
+    /// Host names were looked up; then a request that waited for it is carried out.
+    Resolved(Resolved, Option<Asked>),
+}
+
+/// Whether the daemon goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    Go,
+    Down,
+}
+
+/// Signals, caught from the start: one that comes during `up` is acted on when that is done.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// Comes up, lives, goes down.
+pub(super) async fn live(settings: Settings, log: Log) -> anyhow::Result<()> {
+    let mut signals = Signals::new().context("cannot catch signals")?;
+    let (events, mut inbox) = mpsc::channel(64);
+    let (mut daemon, mut watcher) = Daemon::up(settings, log, events).await?;
+    let (asked, mut requests) = mpsc::channel(16);
+    match control::bind(&daemon.settings.instance) {
+        Ok(listener) => drop(tokio::spawn(control::serve(listener, asked))),
+        Err(error) => {
+            let socket = daemon.settings.instance.socket();
+            daemon.down().await?;
+            bail!("cannot open the control socket {}: {error}; nothing is left changed", socket.display());
+        }
+    }
+    daemon.say_ready();
+    notify::ready();
+
+    let mut ticks = interval(notify::watchdog().map_or(TICK, |watchdog| watchdog.min(TICK)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut resolved_at = Instant::now();
+    let mut kept_at = Instant::now();
+    let mut refreshed_at = Instant::now();
+    loop {
+        let next = tokio::select! {
+            _ = signals.terminate.recv() => Ok(Next::Down),
+            _ = signals.interrupt.recv() => Ok(Next::Down),
+            _ = signals.hangup.recv() => daemon.reload().await,
+            Some(asked) = requests.recv() => daemon.handle_request(asked).await,
+            Some(event) = inbox.recv() => daemon.handle_event(event).await,
+            ended = daemon.worker.ended() => match ended {
+                Ok(()) => Err(anyhow::anyhow!("the packet loop has ended")),
+                Err(error) => Err(error.into()),
+            },
+            change = watcher.next() => daemon.handle_change(change).await,
+            _ = ticks.tick() => {
+                if refreshed_at.elapsed() >= REFRESH_AGAIN {
+                    refreshed_at = Instant::now();
+                    daemon.refresh().await;
+                }
+                let again = if daemon.selectors.unresolved().is_empty() { RESOLVE_AGAIN } else { RESOLVE_MISSING };
+                if resolved_at.elapsed() >= again {
+                    resolved_at = Instant::now();
+                    daemon.resolve_again();
+                }
+                let kept_due = kept_at.elapsed() >= KEPT_AGAIN;
+                if kept_due {
+                    kept_at = Instant::now();
+                }
+                daemon.tick(kept_due).await
+            }
+        };
+        match next {
+            Ok(Next::Go) => {}
+            Ok(Next::Down) => break,
+            Err(error) => {
+                // As after a crash: what was diverted is dropped, since without the engine nobody knows which
+                // connections were encrypted.
+                tracing::error!("{error:#}; ending, with everything that was diverted now blocked");
+                let instance = &daemon.settings.instance;
+                return Err(error.context(format!(
+                    "gave up; protected connections stay blocked until `enotun up` or `enotun down --instance {instance}`"
+                )));
+            }
+        }
+    }
+    // No request is taken any more; the socket goes first, so that a client that comes now is told so by the kernel.
+    requests.close();
+    if let Err(error) = daemon.settings.instance.remove_socket() {
+        tracing::warn!("cannot remove the control socket: {error}");
+    }
+    daemon.down().await
+}
+
+impl Daemon {
+    /// Sets the host up and starts the packet loop. Nothing is left changed if that fails.
+    async fn up(mut settings: Settings, log: Log, events: mpsc::Sender<Event>) -> anyhow::Result<(Self, Watcher)> {
+        let mut selectors =
+            Selectors::new(settings.file_rules.clone(), settings.command_rules.clone(), settings.policy);
+        for (name, addresses) in resolve(selectors.names()).await {
+            selectors.set_addresses(&name, addresses);
+        }
+        for name in selectors.unresolved() {
+            // What stands on the command line was typed just now; the file may be read before the network is there.
+            if settings.command_rules.iter().any(|rule| rule.selector.name() == Some(name.as_str())) {
+                bail!("the host name `{name}` has no address; is it spelt right, and does name resolution work?");
+            }
+            tracing::warn!(
+                "the host name `{name}` has no address yet; connections to it are not protected until it has"
+            );
+        }
+        let rules = selectors.rules();
+
+        let (host_settings, host_rules) = (settings.host.clone(), rules.clone());
+        let (host, devices) = blocking(move || Host::up(host_settings, &host_rules)).await??;
+        settings.engine.refuse_unknown = host.recovered();
+        if host.recovered() {
+            tracing::warn!(
+                "an earlier daemon died without cleaning up; connections that were open then are refused, since they may have been encrypted"
+            );
+        }
+        let Devices { plain, wire } = &devices;
+        let facts = vec![DeviceFacts::new(plain, "plain"), DeviceFacts::new(wire, "wire")];
+        let mut engine = Engine::new(settings.engine.clone(), crypto::provider());
+        engine.set_policy(PolicyTable::new(rules));
+        let recovered = host.recovered();
+        let started = linux::watch(&devices)
+            .map_err(anyhow::Error::from)
+            .and_then(|watcher| Ok((watcher, start_worker(engine, devices)?)));
+        let (watcher, worker) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                blocking(move || host.down()).await?.context("cannot put the host back")?;
+                return Err(error.context("cannot start the packet loop; nothing is left changed"));
+            }
+        };
+        let daemon = Self {
+            settings,
+            log,
+            selectors,
+            worker,
+            host: Some(host),
+            devices: facts,
+            recovered,
+            since: (SystemTime::now(), Instant::now()),
+            kept: Vec::new(),
+            news: News::default(),
+            events,
+            resolving: false,
+        };
+        Ok((daemon, watcher))
+    }
+
+    fn say_ready(&self) {
+        let devices: Vec<&str> = self.devices.iter().map(|device| device.name.as_str()).collect();
+        tracing::info!(
+            "up: instance {}, devices {}, {} selectors, policy {}",
+            self.settings.instance,
+            devices.join(" and "),
+            self.selectors.entries().len(),
+            self.settings.policy
+        );
+        if let Some(slow) = self.devices.iter().find(|device| !device.offloads) {
+            tracing::warn!("{}: the kernel refuses offloads; each segment is handled alone, which is slow", slow.name);
+        }
+        if self.selectors.entries().is_empty() {
+            tracing::info!(
+                "nothing is selected yet: use `enotun enable SELECTOR`, or `ip route add PREFIX dev {} table enotun`",
+                self.settings.host.tun
+            );
+        }
+    }
+
+    /// Ends encrypted connections, then puts the host back.
+    async fn down(mut self) -> anyhow::Result<()> {
+        tracing::info!("coming down");
+        notify::stopping();
+        // New connections go past the engine from here on. Those that are encrypted are reset on both sides before the
+        // routes change: the kernel would send their plaintext to the network itself.
+        let aborted = self.worker.call_async(|engine, now, env| {
+            engine.set_policy(PolicyTable::default());
+            engine.abort_all(now, env);
+        });
+        match timeout(WORKER_PATIENCE, aborted).await {
+            Ok(Ok(())) => tokio::time::sleep(DRAIN).await,
+            Ok(Err(_)) | Err(_) => bail!(
+                "the packet loop does not answer, so encrypted connections could not be ended; protected connections \
+                 stay blocked until `enotun down --instance {}` is run again",
+                self.settings.instance
+            ),
+        }
+        if let Some(host) = self.host.take() {
+            blocking(move || host.down()).await?.context("the host could not be put back")?;
+        }
+        // Dropped, it is waited for.
+        drop(self.worker);
+        tracing::info!("down: the host is as it was before");
+        Ok(())
+    }
+
+    /// Puts the selectors in force, in the engine first: what the firewall then diverts is known there. On an error
+    /// the `before` are in force again.
+    pub(super) async fn apply(&mut self, before: Selectors) -> anyhow::Result<()> {
+        let error = match self.try_apply().await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        self.selectors = before;
+        self.try_apply().await.context("and the selectors from before could not be put back")?;
+        Err(error)
+    }
+
+    async fn try_apply(&mut self) -> anyhow::Result<()> {
+        let rules = self.selectors.rules();
+        let table = PolicyTable::new(rules.clone());
+        let lookup = table.clone();
+        // In one step with the new policy: no connection can become encrypted in between that is not in the list.
+        let kept = self.worker.call_async(move |engine, _, _| {
+            engine.set_policy(table);
+            kept(engine, &lookup)
+        });
+        self.kept = timeout(WORKER_PATIENCE, kept).await.context("the packet loop is stuck")??;
+        self.update_host().await
+    }
+
+    async fn update_host(&mut self) -> anyhow::Result<()> {
+        let (rules, kept) = (self.selectors.rules(), self.kept.clone());
+        self.with_host(move |host| host.update(&rules, &kept)).await
+    }
+
+    async fn with_host(
+        &mut self,
+        work: impl FnOnce(&mut Host) -> Result<(), linux::Error> + Send + 'static,
+    ) -> anyhow::Result<()> {
+        let Some(mut host) = self.host.take() else { bail!("the host is being changed already") };
+        let (host, result) = blocking(move || {
+            let result = work(&mut host);
+            (host, result)
+        })
+        .await?;
+        self.host = Some(host);
+        Ok(result?)
+    }
+
+    /// Acts on what has changed about the host.
+    async fn handle_change(&mut self, change: Result<linux::Event, linux::Error>) -> anyhow::Result<Next> {
+        match change {
+            Ok(linux::Event::Prefixes(prefixes)) => {
+                let before = self.selectors.clone();
+                if self.selectors.set_routes(prefixes.iter().copied().collect()) {
+                    let names: Vec<String> = prefixes.iter().map(ToString::to_string).collect();
+                    match self.apply(before).await {
+                        Ok(()) => tracing::info!(
+                            "selected by routes: {}",
+                            if names.is_empty() { "nothing".to_owned() } else { names.join(" ") }
+                        ),
+                        Err(error) => tracing::warn!("routes into the TUN are not followed: {error:#}"),
+                    }
+                }
+            }
+            Ok(linux::Event::Host) => self.refresh().await,
+            // Without it nobody would notice that routes and interfaces change.
+            Err(error) => return Err(anyhow::Error::new(error).context("the host cannot be watched any more")),
+        }
+        Ok(Next::Go)
+    }
+
+    /// Follows what has changed about the host.
+    async fn refresh(&mut self) {
+        if let Err(error) = self.with_host(Host::refresh).await {
+            tracing::warn!(
+                "the host has changed, and its rules could not follow: {error:#}; `enotun doctor` may tell more"
+            );
+        }
+    }
+
+    /// Health, bounds, and connections that are kept only until they end.
+    async fn tick(&mut self, kept_due: bool) -> anyhow::Result<Next> {
+        let counters = self.counters().await?;
+        notify::alive();
+        for line in self.news.lines(&counters, Instant::now()) {
+            tracing::warn!("{line}");
+        }
+        if kept_due && !self.kept.is_empty() {
+            let table = PolicyTable::new(self.selectors.rules());
+            let still = self.worker.call_async(move |engine, _, _| kept(engine, &table)).await?;
+            if still.len() != self.kept.len() {
+                self.kept = still;
+                self.update_host().await?;
+            }
+        }
+        Ok(Next::Go)
+    }
+
+    /// What the engine counted, or an error if the packet loop is gone or stuck.
+    pub(super) async fn counters(&self) -> anyhow::Result<Counters> {
+        let counters = self.worker.call_async(|engine, _, _| engine.counters().clone());
+        timeout(WORKER_PATIENCE, counters).await.context("the packet loop is stuck")?.map_err(Into::into)
+    }
+
+    /// Looks all host names up again, beside everything else.
+    fn resolve_again(&mut self) {
+        let names = self.selectors.names();
+        if self.resolving || names.is_empty() {
+            return;
+        }
+        self.resolving = true;
+        self.resolve_then(names, None);
+    }
+
+    pub(super) fn resolve_then(&self, names: BTreeSet<String>, asked: Option<Asked>) {
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            let resolved = resolve(names).await;
+            // Nobody listens when the daemon is coming down.
+            let _ = events.send(Event::Resolved(resolved, asked)).await;
+        });
+    }
+
+    async fn handle_event(&mut self, event: Event) -> anyhow::Result<Next> {
+        match event {
+            Event::Resolved(resolved, asked) => {
+                let before = self.selectors.clone();
+                let mut changed = Vec::new();
+                for (name, addresses) in resolved {
+                    if self.selectors.set_addresses(&name, addresses) {
+                        changed.push(name);
+                    }
+                }
+                if let Some(asked) = asked {
+                    return self.carry_out(asked).await;
+                }
+                self.resolving = false;
+                if !changed.is_empty() {
+                    tracing::info!("addresses changed: {}", changed.join(", "));
+                    if let Err(error) = self.apply(before).await {
+                        tracing::warn!("new addresses of host names are not in force: {error:#}");
+                    }
+                }
+                Ok(Next::Go)
+            }
+        }
+    }
+
+    /// Reads the configuration file again.
+    async fn reload(&mut self) -> anyhow::Result<Next> {
+        let Some((path, old)) = self.settings.file.clone() else {
+            tracing::warn!("SIGHUP, but there is no configuration file to read again");
+            return Ok(Next::Go);
+        };
+        let new = match File::read(&path) {
+            Ok(new) => new,
+            Err(error) => {
+                tracing::warn!("the configuration is not changed: {error}");
+                return Ok(Next::Go);
+            }
+        };
+        let fixed = |file: &File| File { selectors: Default::default(), policy: None, log: None, ..file.clone() };
+        if fixed(&new) != fixed(&old) {
+            tracing::warn!(
+                "only selectors, policy and log change without `enotun down` and `enotun up`; the rest stays as it was"
+            );
+        }
+        if std::env::var_os("ENOTUN_LOG").is_none()
+            && let Err(error) = self.log.change(new.log.as_deref().unwrap_or(log::DEFAULT))
+        {
+            tracing::warn!("the log is not changed: {error}");
+        }
+        let policy = self.settings.policy_option.or(new.policy).unwrap_or_default();
+        let before = self.selectors.clone();
+        self.selectors.reload(new.selectors.rules(), policy);
+        match self.apply(before).await {
+            Ok(()) => {
+                self.settings.policy = policy;
+                self.settings.file = Some((path, new));
+                tracing::info!("configuration read again: {} selectors", self.selectors.entries().len());
+                self.resolve_again();
+            }
+            Err(error) => tracing::warn!("the configuration is not changed: {error:#}"),
+        }
+        Ok(Next::Go)
+    }
+}
+
+/// Connections that are (becoming) encrypted and that no rule selects any more: they stay diverted until they end,
+/// since neither may their ciphertext reach an application nor their plaintext the wire.
+fn kept(engine: &Engine, table: &PolicyTable) -> Vec<KeptFlow> {
+    engine
+        .flows()
+        .into_iter()
+        .filter(|flow| matches!(flow.state, FlowState::Negotiating | FlowState::Encrypted))
+        .map(|flow| KeptFlow { local: flow.local, remote: flow.remote })
+        .filter(|KeptFlow { local, remote }| !diverted(table, *local, *remote))
+        .collect()
+}
+
+fn diverted(table: &PolicyTable, local: std::net::SocketAddr, remote: std::net::SocketAddr) -> bool {
+    table
+        .lookup(remote.ip(), remote.port(), local.port())
+        .is_some_and(|rule| rule.policy != crate::selector::Policy::Off)
+}
+
+fn start_worker(engine: Engine, devices: Devices) -> anyhow::Result<WorkerHandle> {
+    let queue = |device: Device| {
+        let name = device.name;
+        device.queues.into_iter().next().with_context(|| format!("the kernel gave no queue for {name}"))
+    };
+    let plain = io::Device::new(queue(devices.plain)?, Format::Vnet);
+    let wire = io::Device::new(queue(devices.wire)?, Format::Vnet);
+    Ok(io::spawn(engine, plain, wire)?)
+}
+
+/// Does what takes a while, or has a runtime of its own, in another thread.
+async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> anyhow::Result<R> {
+    Ok(tokio::task::spawn_blocking(work).await?)
+}

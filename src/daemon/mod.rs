@@ -1,0 +1,31 @@
+//! The daemon: its configuration, its control socket and its life. Packets are not handled here but by the worker
+//! thread that [`crate::io`] runs; this is the control plane, on a runtime of one thread.
+
+pub mod config;
+pub mod control;
+pub mod instance;
+mod life;
+pub mod log;
+mod news;
+mod notify;
+pub mod protocol;
+mod requests;
+mod resolve;
+pub mod selectors;
+pub mod settings;
+pub mod status;
+
+use settings::Settings;
+
+/// Runs the daemon until it is told to end.
+///
+/// # Errors
+/// What kept it from coming up (nothing is left changed then), or why it ended.
+pub fn run(settings: Settings) -> anyhow::Result<()> {
+    let log = log::Log::start(&settings.log).map_err(anyhow::Error::msg)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(life::live(settings, log));
+    // A look-up of a host name may still hang in a thread of its own; do not wait for it.
+    runtime.shutdown_background();
+    result
+}

@@ -1,0 +1,87 @@
+//! Says in the log when something happens that someone should look into: one line per counter and minute at most, with
+//! how often since the last.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::engine::Counters;
+
+/// At most one line per counter in this time.
+const PAUSE: Duration = Duration::from_secs(60);
+
+/// Counters that are worth a line, with what they mean and what to do.
+const ADVICE: [(&str, &str); 6] = [
+    (
+        "connections_refused",
+        "refused: policy required, and the peer or the way to it has no TCP-ENO; `enotun flows` lists them",
+    ),
+    ("connections_aborted", "aborted: what came was not what the peer encrypted, or the key exchange failed"),
+    ("orphans_refused", "segments of connections from before a crash, refused since they may have been encrypted"),
+    ("limit_flows", "SYNs not protected, the table of connections is full: raise limits.max-flows"),
+    (
+        "limit_half_open",
+        "SYNs not protected, too many handshakes at once: a flood of SYNs, or raise limits.max-half-open",
+    ),
+    (
+        "limit_memory",
+        "segments dropped, too much is held for slow readers and lost segments: raise limits.max-held-bytes",
+    ),
+];
+
+/// What was last said about each counter.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    said: BTreeMap<&'static str, (u64, Instant)>,
+}
+
+impl News {
+    /// Lines to log now.
+    pub(super) fn lines(&mut self, counters: &Counters, now: Instant) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (name, count) in counters.named() {
+            let Some((_, advice)) = ADVICE.iter().find(|(known, _)| *known == name) else { continue };
+            let (before, at) = self.said.get(name).copied().map_or((0, None), |(count, at)| (count, Some(at)));
+            if count <= before || at.is_some_and(|at| now.duration_since(at) < PAUSE) {
+                continue;
+            }
+            lines.push(format!("{} times {advice} ({name})", count - before));
+            self.said.insert(name, (count, now));
+        }
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happens_all_the_time_is_said_once_a_minute() {
+        let mut news = News::default();
+        let start = Instant::now();
+        let mut counters = Counters::default();
+        assert!(news.lines(&counters, start).is_empty());
+        counters.limit_flows = 5;
+        assert_eq!(news.lines(&counters, start).len(), 1);
+        counters.limit_flows = 900;
+        assert!(news.lines(&counters, start + Duration::from_secs(59)).is_empty());
+        let lines = news.lines(&counters, start + Duration::from_secs(60));
+        assert!(lines[0].starts_with("895 times SYNs"), "{lines:?}");
+        assert!(news.lines(&counters, start + Duration::from_secs(600)).is_empty());
+    }
+
+    #[test]
+    fn every_bound_has_advice() {
+        for (name, _) in Counters::default().named() {
+            assert!(!name.starts_with("limit_") || ADVICE.iter().any(|(known, _)| *known == name), "{name}");
+        }
+    }
+
+    #[test]
+    fn advice_is_about_counters_that_exist() {
+        let counters = Counters::default().named();
+        for (name, _) in ADVICE {
+            assert!(counters.iter().any(|(known, _)| *known == name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! What is said over the control socket: one JSON object per line, a request, then its reply in one or more lines.
+//!
+//! A client sends `{"version":1,"request":{"command":"status"}}` and reads lines until one without `"more":true`.
+//! Each line carries either `"ok"` or `"error"`. A connection may carry several requests, one after the other.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::selector::{Policy, Selector};
+
+/// The version of what is described here. Another one is refused, never guessed at.
+pub const VERSION: u32 = 1;
+/// The longest request, in bytes with its newline.
+pub const REQUEST_MAX: usize = 256 << 10;
+/// Items of a list in one line of a reply, at most; the next line goes on with the list.
+pub const ITEMS_PER_LINE: usize = 128;
+
+/// A line from a client.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Request {
+    /// [`VERSION`].
+    pub version: u32,
+    /// What is wanted.
+    pub request: Command,
+}
+
+/// What can be asked of the daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Command {
+    /// How the daemon is: [`super::status::Status`].
+    Status {},
+    /// All connections: a list of [`crate::engine::FlowInfo`].
+    Flows {},
+    /// One connection: a [`crate::engine::FlowInfo`].
+    Flow {
+        /// Address and port on the plain side.
+        local: SocketAddr,
+        /// Address and port on the wire side.
+        remote: SocketAddr,
+    },
+    /// Starts a rekey of one connection (TC-31).
+    Rekey {
+        /// Address and port on the plain side.
+        local: SocketAddr,
+        /// Address and port on the wire side.
+        remote: SocketAddr,
+    },
+    /// Protects more connections, or changes the policy of selectors.
+    Enable {
+        /// Which connections.
+        selectors: Vec<Selector>,
+        /// What is done with them; the daemon's default if it is not said.
+        policy: Option<Policy>,
+    },
+    /// Takes selectors away again.
+    Disable {
+        /// Each as it was given.
+        selectors: Vec<Selector>,
+    },
+    /// Ends the daemon and restores the host. The reply comes when that has begun; the end of the
+    /// connection says that the process is gone.
+    Down {},
+}
+
+impl Command {
+    /// Whether it changes something, which only root may.
+    #[must_use]
+    pub fn changes(&self) -> bool {
+        !matches!(self, Self::Status {} | Self::Flows {} | Self::Flow { .. })
+    }
+}
+
+/// A line to a client.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Reply {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The answer, or a part of it.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    /// Another line of the same answer follows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
+}
+
+/// How a request went.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// Well.
+    Ok(Value),
+    /// Not.
+    Error(Failure),
+}
+
+/// Why a request was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// For programs.
+    pub kind: FailureKind,
+    /// For people: what happened and what to do.
+    pub message: String,
+}
+
+/// Kinds of [`Failure`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailureKind {
+    /// The request itself is wrong.
+    BadRequest,
+    /// The client speaks another [`VERSION`].
+    Version,
+    /// The client may not do that.
+    NotPermitted,
+    /// What was named does not exist.
+    NotFound,
+    /// It could not be done.
+    Failed,
+    /// The daemon is coming down or has too many clients.
+    Busy,
+}
+
+impl Failure {
+    /// A failure with its message.
+    #[must_use]
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_and_replies_have_the_documented_form() {
+        let request = Request { version: VERSION, request: Command::Status {} };
+        assert_eq!(serde_json::to_string(&request).unwrap(), r#"{"version":1,"request":{"command":"status"}}"#);
+        let reply = Reply { version: VERSION, outcome: Outcome::Ok(Value::Null), more: true };
+        assert_eq!(serde_json::to_string(&reply).unwrap(), r#"{"version":1,"ok":null,"more":true}"#);
+        let failure = Failure::new(FailureKind::NotFound, "no");
+        let reply = Reply { version: VERSION, outcome: Outcome::Error(failure), more: false };
+        let text = serde_json::to_string(&reply).unwrap();
+        assert_eq!(text, r#"{"version":1,"error":{"kind":"not-found","message":"no"}}"#);
+        assert!(matches!(serde_json::from_str::<Reply>(&text).unwrap().outcome, Outcome::Error(_)));
+    }
+
+    #[test]
+    fn unknown_commands_and_fields_are_refused() {
+        for bad in [
+            r#"{"version":1,"request":{"command":"reboot"}}"#,
+            r#"{"version":1,"request":{"command":"status","now":true}}"#,
+            r#"{"version":1,"request":{"command":"enable","selectors":["10.0.0.1/8"],"policy":null}}"#,
+            r#"{"version":1}"#,
+        ] {
+            assert!(serde_json::from_str::<Request>(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn looking_changes_nothing_and_everything_else_does() {
+        assert!(!Command::Status {}.changes());
+        assert!(!Command::Flows {}.changes());
+        assert!(Command::Down {}.changes());
+        assert!(Command::Disable { selectors: Vec::new() }.changes());
+    }
+}

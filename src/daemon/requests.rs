@@ -1,0 +1,174 @@
+//! What clients ask for.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::control::{Answer, Asked};
+use super::life::{Daemon, Next};
+use super::notify;
+use super::protocol::{Command, Failure, FailureKind};
+use super::status::{Connections, Device, Status};
+use crate::engine::{Engine, Env};
+use crate::selector::{Policy, Selector};
+use crate::time::Instant;
+
+/// How long the packet loop may take with a request.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn failed(error: impl std::fmt::Display) -> Failure {
+    Failure::new(FailureKind::Failed, error.to_string())
+}
+
+impl Daemon {
+    /// Carries a request out, host names in it looked up first, which must not hold anything else up.
+    pub(super) async fn handle_request(&mut self, asked: Asked) -> anyhow::Result<Next> {
+        if let Command::Enable { selectors, .. } = &asked.command {
+            let names: std::collections::BTreeSet<String> =
+                selectors.iter().filter_map(Selector::name).map(str::to_owned).collect();
+            if !names.is_empty() {
+                self.resolve_then(names, Some(asked));
+                return Ok(Next::Go);
+            }
+        }
+        self.carry_out(asked).await
+    }
+
+    /// Carries a request out.
+    pub(super) async fn carry_out(&mut self, asked: Asked) -> anyhow::Result<Next> {
+        let Asked { command, answer } = asked;
+        let next = if command == (Command::Down {}) { Next::Down } else { Next::Go };
+        let reply = match command {
+            Command::Status {} => self.status().await,
+            Command::Flows {} => self.with_engine(|engine, _, _| engine.flows()).await.and_then(Answer::list),
+            Command::Flow { local, remote } => self.flow(local, remote).await,
+            Command::Rekey { local, remote } => self.rekey(local, remote).await,
+            Command::Enable { selectors, policy } => self.enable(selectors, policy).await,
+            Command::Disable { selectors } => self.disable(&selectors).await,
+            Command::Down {} => {
+                tracing::info!("told to end by `enotun down`");
+                Answer::one("coming down")
+            }
+        };
+        // A client that did not wait for the answer is no concern.
+        let _ = answer.send(reply);
+        Ok(next)
+    }
+
+    async fn with_engine<R: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Engine, Instant, &mut dyn Env) -> R + Send + 'static,
+    ) -> Result<R, Failure> {
+        match timeout(PATIENCE, self.worker.call_async(job)).await {
+            Ok(result) => result.map_err(failed),
+            Err(_) => Err(failed("the packet loop is stuck; its log may say why")),
+        }
+    }
+
+    async fn flow(&self, local: SocketAddr, remote: SocketAddr) -> Result<Answer, Failure> {
+        let flow = self.with_engine(move |engine, _, _| engine.flow(local, remote)).await?;
+        flow.map_or_else(|| Err(unknown(local, remote)), Answer::one)
+    }
+
+    async fn rekey(&self, local: SocketAddr, remote: SocketAddr) -> Result<Answer, Failure> {
+        let rekeyed = self
+            .with_engine(move |engine, now, env| {
+                engine.rekey(now, local, remote, env).map(|()| engine.flow(local, remote))
+            })
+            .await?;
+        match rekeyed {
+            Ok(Some(flow)) => Answer::one(flow),
+            Ok(None) => Err(unknown(local, remote)),
+            Err(error) => Err(Failure::new(FailureKind::NotFound, error.to_string())),
+        }
+    }
+
+    async fn enable(&mut self, selectors: Vec<Selector>, policy: Option<Policy>) -> Result<Answer, Failure> {
+        let policy = policy.unwrap_or(self.settings.policy);
+        let before = self.selectors.clone();
+        for selector in &selectors {
+            self.selectors.enable(selector.clone(), policy);
+        }
+        let missing = self.selectors.unresolved();
+        if let Some(name) = selectors.iter().filter_map(Selector::name).find(|name| missing.iter().any(|it| it == name))
+        {
+            let message = format!("the host name `{name}` has no address, so nothing is changed; is it spelt right?");
+            self.selectors = before;
+            return Err(Failure::new(FailureKind::NotFound, message));
+        }
+        self.change(before, "enabled", &selectors).await
+    }
+
+    async fn disable(&mut self, selectors: &[Selector]) -> Result<Answer, Failure> {
+        if let Some(unknown) = selectors.iter().find(|selector| !self.selectors.has(selector)) {
+            let message = format!(
+                "`{unknown}` is not among the selectors, so nothing is changed; `enotun status` lists them. To leave out a \
+                 part of one, use `enotun enable --policy off {unknown}`; a route is taken away with `ip route del`"
+            );
+            return Err(Failure::new(FailureKind::NotFound, message));
+        }
+        let before = self.selectors.clone();
+        for selector in selectors {
+            self.selectors.disable(selector);
+        }
+        self.change(before, "disabled", selectors).await
+    }
+
+    async fn change(
+        &mut self,
+        before: super::selectors::Selectors,
+        what: &str,
+        selectors: &[Selector],
+    ) -> Result<Answer, Failure> {
+        self.apply(before).await.map_err(|error| failed(format!("nothing is changed: {error:#}")))?;
+        let names: Vec<String> = selectors.iter().map(ToString::to_string).collect();
+        tracing::info!("{what}: {}", names.join(" "));
+        Answer::list(self.selectors.entries())
+    }
+
+    async fn status(&self) -> Result<Answer, Failure> {
+        let (connections, counters, random_ready) = self
+            .with_engine(|engine, _, env| {
+                (Connections::count(&engine.flows()), engine.counters().clone(), env.random_is_ready())
+            })
+            .await?;
+        let io = self.worker.io_counters().await.map_err(failed)?;
+        notify::status(&format!("{} connections encrypted, {} plain", connections.encrypted, connections.plain));
+        let device = |facts: &super::life::DeviceFacts| Device {
+            name: facts.name.clone(),
+            side: facts.side.to_owned(),
+            mtu: facts.mtu,
+            offloads: facts.offloads,
+        };
+        Answer::one(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            instance: self.settings.instance.to_string(),
+            pid: std::process::id(),
+            up_since: humantime::format_rfc3339_seconds(self.since.0).to_string(),
+            up_seconds: self.since.1.elapsed().as_secs(),
+            policy: self.settings.policy,
+            selectors: self.selectors.entries(),
+            devices: self.devices.iter().map(device).collect(),
+            random_ready,
+            recovered: self.recovered,
+            connections,
+            kept_connections: self.kept.len(),
+            counters: counters
+                .named()
+                .into_iter()
+                .map(|(name, count)| (name.to_owned(), count))
+                .collect::<BTreeMap<_, _>>(),
+            io: serde_json::to_value(io).map_err(failed)?,
+            problems: self.log.problems(),
+        })
+    }
+}
+
+fn unknown(local: SocketAddr, remote: SocketAddr) -> Failure {
+    let message = format!(
+        "no connection {local} - {remote} is known; the first address is this side's, and `enotun flows` lists all connections"
+    );
+    Failure::new(FailureKind::NotFound, message)
+}

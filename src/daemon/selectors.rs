@@ -1,0 +1,238 @@
+//! What is protected right now: selectors from the file, from commands and from routes, host names resolved.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::selector::{Policy, Rule, Selector};
+
+/// Where a selector came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// The configuration file.
+    File,
+    /// The command line of `up`, or `enable`.
+    Command,
+    /// A route in table `enotun`.
+    Route,
+}
+
+/// A selector as `enotun status` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Which connections.
+    pub selector: Selector,
+    /// What is done with them.
+    pub policy: Policy,
+    /// Where it came from.
+    pub source: Source,
+    /// What its host name stands for; empty if it has none, or it could not be resolved.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
+}
+
+/// All selectors.
+#[derive(Debug, Clone, Default)]
+pub struct Selectors {
+    given: Vec<(Rule, Source)>,
+    routes: BTreeSet<IpNet>,
+    /// Policy of what routes select.
+    route_policy: Policy,
+    /// Disabled at run time: a selector of the file that is to stay away when the file is read again.
+    disabled: BTreeSet<Selector>,
+    addresses: BTreeMap<String, BTreeSet<IpAddr>>,
+}
+
+impl Selectors {
+    /// Those of the file and of the command line.
+    #[must_use]
+    pub fn new(file: Vec<Rule>, command: Vec<Rule>, route_policy: Policy) -> Self {
+        let mut selectors = Self { route_policy, ..Self::default() };
+        for rule in file {
+            selectors.put(rule, Source::File);
+        }
+        for rule in command {
+            selectors.put(rule, Source::Command);
+        }
+        selectors
+    }
+
+    fn put(&mut self, rule: Rule, source: Source) {
+        self.given.retain(|(known, _)| known.selector != rule.selector);
+        self.given.push((rule, source));
+    }
+
+    /// Adds a selector, or changes its policy.
+    pub fn enable(&mut self, selector: Selector, policy: Policy) {
+        self.disabled.remove(&selector);
+        self.put(Rule::new(selector, policy), Source::Command);
+    }
+
+    /// Takes a selector away. False if it is not there as it is written.
+    pub fn disable(&mut self, selector: &Selector) -> bool {
+        let before = self.given.len();
+        self.given.retain(|(rule, _)| rule.selector != *selector);
+        let found = self.given.len() != before;
+        if found {
+            self.disabled.insert(selector.clone());
+        }
+        found
+    }
+
+    /// Whether the selector is there as it is written.
+    #[must_use]
+    pub fn has(&self, selector: &Selector) -> bool {
+        self.given.iter().any(|(rule, _)| rule.selector == *selector)
+    }
+
+    /// Replaces those of the file by what it says now; what was changed at run time stays.
+    pub fn reload(&mut self, file: Vec<Rule>, route_policy: Policy) {
+        let commands: Vec<Rule> =
+            self.given.drain(..).filter(|(_, source)| *source == Source::Command).map(|(rule, _)| rule).collect();
+        self.route_policy = route_policy;
+        for rule in file {
+            if !self.disabled.contains(&rule.selector) {
+                self.put(rule, Source::File);
+            }
+        }
+        for rule in commands {
+            self.put(rule, Source::Command);
+        }
+    }
+
+    /// Sets what routes in table `enotun` select. True if that changes something.
+    pub fn set_routes(&mut self, routes: BTreeSet<IpNet>) -> bool {
+        let changed = self.routes != routes;
+        self.routes = routes;
+        changed
+    }
+
+    /// Host names that are used, each once.
+    #[must_use]
+    pub fn names(&self) -> BTreeSet<String> {
+        self.given.iter().filter_map(|(rule, _)| rule.selector.name()).map(str::to_owned).collect()
+    }
+
+    /// Host names without an address.
+    #[must_use]
+    pub fn unresolved(&self) -> Vec<String> {
+        self.names().into_iter().filter(|name| self.addresses.get(name).is_none_or(BTreeSet::is_empty)).collect()
+    }
+
+    /// Sets what a name stands for. True if that changes something. No addresses: the last ones stay, since a name
+    /// service that fails must not switch protection off.
+    pub fn set_addresses(&mut self, name: &str, addresses: BTreeSet<IpAddr>) -> bool {
+        if addresses.is_empty() || self.addresses.get(name) == Some(&addresses) {
+            return false;
+        }
+        self.addresses.insert(name.to_owned(), addresses);
+        true
+    }
+
+    /// All rules, names replaced by addresses, for the engine and the firewall.
+    #[must_use]
+    pub fn rules(&self) -> Vec<Rule> {
+        let routes = self.routes.iter().map(|net| Rule::new(Selector::net(*net), self.route_policy));
+        let given = self.given.iter().flat_map(|(rule, _)| {
+            let addresses = |name: &str| self.addresses.get(name).into_iter().flatten().copied().collect();
+            rule.selector.resolved(addresses).into_iter().map(|selector| Rule { selector, ..rule.clone() })
+        });
+        // Of equal selectors the later wins: what was said by name or number wins over a route.
+        routes.chain(given).collect()
+    }
+
+    /// All selectors, for people.
+    #[must_use]
+    pub fn entries(&self) -> Vec<Entry> {
+        let given = self.given.iter().map(|(rule, source)| Entry {
+            selector: rule.selector.clone(),
+            policy: rule.policy,
+            source: *source,
+            addresses: rule
+                .selector
+                .name()
+                .and_then(|name| self.addresses.get(name))
+                .map(|addresses| addresses.iter().copied().collect())
+                .unwrap_or_default(),
+        });
+        let routes = self.routes.iter().map(|net| Entry {
+            selector: Selector::net(*net),
+            policy: self.route_policy,
+            source: Source::Route,
+            addresses: Vec::new(),
+        });
+        given.chain(routes).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(selector: &str, policy: Policy) -> Rule {
+        Rule::new(selector.parse().unwrap(), policy)
+    }
+
+    fn shown(selectors: &Selectors) -> Vec<String> {
+        selectors.rules().iter().map(|rule| format!("{} {}", rule.selector, rule.policy)).collect()
+    }
+
+    #[test]
+    fn enabling_again_changes_the_policy_only() {
+        let mut selectors =
+            Selectors::new(vec![rule("10.0.0.0/8", Policy::Opportunistic)], vec![], Policy::Opportunistic);
+        selectors.enable("10.0.0.0/8".parse().unwrap(), Policy::Required);
+        assert_eq!(shown(&selectors), ["10.0.0.0/8 required"]);
+    }
+
+    #[test]
+    fn disabling_needs_the_selector_as_it_was_given() {
+        let mut selectors =
+            Selectors::new(vec![rule("10.0.0.0/8", Policy::Opportunistic)], vec![], Policy::Opportunistic);
+        assert!(!selectors.disable(&"10.0.0.1".parse().unwrap()));
+        assert!(selectors.disable(&"10.0.0.0/8".parse().unwrap()));
+        assert!(shown(&selectors).is_empty());
+    }
+
+    #[test]
+    fn a_reload_keeps_what_was_changed_at_run_time() {
+        let file = || vec![rule("10.0.0.0/8", Policy::Opportunistic), rule(":80", Policy::Opportunistic)];
+        let mut selectors = Selectors::new(file(), vec![rule("192.0.2.1", Policy::Required)], Policy::Opportunistic);
+        selectors.disable(&":80".parse().unwrap());
+        selectors.enable("198.51.100.0/24".parse().unwrap(), Policy::Opportunistic);
+        let mut changed = file();
+        changed.push(rule(":443", Policy::Off));
+        selectors.reload(changed, Policy::Opportunistic);
+        assert_eq!(
+            shown(&selectors),
+            ["10.0.0.0/8 opportunistic", ":443 off", "192.0.2.1 required", "198.51.100.0/24 opportunistic"]
+        );
+    }
+
+    #[test]
+    fn a_name_service_that_fails_does_not_switch_protection_off() {
+        let mut selectors =
+            Selectors::new(vec![rule("db.example:5432", Policy::Required)], vec![], Policy::Opportunistic);
+        assert_eq!(selectors.unresolved(), ["db.example"]);
+        assert!(shown(&selectors).is_empty());
+        assert!(selectors.set_addresses("db.example", BTreeSet::from(["192.0.2.5".parse().unwrap()])));
+        assert!(!selectors.set_addresses("db.example", BTreeSet::new()));
+        assert_eq!(shown(&selectors), ["192.0.2.5:5432 required"]);
+        assert!(selectors.unresolved().is_empty());
+    }
+
+    #[test]
+    fn routes_select_with_the_default_policy_and_yield_to_what_was_said() {
+        let mut selectors = Selectors::new(vec![rule("10.9.0.0/16", Policy::Required)], vec![], Policy::Opportunistic);
+        let routes = BTreeSet::from(["10.9.0.0/16".parse().unwrap()]);
+        assert!(selectors.set_routes(routes.clone()));
+        assert!(!selectors.set_routes(routes));
+        assert_eq!(shown(&selectors), ["10.9.0.0/16 opportunistic", "10.9.0.0/16 required"]);
+        let table = crate::selector::PolicyTable::new(selectors.rules());
+        let policy = table.lookup("10.9.0.1".parse().unwrap(), 80, 1000).map(|rule| rule.policy);
+        assert_eq!(policy, Some(Policy::Required));
+    }
+}

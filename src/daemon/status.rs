@@ -1,0 +1,94 @@
+//! What `enotun status` shows.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::log::Problem;
+use super::selectors::Entry;
+use crate::engine::{FlowInfo, FlowState};
+use crate::selector::Policy;
+
+/// How a daemon is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// Its version.
+    pub version: String,
+    /// The instance.
+    pub instance: String,
+    /// Its process.
+    pub pid: u32,
+    /// When it came up, RFC 3339 in UTC.
+    pub up_since: String,
+    /// How long it is up.
+    pub up_seconds: u64,
+    /// The policy of what is selected without one.
+    pub policy: Policy,
+    /// What is protected.
+    pub selectors: Vec<Entry>,
+    /// Its two devices, plain side first.
+    pub devices: Vec<Device>,
+    /// Whether the random source is adequately seeded; before that nothing is encrypted (ENO-18).
+    pub random_ready: bool,
+    /// Whether it came up after an instance that died, and refuses connections that were open then.
+    pub recovered: bool,
+    /// Connections now.
+    pub connections: Connections,
+    /// Connections that stay diverted although no selector matches them any more, because they are encrypted.
+    pub kept_connections: usize,
+    /// Counts since it came up ([`crate::engine::Counters`]).
+    pub counters: BTreeMap<String, u64>,
+    /// What the devices counted ([`crate::io::IoCounters`]).
+    pub io: serde_json::Value,
+    /// The last warnings and errors, oldest first.
+    pub problems: Vec<Problem>,
+}
+
+/// A device.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// `plain` or `wire`.
+    pub side: String,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Whether super-packets and partial checksums pass. Without, it is slow.
+    pub offloads: bool,
+}
+
+/// Connections by state.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connections {
+    /// [`FlowState::Negotiating`].
+    pub negotiating: usize,
+    /// [`FlowState::Encrypted`].
+    pub encrypted: usize,
+    /// [`FlowState::Plain`].
+    pub plain: usize,
+    /// [`FlowState::Closed`].
+    pub closed: usize,
+    /// Why connections are plain, and how many.
+    pub plain_reasons: BTreeMap<String, usize>,
+}
+
+impl Connections {
+    /// Counts them.
+    #[must_use]
+    pub fn count(flows: &[FlowInfo]) -> Self {
+        let mut counts = Self::default();
+        for flow in flows {
+            match flow.state {
+                FlowState::Negotiating => counts.negotiating += 1,
+                FlowState::Encrypted => counts.encrypted += 1,
+                FlowState::Closed => counts.closed += 1,
+                FlowState::Plain => {
+                    counts.plain += 1;
+                    let reason = flow.reason.clone().unwrap_or_else(|| "unknown".to_owned());
+                    *counts.plain_reasons.entry(reason).or_default() += 1;
+                }
+            }
+        }
+        counts
+    }
+}

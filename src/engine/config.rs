@@ -1,0 +1,80 @@
+//! What can be set about the engine.
+
+use std::time::Duration;
+
+use tcpcrypt::{AeadId, Settings, Tep};
+
+use super::SessionLimits;
+
+/// When the keys of a direction are replaced (TC-31), whichever comes first.
+#[derive(Debug, Clone, Copy)]
+pub struct RekeyLimits {
+    /// Frames under one key.
+    pub frames: u64,
+    /// Bytes of data under one key.
+    pub bytes: u64,
+    /// Age of a key; an idle connection rekeys with its next frame.
+    pub time: Duration,
+}
+
+impl Default for RekeyLimits {
+    /// Far inside of what AES-GCM stands: RFC 8446, section 5.5, allows 2^24.5 full records of 2^14 bytes under one
+    /// key (2^38.5 bytes) for a safety margin of 2^-57; RFC 9001, section B.1, 2^23 packets of 2^14 bytes. A frame
+    /// has up to 2^16 bytes, hence a limit on bytes beside that on frames. ChaCha20-Poly1305 stands more.
+    fn default() -> Self {
+        Self { frames: 1 << 23, bytes: 1 << 36, time: Duration::from_secs(3600) }
+    }
+}
+
+/// Bounds and times of the engine, protocol settings in `negotiation`.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// How this host negotiates (ENO-7 to ENO-11).
+    pub negotiation: Settings,
+    /// The AEADs to offer and accept, by rising preference (TC-5).
+    pub ciphers: Vec<AeadId>,
+    /// When keys are replaced.
+    pub rekey: RekeyLimits,
+    /// The cache of sessions to resume. `negotiation.resume` says whether there is resumption at all.
+    pub sessions: SessionLimits,
+    /// The largest packet that the network takes, in bytes, if it is known: a peer that announces a larger MSS is not
+    /// believed. The kernel cannot be asked to leave room in its packets for what a frame adds otherwise.
+    pub wire_mtu: Option<u16>,
+    /// Connections remembered at most.
+    pub max_flows: usize,
+    /// Connections whose handshake is not done, at most.
+    pub max_half_open: usize,
+    /// Bytes held for all connections together (reassembly, plaintext waiting for the kernel), at most.
+    pub max_held_bytes: usize,
+    /// SYNs sent with ENO before one is sent without (ENO-14), if policy allows plain TCP.
+    pub syn_attempts: u8,
+    /// A handshake or key exchange that takes longer is given up.
+    pub handshake_timeout: Duration,
+    /// A plain connection that was silent this long is forgotten (its packets then pass as unknown).
+    pub plain_idle_timeout: Duration,
+    /// How long a closed connection's last acknowledgement is repeated for stragglers.
+    pub closed_linger: Duration,
+    /// Non-SYN packets of unknown connections are refused instead of passed through, because an
+    /// earlier instance died and they may have been encrypted.
+    pub refuse_unknown: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            negotiation: Settings { teps: vec![Tep::Curve25519], ..Settings::default() },
+            ciphers: vec![AeadId::Chacha20Poly1305, AeadId::Aes256Gcm, AeadId::Aes128Gcm],
+            rekey: RekeyLimits::default(),
+            sessions: SessionLimits::default(),
+            wire_mtu: None,
+            max_flows: 200_000,
+            max_half_open: 16_384,
+            max_held_bytes: 512 << 20,
+            syn_attempts: 3,
+            handshake_timeout: Duration::from_secs(60),
+            plain_idle_timeout: Duration::from_secs(24 * 3600),
+            closed_linger: Duration::from_secs(60),
+            refuse_unknown: false,
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What the engine tells of its connections and of itself.
+
+use std::net::SocketAddr;
+
+use serde::Serialize;
+
+/// One connection, as `enotun flows` shows it.
+#[derive(Debug, Clone, Serialize)]
+pub struct FlowInfo {
+    /// Address and port on the plain side.
+    pub local: SocketAddr,
+    /// Address and port on the wire side.
+    pub remote: SocketAddr,
+    /// Where it is in its life.
+    pub state: FlowState,
+    /// Why it is plain or how it ended, if there is something to say.
+    pub reason: Option<String>,
+    /// `A` or `B` (ENO-7).
+    pub role: Option<char>,
+    /// The negotiated TEP, e.g. `ECDHE-Curve25519`.
+    pub tep: Option<&'static str>,
+    /// The AEAD in use, e.g. `AEAD_AES_128_GCM`.
+    pub aead: Option<&'static str>,
+    /// Whether the session was resumed.
+    pub resumed: bool,
+    /// The session ID in hexadecimal (TC-10).
+    pub session_id: Option<String>,
+    /// The generation of the keys it sends with (TC-31).
+    pub generation_local: Option<u64>,
+    /// The generation of the keys the peer sends with.
+    pub generation_remote: Option<u64>,
+    /// Payload bytes from the plain side that were sent.
+    pub bytes_sent: u64,
+    /// Payload bytes delivered to the plain side.
+    pub bytes_received: u64,
+    /// Whether the peer is authenticated. Encryption without it protects from eavesdroppers only.
+    pub authenticated: bool,
+}
+
+/// A connection's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FlowState {
+    /// SYNs are being exchanged, or keys.
+    Negotiating,
+    /// All data is encrypted.
+    Encrypted,
+    /// Plain TCP.
+    Plain,
+    /// Over; remembered for a while to answer what is late.
+    Closed,
+}
+
+/// Declares [`Counters`] once: fields, documentation, and names for output.
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counts since the daemon came up.
+        #[derive(Debug, Clone, Default, Serialize)]
+        pub struct Counters { $($(#[$doc])* pub $name: u64,)* }
+        impl Counters {
+            /// Names and values, in order of declaration.
+            #[must_use]
+            pub fn named(&self) -> Vec<(&'static str, u64)> { vec![$((stringify!($name), self.$name),)*] }
+            /// Adds `other`'s counts to these.
+            pub fn add(&mut self, other: &Self) { $(self.$name = self.$name.wrapping_add(other.$name);)* }
+        }
+    };
+}
+
+counters! {
+    /// Packets read from the plain side.
+    packets_plain,
+    /// Packets read from the wire side.
+    packets_wire,
+    /// Connections that became encrypted.
+    connections_encrypted,
+    /// Of those, connections that resumed a session.
+    connections_resumed,
+    /// SYNs that proposed to resume a session.
+    resumptions_proposed,
+    /// Of those, proposals that the peer answered with a fresh key exchange.
+    resumptions_refused,
+    /// SYN-ACKs that accepted a peer's proposal.
+    resumptions_accepted,
+    /// Peers' proposals that named no session known here.
+    resumptions_unknown,
+    /// Sessions put into the cache.
+    sessions_cached,
+    /// Sessions erased from it because they were not used for too long.
+    sessions_expired,
+    /// Sessions erased from it to make room.
+    sessions_evicted,
+    /// Connections that became plain TCP.
+    connections_plain,
+    /// Connections refused because policy requires encryption.
+    connections_refused,
+    /// Connections that enotun aborted (TC-6).
+    connections_aborted,
+    /// Packets passed through unchanged: other protocols, plain and unknown connections.
+    passed_through,
+    /// Frames sealed.
+    frames_sealed,
+    /// Frames opened.
+    frames_opened,
+    /// Frames that did not authenticate and were dropped.
+    frames_rejected,
+    /// Frames sent again from the store.
+    frames_resent,
+    /// Segments with bytes that differed from what was held for the same place.
+    conflicting_segments,
+    /// Segments sent for enotun's own sake: Init messages, rekeys, acknowledgements.
+    own_segments,
+    /// Retransmissions by enotun's own timer.
+    own_timeouts,
+    /// Packets with a wrong checksum, dropped.
+    bad_checksum,
+    /// Packets that claim to be TCP and cannot be, dropped.
+    malformed,
+    /// TCP fragments, dropped.
+    fragments,
+    /// Segments outside the window, dropped.
+    out_of_window,
+    /// RST segments that were not believed (RFC 5961).
+    resets_ignored,
+    /// ICMP errors about encrypted connections that were translated.
+    icmp_translated,
+    /// ICMP errors about segments that were not in flight, dropped (RFC 5927).
+    icmp_dropped,
+    /// Packets of connections that an earlier, crashed instance had, refused.
+    orphans_refused,
+    /// SYNs let through plain or dropped because the connection table was full.
+    limit_flows,
+    /// SYNs let through plain or dropped because too many connections were half open.
+    limit_half_open,
+    /// Segments dropped because the memory for held bytes was used up.
+    limit_memory,
+}

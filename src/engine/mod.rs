@@ -1,0 +1,618 @@
+//! All connections of a host: the table, policy, timers, limits. Pure: packets, time and randomness come in through
+//! the arguments, packets go out through [`Env`].
+
+mod config;
+mod env;
+mod info;
+mod sessions;
+
+pub use config::{Config, RekeyLimits};
+pub use env::{Env, RandomFor, Side};
+pub use info::{Counters, FlowInfo, FlowState};
+pub(crate) use sessions::{ChainId, Sessions};
+pub use sessions::{SessionInfo, SessionLimits};
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::flow::{AbortReason, Closed, Cx, Encrypted, Flow, FlowKey, Link, Next, Opened, Opening, PlainFlow, Rules};
+use crate::selector::{Policy, PolicyTable};
+use crate::time::Instant;
+use crate::wire::icmp::IcmpError;
+use crate::wire::packet::NotTcp;
+use crate::wire::{C, Checksum, Flags, Offload, P, Packet};
+
+/// The longest time for which a timer is set at once.
+const LOOK_AGAIN: Duration = Duration::from_secs(300);
+
+/// All connections of one instance.
+pub struct Engine {
+    config: Config,
+    policy: PolicyTable,
+    provider: &'static dyn tcpcrypt::Provider,
+    flows: HashMap<FlowKey, Entry>,
+    timers: BinaryHeap<Reverse<(Instant, FlowKey)>>,
+    half_open: usize,
+    held: usize,
+    counters: Counters,
+    sessions: Sessions,
+    scratch: Vec<u8>,
+}
+
+/// A connection, and when it is looked at next.
+struct Entry {
+    flow: Flow,
+    armed: Option<Instant>,
+    held: usize,
+}
+
+/// A command on one connection could not be carried out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FlowError {
+    /// There is no such connection.
+    #[error("no connection {local} - {remote} is known")]
+    Unknown {
+        /// Address and port on the plain side.
+        local: SocketAddr,
+        /// Address and port on the wire side.
+        remote: SocketAddr,
+    },
+    /// It is not encrypted.
+    #[error("that connection is not encrypted")]
+    NotEncrypted,
+}
+
+/// What became of a connection while it handled a packet or timeout.
+enum Fate {
+    Stay,
+    Replace(Flow),
+    Remove,
+}
+
+impl Engine {
+    /// An engine without connections and without rules: everything passes through. `provider` does the cryptography.
+    #[must_use]
+    pub fn new(config: Config, provider: &'static dyn tcpcrypt::Provider) -> Self {
+        Self {
+            sessions: Sessions::new(config.sessions),
+            config,
+            policy: PolicyTable::default(),
+            provider,
+            flows: HashMap::new(),
+            timers: BinaryHeap::new(),
+            half_open: 0,
+            held: 0,
+            counters: Counters::default(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Sets what is protected from now on. Connections that exist go on as they are.
+    pub fn set_policy(&mut self, policy: PolicyTable) {
+        self.policy = policy;
+    }
+
+    /// What is protected.
+    #[must_use]
+    pub fn policy(&self) -> &PolicyTable {
+        &self.policy
+    }
+
+    /// Takes in a packet that was read on `side`. What becomes of it goes out through `env` before this returns. `bytes`
+    /// may be changed (frames are opened in place).
+    pub fn handle_packet(&mut self, now: Instant, side: Side, offload: Offload, bytes: &mut [u8], env: &mut dyn Env) {
+        match side {
+            Side::Plain => {
+                self.counters.packets_plain += 1;
+                match Packet::<P>::parse(bytes) {
+                    Ok(packet) => self.from_kernel(now, &packet, offload, bytes, env),
+                    Err(why) => self.not_tcp(side, why, offload, bytes, env),
+                }
+            }
+            Side::Wire => {
+                self.counters.packets_wire += 1;
+                match Packet::<C>::parse(bytes) {
+                    Ok(packet) => self.from_wire(now, &packet, offload, bytes, env),
+                    Err(why) => self.not_tcp(side, why, offload, bytes, env),
+                }
+            }
+        }
+    }
+
+    fn not_tcp(&mut self, side: Side, why: NotTcp, offload: Offload, bytes: &[u8], env: &mut dyn Env) {
+        match why {
+            NotTcp::OtherProtocol => {
+                if let Some(translated) = self.translate_icmp(side, bytes) {
+                    if let Some(packet) = translated {
+                        env.forward(side.other(), Offload::NONE, &packet);
+                    }
+                    return;
+                }
+                self.counters.passed_through += 1;
+                env.forward(side.other(), offload, bytes);
+            }
+            // Its connection cannot be known, and that may be an encrypted one.
+            NotTcp::Fragment => self.counters.fragments += 1,
+            NotTcp::Malformed => self.counters.malformed += 1,
+        }
+    }
+
+    /// An ICMP error about an encrypted connection, translated; `Some(None)` if it is to be dropped. `None`: `bytes` are
+    /// something else.
+    fn translate_icmp(&mut self, side: Side, bytes: &[u8]) -> Option<Option<Vec<u8>>> {
+        let error = IcmpError::parse(bytes)?;
+        // It quotes a segment that went the other way.
+        let key = match side {
+            Side::Wire => FlowKey { local: error.src, remote: error.dst },
+            Side::Plain => FlowKey { local: error.dst, remote: error.src },
+        };
+        let Flow::Encrypted(encrypted) = &mut self.flows.get_mut(&key)?.flow else { return None };
+        let translated = match side {
+            Side::Wire => encrypted.icmp_from_wire(&error, bytes),
+            Side::Plain => encrypted.icmp_from_plain(&error, bytes),
+        };
+        *(if translated.is_some() { &mut self.counters.icmp_translated } else { &mut self.counters.icmp_dropped }) += 1;
+        Some(translated)
+    }
+
+    fn from_kernel(&mut self, now: Instant, packet: &Packet<P>, offload: Offload, bytes: &mut [u8], env: &mut dyn Env) {
+        let key = FlowKey { local: packet.src, remote: packet.dst };
+        if !self.believe(key, packet, offload, bytes)
+            || !self.expect(now, Side::Plain, key, packet, offload, bytes, env)
+        {
+            return;
+        }
+        self.with_flow(now, key, env, |cx, flow| match flow {
+            Flow::Opening(opening) => {
+                opening.learn(Side::Plain, packet);
+                let opened = opening.from_kernel(cx, packet, bytes);
+                let left = Left {
+                    isn: opening.isn(),
+                    suspect: if matches!(opened, Opened::Plain(..)) { opening.suspect(cx) } else { None },
+                };
+                let fate = after_opening(cx, key, left, opened, |cx, encrypted, dealt_with| {
+                    if dealt_with { Next::Stay } else { encrypted.from_kernel(cx, packet, bytes, &offload) }
+                });
+                pass(cx, Side::Plain, offload, bytes, fate)
+            }
+            Flow::Plain(plain) => {
+                plain.note_end(Side::Plain, packet.flags);
+                plain.last_seen = cx.now;
+                plain.sent += packet.payload_len() as u64;
+                pass(cx, Side::Plain, offload, bytes, (Fate::Stay, true))
+            }
+            Flow::Encrypted(encrypted) => {
+                encrypted.learn(Side::Plain, packet);
+                let next = encrypted.from_kernel(cx, packet, bytes, &offload);
+                settle(cx, encrypted, next)
+            }
+            Flow::Closed(closed) => {
+                closed.answer(cx, Side::Plain, packet);
+                Fate::Stay
+            }
+        });
+    }
+
+    fn from_wire(&mut self, now: Instant, packet: &Packet<C>, offload: Offload, bytes: &mut [u8], env: &mut dyn Env) {
+        let key = FlowKey { local: packet.dst, remote: packet.src };
+        if !self.believe(key, packet, offload, bytes) || !self.expect(now, Side::Wire, key, packet, offload, bytes, env)
+        {
+            return;
+        }
+        self.with_flow(now, key, env, |cx, flow| match flow {
+            Flow::Opening(opening) => {
+                opening.learn(Side::Wire, packet);
+                let opened = opening.from_wire(cx, packet, bytes);
+                let left = Left {
+                    isn: opening.isn(),
+                    suspect: if matches!(opened, Opened::Plain(..)) { opening.suspect(cx) } else { None },
+                };
+                let fate = after_opening(cx, key, left, opened, |cx, encrypted, dealt_with| {
+                    if dealt_with { Next::Stay } else { encrypted.from_wire(cx, packet, bytes) }
+                });
+                pass(cx, Side::Wire, offload, bytes, fate)
+            }
+            Flow::Plain(plain) => {
+                if plain.is_one_sided(packet.seq.0, bytes.get(packet.payload.clone()).unwrap_or(&[])) {
+                    let link = Link::new(key);
+                    link.reset(cx.env, Side::Plain, packet.seq.0, packet.ack.0);
+                    link.reset(cx.env, Side::Wire, packet.ack.0, packet.seq.0);
+                    return fail(cx, key, AbortReason::OneSided);
+                }
+                plain.note_end(Side::Wire, packet.flags);
+                plain.last_seen = cx.now;
+                plain.received += packet.payload_len() as u64;
+                pass(cx, Side::Wire, offload, bytes, (Fate::Stay, true))
+            }
+            Flow::Encrypted(encrypted) => {
+                encrypted.learn(Side::Wire, packet);
+                let next = encrypted.from_wire(cx, packet, bytes);
+                settle(cx, encrypted, next)
+            }
+            Flow::Closed(closed) => {
+                closed.answer(cx, Side::Wire, packet);
+                Fate::Stay
+            }
+        });
+    }
+
+    /// Whether a packet can be believed. What passes unchanged is the receiver's to verify; what is acted on is
+    /// verified here. At a gateway the plain side comes off a wire too; what the local kernel sends has a partial checksum.
+    fn believe<S>(&mut self, key: FlowKey, packet: &Packet<S>, offload: Offload, bytes: &[u8]) -> bool {
+        let passes = !packet.flags.any(Flags::SYN)
+            && self.flows.get(&key).is_none_or(|entry| matches!(entry.flow, Flow::Plain(_)));
+        let right = passes || offload.checksum != Checksum::Unverified || packet.checksum_is_right(bytes);
+        self.counters.bad_checksum += u64::from(!right);
+        right
+    }
+
+    /// Sees that there is a connection for a packet; if there is none and need be none, deals with the packet and
+    /// returns false.
+    #[expect(clippy::too_many_arguments, reason = "all of them describe one packet")]
+    fn expect<S>(
+        &mut self,
+        now: Instant,
+        side: Side,
+        key: FlowKey,
+        packet: &Packet<S>,
+        offload: Offload,
+        bytes: &[u8],
+        env: &mut dyn Env,
+    ) -> bool {
+        let opens = packet.flags.any(Flags::SYN) && !packet.flags.any(Flags::ACK);
+        let known = match self.flows.get(&key).map(|entry| &entry.flow) {
+            None => false,
+            Some(_) if !opens => true,
+            // A SYN is a retransmission, or a new connection on the same addresses and ports. On an encrypted connection
+            // only the local kernel is believed (RFC 5961, section 4.2).
+            Some(Flow::Opening(opening)) => {
+                side == Side::Wire || !opening.is_active() || opening.isn().is_none_or(|isn| isn == packet.seq.0)
+            }
+            Some(Flow::Plain(plain)) => plain.isn == packet.seq.0,
+            Some(Flow::Encrypted(encrypted)) => side == Side::Wire || encrypted.is_syn_of(packet.seq.0),
+            Some(Flow::Closed(_)) => false,
+        };
+        if known {
+            return true;
+        }
+        self.remove(&key);
+        let rule = self.policy.lookup(key.remote.ip(), key.remote.port(), key.local.port());
+        let none = Rules { policy: Policy::Off, ..Rules::default() };
+        let rules = rule.map_or(none, |rule| Rules { policy: rule.policy, resume: rule.resume, cache: rule.cache });
+        let policy = rules.policy;
+        if !opens || policy == Policy::Off {
+            if self.config.refuse_unknown && policy != Policy::Off && !packet.flags.any(Flags::RST) {
+                self.refuse_orphan(side, key, packet, env);
+            } else {
+                self.counters.passed_through += 1;
+                env.forward(side.other(), offload, bytes);
+            }
+            return false;
+        }
+        let full = self.flows.len() >= self.config.max_flows;
+        let crowded = self.half_open >= self.config.max_half_open;
+        if full || crowded {
+            *(if full { &mut self.counters.limit_flows } else { &mut self.counters.limit_half_open }) += 1;
+            if policy != Policy::Required {
+                self.counters.passed_through += 1;
+                env.forward(side.other(), offload, bytes);
+            }
+            return false;
+        }
+        let cx = Cx {
+            now,
+            env,
+            config: &self.config,
+            counters: &mut self.counters,
+            provider: self.provider,
+            sessions: &mut self.sessions,
+            tight: false,
+            scratch: &mut self.scratch,
+        };
+        let opening = Opening::new(&cx, Link::new(key), rules, side == Side::Plain);
+        self.half_open += 1;
+        self.flows.insert(key, Entry { flow: Flow::Opening(Box::new(opening)), armed: None, held: 0 });
+        true
+    }
+
+    /// Answers a packet of a connection that may have been encrypted by an instance that died.
+    fn refuse_orphan<S>(&mut self, side: Side, key: FlowKey, packet: &Packet<S>, env: &mut dyn Env) {
+        self.counters.orphans_refused += 1;
+        if packet.flags.any(Flags::ACK) {
+            Link::new(key).reset(env, side, packet.ack.0, packet.seq.0);
+        }
+    }
+
+    /// Lets `f` work on a connection, and keeps the books about it.
+    fn with_flow(
+        &mut self,
+        now: Instant,
+        key: FlowKey,
+        env: &mut dyn Env,
+        f: impl FnOnce(&mut Cx<'_>, &mut Flow) -> Fate,
+    ) {
+        let Some(entry) = self.flows.get_mut(&key) else { return };
+        let was_half_open = matches!(entry.flow, Flow::Opening(_));
+        let mut cx = Cx {
+            now,
+            env,
+            config: &self.config,
+            counters: &mut self.counters,
+            provider: self.provider,
+            sessions: &mut self.sessions,
+            tight: self.held >= self.config.max_held_bytes,
+            scratch: &mut self.scratch,
+        };
+        match f(&mut cx, &mut entry.flow) {
+            Fate::Stay => {}
+            Fate::Replace(flow) => entry.flow = flow,
+            Fate::Remove => {
+                self.remove(&key);
+                return;
+            }
+        }
+        if was_half_open && !matches!(entry.flow, Flow::Opening(_)) {
+            self.half_open -= 1;
+        }
+        let held = entry.flow.held();
+        self.held = self.held + held - entry.held;
+        entry.held = held;
+        // Far timers are looked at in between: a heap entry outlives its connection.
+        if let Some(due) = entry.flow.poll_timeout().map(|due| due.min(now + LOOK_AGAIN))
+            && entry.armed.is_none_or(|armed| due < armed)
+        {
+            entry.armed = Some(due);
+            self.timers.push(Reverse((due, key)));
+        }
+    }
+
+    fn remove(&mut self, key: &FlowKey) {
+        if let Some(entry) = self.flows.remove(key) {
+            self.held -= entry.held;
+            self.half_open -= usize::from(matches!(entry.flow, Flow::Opening(_)));
+        }
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let flows = self.timers.peek().map(|Reverse((due, _))| *due);
+        [flows, self.sessions.poll_timeout()].into_iter().flatten().min()
+    }
+
+    fn count_erased(&mut self) {
+        let erased = self.sessions.take_erased();
+        self.counters.sessions_expired += erased.expired;
+        self.counters.sessions_evicted += erased.evicted;
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant, env: &mut dyn Env) {
+        self.sessions.expire(now);
+        self.count_erased();
+        while let Some(Reverse((due, key))) = self.timers.peek().copied().filter(|Reverse((due, _))| *due <= now) {
+            self.timers.pop();
+            match self.flows.get_mut(&key) {
+                // Another entry of the heap stands for it.
+                Some(entry) if entry.armed != Some(due) => continue,
+                Some(entry) => entry.armed = None,
+                None => continue,
+            }
+            self.with_flow(now, key, env, |cx, flow| {
+                if flow.poll_timeout().is_none_or(|due| due > cx.now) {
+                    return Fate::Stay;
+                }
+                match flow {
+                    Flow::Opening(opening) if opening.has_agreed() => {
+                        opening.refuse(cx);
+                        fail(cx, key, AbortReason::Timeout)
+                    }
+                    Flow::Opening(_) | Flow::Plain(_) | Flow::Closed(_) => Fate::Remove,
+                    Flow::Encrypted(encrypted) => {
+                        let next = encrypted.handle_timeout(cx);
+                        settle(cx, encrypted, next)
+                    }
+                }
+            });
+        }
+    }
+
+    /// All connections, in no order.
+    #[must_use]
+    pub fn flows(&self) -> Vec<FlowInfo> {
+        self.flows.iter().map(|(key, entry)| entry.flow.info(key)).collect()
+    }
+
+    /// One connection.
+    #[must_use]
+    pub fn flow(&self, local: SocketAddr, remote: SocketAddr) -> Option<FlowInfo> {
+        let key = FlowKey { local, remote };
+        self.flows.get(&key).map(|entry| entry.flow.info(&key))
+    }
+
+    /// The sessions that can be resumed, oldest first.
+    #[must_use]
+    pub fn sessions(&self, now: Instant) -> Vec<SessionInfo> {
+        self.sessions.list(now)
+    }
+
+    /// How many sessions can be resumed.
+    #[must_use]
+    pub fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Erases all sessions that could be resumed, or those with the host `peer`; returns how many there were. Connections
+    /// go on; their later ones make fresh keys.
+    pub fn flush_sessions(&mut self, peer: Option<IpAddr>) -> usize {
+        self.sessions.flush(peer)
+    }
+
+    /// Erases what a connection resumed and what it has put into the cache, and keeps it from putting anything there
+    /// (TC-22). Returns whether there was something to erase.
+    ///
+    /// # Errors
+    /// If there is no such connection or it is not encrypted.
+    pub fn flush_flow_session(&mut self, local: SocketAddr, remote: SocketAddr) -> Result<bool, FlowError> {
+        match self.flows.get_mut(&FlowKey { local, remote }).map(|entry| &mut entry.flow) {
+            None => Err(FlowError::Unknown { local, remote }),
+            Some(Flow::Encrypted(encrypted)) => {
+                Ok(encrypted.forget_session().is_some_and(|chain| self.sessions.remove(chain)))
+            }
+            Some(_) => Err(FlowError::NotEncrypted),
+        }
+    }
+
+    /// What was counted since the start.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Bytes of memory held for connections: frames in flight, reassembly, plaintext that waits for the kernel.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.held
+    }
+
+    /// Connections in the table.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// Whether the table is empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.flows.is_empty()
+    }
+
+    /// Starts a rekey of one connection now (TC-31).
+    ///
+    /// # Errors
+    /// If there is no such connection or it is not encrypted.
+    pub fn rekey(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+        env: &mut dyn Env,
+    ) -> Result<(), FlowError> {
+        let key = FlowKey { local, remote };
+        let mut result = Err(FlowError::Unknown { local, remote });
+        self.with_flow(now, key, env, |cx, flow| match flow {
+            Flow::Encrypted(encrypted) => {
+                result = Ok(());
+                let next = encrypted.start_rekey(cx);
+                settle(cx, encrypted, next)
+            }
+            _ => {
+                result = Err(FlowError::NotEncrypted);
+                Fate::Stay
+            }
+        });
+        result
+    }
+
+    /// Aborts every connection that is encrypted or becoming so, on both sides: before the host's routes are put
+    /// back, after which the kernel would send their plaintext to the network itself.
+    pub fn abort_all(&mut self, now: Instant, env: &mut dyn Env) {
+        let keys: Vec<FlowKey> = self.flows.keys().copied().collect();
+        for key in keys {
+            self.with_flow(now, key, env, |cx, flow| match flow {
+                Flow::Encrypted(encrypted) => settle(cx, encrypted, Next::Abort(AbortReason::Shutdown)),
+                Flow::Opening(opening) => {
+                    opening.refuse(cx);
+                    Fate::Remove
+                }
+                _ => Fate::Stay,
+            });
+        }
+    }
+}
+
+/// What an opening leaves to a plain connection.
+struct Left {
+    isn: Option<u32>,
+    suspect: Option<Box<tcpcrypt::Record>>,
+}
+
+/// What follows from what an opening came to. The second value says whether the packet is to be passed on.
+fn after_opening(
+    cx: &mut Cx<'_>,
+    key: FlowKey,
+    left: Left,
+    opened: Opened,
+    give: impl FnOnce(&mut Cx<'_>, &mut Encrypted, bool) -> Next,
+) -> (Fate, bool) {
+    match opened {
+        Opened::Still => (Fate::Stay, false),
+        Opened::Over(false) => (Fate::Remove, true),
+        Opened::Over(true) => {
+            let until = cx.now + cx.config.closed_linger;
+            (Fate::Replace(Flow::Closed(Box::new(Closed::refused(Link::new(key), "reset".to_owned(), until)))), true)
+        }
+        Opened::Plain(why, pass) => {
+            cx.counters.connections_plain += 1;
+            let (idle, linger) = (cx.config.plain_idle_timeout, cx.config.closed_linger);
+            let (isn, suspect) = (left.isn.unwrap_or(0), left.suspect);
+            let (last_seen, ended) = (cx.now, [false; 2]);
+            let plain = PlainFlow { why, isn, last_seen, sent: 0, received: 0, idle, linger, ended, suspect };
+            (Fate::Replace(Flow::Plain(Box::new(plain))), pass)
+        }
+        Opened::Refused(why) => {
+            cx.counters.connections_refused += 1;
+            let until = cx.now + cx.config.closed_linger;
+            let why = format!("refused: policy requires encryption, but {why}");
+            (Fate::Replace(Flow::Closed(Box::new(Closed::refused(Link::new(key), why, until)))), false)
+        }
+        Opened::Aborted(why) => (fail(cx, key, why), false),
+        Opened::Encrypted(mut encrypted, dealt_with) => {
+            let next = give(cx, &mut encrypted, dealt_with);
+            match settle(cx, &mut encrypted, next) {
+                Fate::Stay => (Fate::Replace(Flow::Encrypted(encrypted)), false),
+                fate => (fate, false),
+            }
+        }
+    }
+}
+
+/// What is left of a connection that was aborted before it was encrypted.
+fn fail(cx: &mut Cx<'_>, key: FlowKey, why: AbortReason) -> Fate {
+    cx.counters.connections_aborted += 1;
+    let until = cx.now + cx.config.closed_linger;
+    Fate::Replace(Flow::Closed(Box::new(Closed::refused(Link::new(key), why.to_string(), until))))
+}
+
+/// Passes a packet on unchanged if that is what it came to.
+fn pass(cx: &mut Cx<'_>, from: Side, offload: Offload, bytes: &[u8], (fate, pass): (Fate, bool)) -> Fate {
+    if pass {
+        cx.counters.passed_through += 1;
+        cx.env.forward(from.other(), offload, bytes);
+    }
+    fate
+}
+
+/// What follows from what an encrypted connection came to.
+fn settle(cx: &mut Cx<'_>, encrypted: &mut Encrypted, next: Next) -> Fate {
+    let linger = cx.now + cx.config.closed_linger;
+    let closed = match next {
+        Next::Stay => return Fate::Stay,
+        Next::Done => encrypted.close(false, None, linger),
+        Next::Reset => encrypted.close(true, Some("reset".to_owned()), linger),
+        Next::Abort(why) => {
+            cx.counters.connections_aborted += 1;
+            encrypted.abort(cx);
+            // The two ends do not have the same keys, or someone has damaged all that came: not to be repeated.
+            if why == AbortReason::BadFrame
+                && let Some(chain) = encrypted.forget_session()
+            {
+                cx.sessions.remove(chain);
+            }
+            encrypted.close(true, Some(why.to_string()), linger)
+        }
+    };
+    Fate::Replace(Flow::Closed(Box::new(closed)))
+}

@@ -1,0 +1,351 @@
+//! The cache of sessions that can be resumed (RFC 8548, section 3.5; TC-12 to TC-22): in memory only, bounded, and
+//! everything that leaves it is erased.
+//!
+//! A fresh session starts a *chain*: `ss[1]`, `ss[2]`, ... Both hosts have the same one, and either may use its next
+//! secret. This cache keeps a window of each chain: the lowest unused secret and some after it, to recognise the
+//! identifiers of SYNs that overtook others. A secret leaves the window the moment a SYN or SYN-ACK names it, whatever
+//! becomes of the connection, and the window only moves forward: so nothing is used twice, in either role (TC-19). If
+//! two hosts propose the same secret to each other at once, neither knows it any more when the other's SYN comes, and
+//! both make fresh keys. That this is rare is seen to by preferring chains that this host began as A.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use serde::Serialize;
+use tcpcrypt::constants::RESUME_HALF_LEN;
+use tcpcrypt::{AeadId, CachedSecret, Role, Tep};
+
+use crate::time::Instant;
+
+/// Bounds of the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// Chains kept at most; 0 keeps none. The one that was used longest ago goes first.
+    pub max: usize,
+    /// Of those, chains with one address at most. Many hosts may be behind one address.
+    pub per_peer: usize,
+    /// A chain that was not used for so long is erased.
+    pub lifetime: Duration,
+    /// Identifiers of each chain that are recognised, at least 1.
+    pub lookahead: u8,
+}
+
+impl Default for SessionLimits {
+    fn default() -> Self {
+        Self { max: 16_384, per_peer: 128, lifetime: Duration::from_secs(2 * 3600), lookahead: 8 }
+    }
+}
+
+/// Refusals in a row after which a chain is given up: the peer has forgotten it, or is so far behind that it does not
+/// recognise what is proposed. One alone can be a SYN that was overtaken.
+const MAX_REFUSALS: u8 = 2;
+
+/// A chain's name in this cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ChainId(u64);
+
+/// One chain, as `enotun cache list` shows it. There is nothing secret in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SessionInfo {
+    /// The host that it was used with last.
+    pub peer: IpAddr,
+    /// The TEP of the original session, e.g. `ECDHE-Curve25519`.
+    pub tep: &'static str,
+    /// The AEAD of the original session.
+    pub aead: &'static str,
+    /// This host's role in the original session, `A` or `B` (TC-15).
+    pub original_role: char,
+    /// Which secret of the chain is the next to be used, counted from the original session's, which was 0.
+    pub index: u64,
+    /// Seconds since the original session began.
+    pub age_seconds: u64,
+    /// Seconds until it is erased, if it is not used before.
+    pub expires_seconds: u64,
+}
+
+#[derive(Clone)]
+struct Chain {
+    peer: IpAddr,
+    /// The peer's port, if this host was the active opener: behind one address there may be a host for each port.
+    port: Option<u16>,
+    tep: Tep,
+    aead: AeadId,
+    original_role: Role,
+    /// Unused secrets from `index` on, never empty.
+    window: VecDeque<CachedSecret>,
+    index: u64,
+    made: Instant,
+    used: Instant,
+    /// Proposals that the peer did not accept since it last accepted one.
+    refusals: u8,
+}
+
+/// What happened in the cache, for the counters.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Erased {
+    pub(crate) expired: u64,
+    pub(crate) evicted: u64,
+}
+
+/// The cache.
+#[derive(Clone)]
+pub(crate) struct Sessions {
+    limits: SessionLimits,
+    chains: HashMap<ChainId, Chain>,
+    /// The peer's halves of all identifiers in all windows.
+    halves: HashMap<[u8; RESUME_HALF_LEN], ChainId>,
+    /// Chains by address, oldest first.
+    peers: HashMap<IpAddr, Vec<ChainId>>,
+    /// By last use.
+    by_use: BTreeSet<(Instant, ChainId)>,
+    made: u64,
+    erased: Erased,
+}
+
+impl Sessions {
+    pub(crate) fn new(limits: SessionLimits) -> Self {
+        Self {
+            limits,
+            chains: HashMap::new(),
+            halves: HashMap::new(),
+            peers: HashMap::new(),
+            by_use: BTreeSet::new(),
+            made: 0,
+            erased: Erased::default(),
+        }
+    }
+
+    /// Caches `ss[1]` of a fresh session with `peer`. `active`: this host opened the connection, so the port is that of
+    /// a service. `None` if nothing is cached.
+    pub(crate) fn insert(
+        &mut self,
+        now: Instant,
+        peer: SocketAddr,
+        active: bool,
+        first: CachedSecret,
+    ) -> Option<ChainId> {
+        if self.limits.max == 0 || self.limits.per_peer == 0 {
+            return None;
+        }
+        let id = ChainId(self.made);
+        self.made += 1;
+        let ip = peer.ip().to_canonical();
+        let mut chain = Chain {
+            peer: ip,
+            port: active.then_some(peer.port()),
+            tep: first.tep(),
+            aead: first.aead(),
+            original_role: first.original_role(),
+            window: VecDeque::from([first]),
+            index: 1,
+            made: now,
+            used: now,
+            refusals: 0,
+        };
+        if let Some(first) = chain.window.front() {
+            self.halves.insert(*first.peer_half(), id);
+        }
+        fill(&mut self.halves, id, &mut chain, self.limits.lookahead);
+        self.chains.insert(id, chain);
+        self.by_use.insert((now, id));
+        self.file(ip, id);
+        while self.chains.len() > self.limits.max {
+            let Some((_, oldest)) = self.by_use.first().copied() else { break };
+            self.remove(oldest);
+            self.erased.evicted += 1;
+        }
+        Some(id)
+    }
+
+    /// Puts a chain under its peer's address, and the oldest there out if there are too many.
+    fn file(&mut self, ip: IpAddr, id: ChainId) {
+        let filed = self.peers.entry(ip).or_default();
+        filed.push(id);
+        if filed.len() > self.limits.per_peer {
+            let used = |id: &ChainId| self.chains.get(id).map(|c| c.used);
+            if let Some(oldest) = filed.iter().copied().filter(|other| *other != id).min_by_key(used) {
+                self.remove(oldest);
+                self.erased.evicted += 1;
+            }
+        }
+    }
+
+    /// The secret to propose to `peer`, if there is one: of a session made with the same port, begun by this host,
+    /// made last, by preference. It is not used yet.
+    pub(crate) fn candidate(
+        &self,
+        now: Instant,
+        peer: SocketAddr,
+        allowed: impl Fn(Tep, AeadId) -> bool,
+    ) -> Option<(ChainId, CachedSecret)> {
+        let filed = self.peers.get(&peer.ip().to_canonical())?;
+        let usable = |chain: &Chain| allowed(chain.tep, chain.aead) && now < chain.used + self.limits.lifetime;
+        let (id, chain) = filed
+            .iter()
+            .filter_map(|id| Some((*id, self.chains.get(id)?)))
+            .filter(|(_, chain)| usable(chain))
+            .max_by_key(|(id, chain)| {
+                let same_port = chain.port == Some(peer.port());
+                (Reverse(chain.refusals), same_port, chain.original_role == Role::A, *id)
+            })?;
+        // The lowest that was not tried yet (TC-19).
+        Some((id, chain.window.front()?.clone()))
+    }
+
+    /// Takes out what [`Self::candidate`] gave: a SYN names it now.
+    pub(crate) fn reserve(&mut self, id: ChainId) {
+        self.advance(id, 1);
+    }
+
+    /// The unused secret that the peer names by `half`. From here on it is used, and those before it are dropped: to
+    /// keep them would be to keep what the keys in use can be derived from.
+    pub(crate) fn recognise(
+        &mut self,
+        now: Instant,
+        tep: Tep,
+        half: &[u8; RESUME_HALF_LEN],
+        allowed: impl Fn(AeadId) -> bool,
+    ) -> Option<(ChainId, CachedSecret)> {
+        let id = *self.halves.get(half)?;
+        let chain = self.chains.get(&id)?;
+        if chain.tep != tep || !allowed(chain.aead) || now >= chain.used + self.limits.lifetime {
+            return None;
+        }
+        let at = chain.window.iter().position(|secret| secret.peer_half() == half)?;
+        let secret = chain.window.get(at)?.clone();
+        self.advance(id, at + 1);
+        Some((id, secret))
+    }
+
+    /// Drops the first `n` secrets of a window and derives as many at its end.
+    fn advance(&mut self, id: ChainId, n: usize) {
+        let Some(chain) = self.chains.get_mut(&id) else { return };
+        fill_to(&mut self.halves, id, chain, n + 1);
+        for secret in chain.window.drain(..n.min(chain.window.len())) {
+            forget(&mut self.halves, id, &secret);
+            chain.index += 1;
+        }
+        fill(&mut self.halves, id, chain, self.limits.lookahead);
+    }
+
+    /// A connection resumed with a secret of this chain is established: `peer` has it, and is where it was seen.
+    pub(crate) fn confirm(&mut self, now: Instant, id: ChainId, peer: SocketAddr) {
+        let Some(chain) = self.chains.get_mut(&id) else { return };
+        self.by_use.remove(&(chain.used, id));
+        chain.used = now;
+        chain.refusals = 0;
+        self.by_use.insert((now, id));
+        let ip = peer.ip().to_canonical();
+        if chain.peer != ip {
+            let from = std::mem::replace(&mut chain.peer, ip);
+            chain.port = None;
+            unfile(&mut self.peers, from, id);
+            self.file(ip, id);
+        }
+    }
+
+    /// The peer did not accept a proposal from this chain.
+    pub(crate) fn refused(&mut self, id: ChainId) {
+        let Some(chain) = self.chains.get_mut(&id) else { return };
+        chain.refusals += 1;
+        if chain.refusals >= MAX_REFUSALS {
+            self.remove(id);
+        }
+    }
+
+    /// Erases a chain; whether it was there.
+    pub(crate) fn remove(&mut self, id: ChainId) -> bool {
+        let Some(chain) = self.chains.remove(&id) else { return false };
+        for secret in &chain.window {
+            forget(&mut self.halves, id, secret);
+        }
+        self.by_use.remove(&(chain.used, id));
+        unfile(&mut self.peers, chain.peer, id);
+        true
+    }
+
+    /// Erases all chains, or those with one address; how many there were.
+    pub(crate) fn flush(&mut self, peer: Option<IpAddr>) -> usize {
+        let ids: Vec<ChainId> = match peer {
+            Some(ip) => self.peers.get(&ip.to_canonical()).cloned().unwrap_or_default(),
+            None => self.chains.keys().copied().collect(),
+        };
+        ids.into_iter().filter(|id| self.remove(*id)).count()
+    }
+
+    /// When the next chain expires.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.by_use.first().map(|(used, _)| *used + self.limits.lifetime)
+    }
+
+    /// Erases what has expired.
+    pub(crate) fn expire(&mut self, now: Instant) {
+        while let Some((_, id)) = self.by_use.first().copied().filter(|(used, _)| *used + self.limits.lifetime <= now) {
+            self.remove(id);
+            self.erased.expired += 1;
+        }
+    }
+
+    /// What was erased without being asked since this was last called.
+    pub(crate) fn take_erased(&mut self) -> Erased {
+        std::mem::take(&mut self.erased)
+    }
+
+    /// What is in the cache, by the time it was made.
+    pub(crate) fn list(&self, now: Instant) -> Vec<SessionInfo> {
+        let mut chains: Vec<(&ChainId, &Chain)> = self.chains.iter().collect();
+        chains.sort_unstable_by_key(|(id, _)| **id);
+        let info = |chain: &Chain| SessionInfo {
+            peer: chain.peer,
+            tep: chain.tep.name(),
+            aead: chain.aead.name(),
+            original_role: match chain.original_role {
+                Role::A => 'A',
+                Role::B => 'B',
+            },
+            index: chain.index,
+            age_seconds: now.since(chain.made).as_secs(),
+            expires_seconds: (chain.used + self.limits.lifetime).since(now).as_secs(),
+        };
+        chains.into_iter().map(|(_, chain)| info(chain)).collect()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.chains.len()
+    }
+}
+
+/// Derives secrets until the window has `lookahead` of them.
+fn fill(halves: &mut HashMap<[u8; RESUME_HALF_LEN], ChainId>, id: ChainId, chain: &mut Chain, lookahead: u8) {
+    fill_to(halves, id, chain, usize::from(lookahead.max(1)));
+}
+
+fn fill_to(halves: &mut HashMap<[u8; RESUME_HALF_LEN], ChainId>, id: ChainId, chain: &mut Chain, n: usize) {
+    while chain.window.len() < n {
+        let Some(next) = chain.window.back().map(CachedSecret::next) else { return };
+        halves.insert(*next.peer_half(), id);
+        chain.window.push_back(next);
+    }
+}
+
+fn forget(halves: &mut HashMap<[u8; RESUME_HALF_LEN], ChainId>, id: ChainId, secret: &CachedSecret) {
+    // Two chains with the same identifier are possible, if hardly.
+    if halves.get(secret.peer_half()) == Some(&id) {
+        halves.remove(secret.peer_half());
+    }
+}
+
+fn unfile(peers: &mut HashMap<IpAddr, Vec<ChainId>>, ip: IpAddr, id: ChainId) {
+    if let Some(filed) = peers.get_mut(&ip) {
+        filed.retain(|other| *other != id);
+        if filed.is_empty() {
+            peers.remove(&ip);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "sessions_tests.rs"]
+mod tests;

@@ -1,0 +1,236 @@
+use super::*;
+
+use tcpcrypt::schedule::SessionSecret;
+
+const NOW: Instant = Instant::from_micros(1_000_000);
+
+fn limits() -> SessionLimits {
+    SessionLimits::default()
+}
+
+fn peer(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+fn first(seed: u8, role: Role) -> CachedSecret {
+    CachedSecret::new(Tep::Curve25519, AeadId::Aes128Gcm, role, SessionSecret::from_bytes([seed; 32]))
+}
+
+/// `ss[i]` of the chain that begins with `first(seed, role)`.
+fn later(seed: u8, role: Role, i: usize) -> CachedSecret {
+    (1..i).fold(first(seed, role), |secret, _| secret.next())
+}
+
+fn propose(sessions: &mut Sessions, to: &str) -> Option<[u8; RESUME_HALF_LEN]> {
+    let (id, secret) = sessions.candidate(NOW, peer(to), |_, _| true)?;
+    sessions.reserve(id);
+    Some(*secret.own_half())
+}
+
+fn recognise(sessions: &mut Sessions, half: &[u8; RESUME_HALF_LEN]) -> Option<CachedSecret> {
+    sessions.recognise(NOW, Tep::Curve25519, half, |_| true).map(|(_, secret)| secret)
+}
+
+/// Both ends of one session.
+fn pair(limits: SessionLimits) -> (Sessions, Sessions) {
+    let (mut a, mut b) = (Sessions::new(limits), Sessions::new(limits));
+    a.insert(NOW, peer("10.0.0.2:80"), true, first(7, Role::A));
+    b.insert(NOW, peer("10.0.0.1:50000"), false, first(7, Role::B));
+    (a, b)
+}
+
+#[test]
+fn tc_12_each_host_names_a_secret_by_its_own_half_and_finds_it_by_the_peers() {
+    let (mut a, mut b) = pair(limits());
+    let half = propose(&mut a, "10.0.0.2:80").unwrap();
+    assert_eq!(half, *first(7, Role::A).own_half());
+    assert_ne!(half, *first(7, Role::B).own_half());
+    assert_eq!(recognise(&mut b, &half).unwrap().own_half(), first(7, Role::B).own_half());
+    // Roles swapped: B proposes, A finds.
+    let half = propose(&mut b, "10.0.0.1:22").unwrap();
+    assert_eq!(half, *later(7, Role::B, 2).own_half());
+    assert!(recognise(&mut a, &half).is_some());
+}
+
+#[test]
+fn tc_16_an_identifier_is_found_whatever_address_it_comes_from_and_only_with_its_tep() {
+    let (_, mut b) = pair(limits());
+    let half = *first(7, Role::A).own_half();
+    assert!(b.recognise(NOW, Tep::P256, &half, |_| true).is_none());
+    assert!(b.recognise(NOW, Tep::Curve25519, &half, |_| false).is_none(), "its cipher is not allowed any more");
+    assert!(b.recognise(NOW, Tep::Curve25519, &[0; RESUME_HALF_LEN], |_| true).is_none());
+    let (id, _) = b.recognise(NOW, Tep::Curve25519, &half, |_| true).unwrap();
+    b.confirm(NOW, id, peer("[2001:db8::9]:1234"));
+    assert_eq!(b.list(NOW)[0].peer, peer("[2001:db8::9]:1").ip());
+    assert!(b.candidate(NOW, peer("10.0.0.1:1"), |_, _| true).is_none());
+    assert!(b.candidate(NOW, peer("[2001:db8::9]:1"), |_, _| true).is_some());
+}
+
+#[test]
+fn tc_19_a_secret_is_proposed_once_and_the_lowest_is_first() {
+    let (mut a, _) = pair(limits());
+    let mut seen = Vec::new();
+    for i in 1..50 {
+        let half = propose(&mut a, "10.0.0.2:80").unwrap();
+        assert_eq!(half, *later(7, Role::A, i).own_half());
+        assert!(!seen.contains(&half));
+        seen.push(half);
+    }
+    assert_eq!(a.list(NOW)[0].index, 50);
+}
+
+#[test]
+fn tc_19_a_secret_is_accepted_once_and_never_after_it_was_proposed() {
+    let (mut a, mut b) = pair(limits());
+    let half = propose(&mut a, "10.0.0.2:80").unwrap();
+    assert!(recognise(&mut b, &half).is_some());
+    assert!(recognise(&mut b, &half).is_none());
+    // What A has proposed itself it does not accept.
+    assert!(recognise(&mut a, first(7, Role::B).own_half()).is_none());
+}
+
+#[test]
+fn tc_19_crossing_proposals_of_one_secret_are_refused_by_both() {
+    let (mut a, mut b) = pair(limits());
+    let (of_a, of_b) = (propose(&mut a, "10.0.0.2:80").unwrap(), propose(&mut b, "10.0.0.1:22").unwrap());
+    assert!(recognise(&mut a, &of_b).is_none());
+    assert!(recognise(&mut b, &of_a).is_none());
+    // And the chain goes on behind it.
+    let half = propose(&mut a, "10.0.0.2:80").unwrap();
+    assert!(recognise(&mut b, &half).is_some());
+}
+
+#[test]
+fn tc_19_identifiers_ahead_are_recognised_and_those_skipped_are_dropped() {
+    let (_, mut b) = pair(limits());
+    let half = |i| *later(7, Role::A, i).own_half();
+    assert!(recognise(&mut b, &half(9)).is_none(), "eight ahead and no more");
+    assert!(recognise(&mut b, &half(4)).is_some());
+    for dropped in 1..=4 {
+        assert!(recognise(&mut b, &half(dropped)).is_none(), "{dropped}");
+    }
+    assert!(recognise(&mut b, &half(12)).is_some(), "the window has moved");
+    assert_eq!(b.list(NOW)[0].index, 13);
+}
+
+#[test]
+fn tc_19_several_connections_at_once_can_all_resume() {
+    let (mut a, mut b) = pair(limits());
+    let halves: Vec<_> = (0..20).map(|_| propose(&mut a, "10.0.0.2:80").unwrap()).collect();
+    assert!(halves.iter().all(|half| recognise(&mut b, half).is_some()));
+}
+
+#[test]
+fn tc_19_one_identifier_repeated_costs_one_secret() {
+    let (mut a, mut b) = pair(limits());
+    let half = propose(&mut a, "10.0.0.2:80").unwrap();
+    assert_eq!((0..1000).filter(|_| recognise(&mut b, &half).is_some()).count(), 1);
+    let half = propose(&mut a, "10.0.0.2:80").unwrap();
+    assert!(recognise(&mut b, &half).is_some());
+}
+
+#[test]
+fn tc_19_what_leaves_the_cache_leaves_no_identifier_behind() {
+    let (mut a, mut b) = pair(limits());
+    for _ in 0..20 {
+        let half = propose(&mut a, "10.0.0.2:80").unwrap();
+        recognise(&mut b, &half);
+    }
+    for sessions in [&mut a, &mut b] {
+        assert_eq!(sessions.halves.len(), usize::from(limits().lookahead));
+        assert_eq!(sessions.flush(None), 1);
+        assert!(sessions.halves.is_empty() && sessions.peers.is_empty() && sessions.by_use.is_empty());
+    }
+}
+
+#[test]
+fn a_chain_that_the_peer_refuses_twice_in_a_row_is_given_up() {
+    let (mut a, _) = pair(limits());
+    let id = |a: &Sessions| a.candidate(NOW, peer("10.0.0.2:80"), |_, _| true).map(|(id, _)| id);
+    let chain = id(&a).unwrap();
+    a.refused(chain);
+    a.confirm(NOW, chain, peer("10.0.0.2:80"));
+    a.refused(chain);
+    assert!(id(&a).is_some());
+    a.refused(chain);
+    assert!(id(&a).is_none());
+    assert_eq!(a.len(), 0);
+}
+
+#[test]
+fn the_chain_proposed_is_of_the_same_port_then_begun_here_then_the_newest() {
+    let mut a = Sessions::new(limits());
+    let to = |sessions: &mut Sessions, to| {
+        let (_, secret) = sessions.candidate(NOW, peer(to), |_, _| true).unwrap();
+        *secret.own_half()
+    };
+    a.insert(NOW, peer("10.0.0.2:80"), true, first(1, Role::A));
+    a.insert(NOW, peer("10.0.0.2:443"), true, first(2, Role::A));
+    a.insert(NOW, peer("10.0.0.2:50000"), false, first(3, Role::B));
+    assert_eq!(to(&mut a, "10.0.0.2:80"), *first(1, Role::A).own_half());
+    assert_eq!(to(&mut a, "10.0.0.2:22"), *first(2, Role::A).own_half());
+    a.insert(NOW, peer("10.0.0.2:80"), true, first(4, Role::A));
+    assert_eq!(to(&mut a, "10.0.0.2:80"), *first(4, Role::A).own_half());
+    assert!(a.candidate(NOW, peer("10.0.0.3:80"), |_, _| true).is_none());
+    assert!(a.candidate(NOW, peer("10.0.0.2:80"), |tep, _| tep != Tep::Curve25519).is_none());
+}
+
+#[test]
+fn the_cache_is_bounded_in_all_and_by_address() {
+    let mut a = Sessions::new(SessionLimits { max: 5, per_peer: 2, ..limits() });
+    for n in 0..10_u8 {
+        a.insert(NOW + Duration::from_secs(n.into()), peer("10.0.0.2:80"), true, first(n, Role::A));
+    }
+    assert_eq!(a.len(), 2);
+    assert_eq!(a.take_erased().evicted, 8);
+    for n in 0..10_u8 {
+        let to = SocketAddr::from(([10, 0, 1, n], 80));
+        a.insert(NOW + Duration::from_secs(20 + u64::from(n)), to, true, first(100 + n, Role::A));
+    }
+    assert_eq!(a.len(), 5);
+    assert_eq!(a.list(NOW).last().unwrap().peer, peer("10.0.1.9:1").ip());
+    assert_eq!(a.halves.len(), 5 * 8);
+    let mut none = Sessions::new(SessionLimits { max: 0, ..limits() });
+    assert!(none.insert(NOW, peer("10.0.0.2:80"), true, first(1, Role::A)).is_none());
+}
+
+#[test]
+fn what_is_not_used_for_its_lifetime_is_erased() {
+    let (mut a, mut b) = pair(limits());
+    let end = NOW + limits().lifetime;
+    assert_eq!(a.poll_timeout(), Some(end));
+    assert!(a.candidate(end, peer("10.0.0.2:80"), |_, _| true).is_none(), "even before the timer ran");
+    assert!(b.recognise(end, Tep::Curve25519, first(7, Role::A).own_half(), |_| true).is_none());
+    a.expire(NOW + Duration::from_secs(1));
+    assert_eq!(a.len(), 1);
+    a.expire(end);
+    assert_eq!((a.len(), a.take_erased().expired, a.poll_timeout()), (0, 1, None));
+    // Use makes it live longer.
+    let (id, _) = b.candidate(NOW, peer("10.0.0.1:22"), |_, _| true).unwrap();
+    b.confirm(NOW + Duration::from_secs(60), id, peer("10.0.0.1:22"));
+    b.expire(end);
+    assert_eq!(b.len(), 1);
+}
+
+#[test]
+fn tc_22_sessions_are_flushed_by_address_and_all_at_once() {
+    let mut a = Sessions::new(limits());
+    for n in 1..=4_u8 {
+        a.insert(NOW, SocketAddr::from(([10, 0, 0, n / 2], 80)), true, first(n, Role::A));
+    }
+    assert_eq!(a.flush(Some(peer("[::ffff:10.0.0.1]:1").ip())), 2);
+    assert_eq!(a.flush(Some(peer("10.0.0.1:1").ip())), 0);
+    assert_eq!((a.flush(None), a.len()), (2, 0));
+}
+
+#[test]
+fn tc_21_what_is_listed_has_no_secret_and_no_identifier() {
+    let (a, _) = pair(limits());
+    let listed = a.list(NOW + Duration::from_secs(60));
+    let json = serde_json::to_value(&listed).unwrap();
+    let expected = serde_json::json!([{
+        "peer": "10.0.0.2", "tep": Tep::Curve25519.name(), "aead": "AEAD_AES_128_GCM", "original_role": "A",
+        "index": 1, "age_seconds": 60, "expires_seconds": 7140,
+    }]);
+    assert_eq!(json, expected);
+}

@@ -1,0 +1,140 @@
+//! A connection that is over, remembered for a while to answer stragglers with numbers they understand.
+
+use super::encrypted::{Encrypted, Facts};
+use super::link::{Clocks, Cx, Link};
+use crate::engine::{FlowInfo, FlowState, Side};
+use crate::time::Instant;
+use crate::wire::build::TcpFields;
+use crate::wire::options::OptionBuf;
+use crate::wire::{Flags, Packet};
+
+/// The fields of the last acknowledgement towards one side.
+#[derive(Debug, Clone, Copy, Default)]
+struct Last {
+    seq: u32,
+    ack: u32,
+    window: u16,
+}
+
+/// What is left of a connection.
+pub(crate) struct Closed {
+    link: Link,
+    /// Why it was aborted; `None` if it ended in order.
+    why: Option<String>,
+    reset: bool,
+    /// What the last acknowledgement towards the wire says.
+    wire: Last,
+    /// The same towards the local kernel.
+    plain: Last,
+    clocks: Option<Clocks>,
+    facts: Option<Facts>,
+    totals: (u64, u64),
+    pub(super) until: Instant,
+}
+
+impl Closed {
+    /// After an orderly end (`reset` false), or after a RST.
+    fn after(e: &mut Encrypted, reset: bool, why: Option<String>, until: Instant) -> Self {
+        let (wire, plain) = e.final_fields();
+        let facts = Some(e.facts.clone());
+        Self { link: e.link.clone(), why, reset, wire, plain, clocks: e.clocks, facts, totals: e.totals(), until }
+    }
+
+    /// A connection that was refused before it began.
+    pub(crate) fn refused(link: Link, why: String, until: Instant) -> Self {
+        let (wire, plain, totals) = (Last::default(), Last::default(), (0, 0));
+        Self { link, why: Some(why), reset: true, wire, plain, clocks: None, facts: None, totals, until }
+    }
+
+    /// Answers a packet that is late: with a RST if the connection was reset (RFC 9293, section 3.10.7.1), else with
+    /// the last acknowledgement if it carries something that wants one.
+    pub(crate) fn answer<S>(&self, cx: &mut Cx<'_>, side: Side, packet: &Packet<S>) {
+        if packet.flags.any(Flags::RST) {
+            return;
+        }
+        let mut options = OptionBuf::default();
+        let tcp = if self.reset {
+            if !packet.flags.any(Flags::ACK) {
+                return;
+            }
+            TcpFields { seq: packet.ack.0, ack: 0, flags: Flags::RST, window: 0, urgent: 0, options: &[] }
+        } else {
+            if packet.payload.is_empty() && !packet.flags.any(Flags::FIN) {
+                return;
+            }
+            let Last { seq, ack, window } = match side {
+                Side::Wire => self.wire,
+                Side::Plain => self.plain,
+            };
+            if let Some(clocks) = self.clocks {
+                let ts = if side == Side::Wire { clocks.to_wire() } else { clocks.to_plain() };
+                let fits = options.push_timestamps(ts);
+                debug_assert!(fits, "timestamps alone always fit");
+            }
+            TcpFields { seq, ack, flags: Flags::ACK, window, urgent: 0, options: options.padded() }
+        };
+        cx.counters.own_segments += 1;
+        self.link.emit(cx.env, side, &tcp, &[], None);
+    }
+
+    pub(crate) fn describe(&self, info: &mut FlowInfo) {
+        info.reason.clone_from(&self.why);
+        (info.bytes_sent, info.bytes_received) = self.totals;
+        if let Some(facts) = &self.facts {
+            facts.describe(info);
+        }
+    }
+}
+
+impl Facts {
+    fn describe(&self, info: &mut FlowInfo) {
+        info.role = Some(match self.role {
+            tcpcrypt::Role::A => 'A',
+            tcpcrypt::Role::B => 'B',
+        });
+        info.tep = Some(self.negotiated.tep.name());
+        info.aead = self.aead.map(tcpcrypt::AeadId::name);
+        info.resumed = self.resumed;
+        info.session_id = self.session_id.as_ref().map(ToString::to_string);
+    }
+}
+
+impl Encrypted {
+    /// What is left of it when it is over.
+    pub(crate) fn close(&mut self, reset: bool, why: Option<String>, until: Instant) -> Closed {
+        Closed::after(self, reset, why, until)
+    }
+
+    /// Notes what a packet from `side` looks like.
+    pub(crate) fn learn<S>(&mut self, side: Side, packet: &Packet<S>) {
+        self.link.learn(side, packet);
+    }
+
+    /// Whether a SYN of the local kernel with this number is the one this connection began with.
+    pub(crate) fn is_syn_of(&self, isn: u32) -> bool {
+        self.out.isn == isn
+    }
+
+    /// Fills in what there is to say.
+    pub(crate) fn describe(&self, info: &mut FlowInfo) {
+        info.state = if self.is_ready() { FlowState::Encrypted } else { FlowState::Negotiating };
+        self.facts.describe(info);
+        if let super::encrypted::Stage::Ready(record) = &self.stage {
+            info.generation_local = Some(record.local_generation());
+            info.generation_remote = Some(record.remote_generation());
+        }
+        (info.bytes_sent, info.bytes_received) = self.totals();
+    }
+
+    fn totals(&self) -> (u64, u64) {
+        (self.out.total, self.inn.total)
+    }
+
+    /// What the last acknowledgements say, towards the wire and towards the local kernel.
+    fn final_fields(&mut self) -> (Last, Last) {
+        let (seq, (ack, window)) = (self.out.sent.seq(self.out.isn).0, self.inn.announce());
+        let wire = Last { seq, ack, window };
+        let (seq, (ack, window)) = (self.inn.delivered.seq(self.inn.isn).0, self.out.tell());
+        (wire, Last { seq, ack, window })
+    }
+}

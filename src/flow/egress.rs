@@ -1,0 +1,659 @@
+//! From the local kernel to the wire: plaintext in P becomes frames in C.
+//!
+//! New bytes are framed in order, once. What the kernel sends again is answered with the frames that were made then
+//! (TC-27), never by sealing again. What only exists in C (Init messages, empty rekey frames) the kernel cannot
+//! send again: a timer here does (RFC 6298).
+
+use std::time::Duration;
+
+use tcpcrypt::frame::MAX_FRAME;
+use tcpcrypt::{Plaintext, Record};
+
+use super::encrypted::{AbortReason, Encrypted, Ends, Next, Stage, piece};
+use super::frames::{Boundaries, Boundary, Store};
+use super::link::Cx;
+use super::reassembly::Reassembly;
+use crate::engine::RekeyLimits;
+use crate::time::Instant;
+use crate::wire::options::SegmentOptions;
+use crate::wire::{C, Flags, Offload, Offset, P, Packet, Seq};
+
+/// Shortest and longest time of the own retransmission timer, and that before a round trip was measured.
+const MIN_RTO: Duration = Duration::from_millis(200);
+const MAX_RTO: Duration = Duration::from_secs(60);
+const FIRST_RTO: Duration = Duration::from_secs(1);
+/// Own retransmissions without an answer before the connection is given up, as the kernel's `tcp_retries2`.
+const MAX_RETRIES: u8 = 15;
+/// A path that claims to take less is not believed (as Linux's `min_pmtu`).
+const MIN_MSS: usize = 512;
+/// With this many frames in flight no empty one is added.
+const MAX_UNANSWERED: usize = 1024;
+/// P bytes beyond a gap (the TUN lost a packet) that are kept for one connection.
+const MAX_EARLY: usize = 1 << 20;
+
+/// How far the local kernel's FIN is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fin {
+    Open,
+    /// The kernel has sent it; the last frame is still to be sealed.
+    Wanted,
+    /// The frame with FINp is sealed, and its end is in the list of boundaries.
+    Sealed,
+}
+
+/// What the keys of the local generation have protected, to know when they have done enough.
+#[derive(Debug, Clone, Copy, Default)]
+struct KeyUse {
+    generation: u64,
+    since: Instant,
+    frames: u64,
+    bytes: u64,
+}
+
+impl KeyUse {
+    /// Starts a rekey if `limits` are reached (TC-31). The next frame sealed carries it.
+    fn check(&mut self, record: &mut Record, limits: &RekeyLimits, now: Instant) {
+        if self.frames == 0 || self.generation != record.local_generation() {
+            *self = Self { generation: record.local_generation(), since: now, frames: 0, bytes: 0 };
+        } else if self.frames >= limits.frames || self.bytes >= limits.bytes || now.since(self.since) >= limits.time {
+            // False while the peer has not answered the one before (TC-33): then with a later frame.
+            record.start_rekey();
+        }
+    }
+}
+
+/// The stream from the local kernel to the peer.
+#[derive(Debug)]
+pub(crate) struct Out {
+    pub(super) isn: u32,
+    /// Ends of the frames that the peer has not acknowledged whole.
+    ends: Boundaries,
+    /// The bytes of those frames.
+    pub(super) store: Store<C>,
+    /// Bytes from the kernel that are not framed yet: there are no keys, or the peer's window is full.
+    pending: Vec<u8>,
+    fin: Fin,
+    /// End of what was sent on the wire at least once.
+    pub(super) sent: Offset<C>,
+    /// What the peer has acknowledged.
+    acked: Offset<C>,
+    /// Right edge of the peer's window.
+    edge: Offset<C>,
+    peer_scale: u8,
+    /// Right edge that the kernel was told. Not taken back.
+    told_edge: Offset<P>,
+    /// Bytes beyond a gap.
+    early: Reassembly<P>,
+    /// MSS that the peer announced, or this host if that is less.
+    peer_mss: usize,
+    /// Bytes of C in a segment, if the kernel's segments show that the path takes less than the MSS.
+    stride: Option<usize>,
+    /// Last urgent byte that the kernel named.
+    urgent: Option<Offset<P>>,
+    /// The end of this host's Init message.
+    pub(super) init_end: Offset<C>,
+    /// What the keys in use have protected.
+    used: KeyUse,
+    rto: Duration,
+    retries: u8,
+    timer: Option<Instant>,
+    /// P bytes framed.
+    pub(super) total: u64,
+}
+
+impl Out {
+    pub(super) fn new(ends: &Ends) -> Self {
+        Self {
+            isn: ends.local_isn,
+            ends: Boundaries::default(),
+            store: Store::default(),
+            pending: Vec::new(),
+            fin: Fin::Open,
+            sent: Offset::START,
+            acked: Offset::START,
+            edge: Offset::START + usize::from(ends.peer_window),
+            peer_scale: ends.peer_scale,
+            told_edge: Offset::START,
+            early: Reassembly::default(),
+            peer_mss: usize::from(ends.peer_mss),
+            stride: None,
+            urgent: None,
+            init_end: Offset::START,
+            used: KeyUse::default(),
+            rto: ends.rtt.map_or(FIRST_RTO, |rtt| (rtt * 3).clamp(MIN_RTO, MAX_RTO)),
+            retries: 0,
+            timer: None,
+            total: 0,
+        }
+    }
+
+    /// The next byte expected from the kernel.
+    fn next(&self) -> Offset<P> {
+        self.ends.end().p + self.pending.len() + i64::from(self.fin == Fin::Wanted)
+    }
+
+    /// The end of the frames made, without the FIN.
+    pub(super) fn data_end(&self) -> Offset<C> {
+        self.ends.end().c - i64::from(self.fin == Fin::Sealed)
+    }
+
+    pub(super) fn fin_sealed(&self) -> bool {
+        self.fin == Fin::Sealed
+    }
+
+    pub(super) fn all_acked_with_fin(&self) -> bool {
+        self.fin == Fin::Sealed && self.ends.is_empty()
+    }
+
+    /// Bytes of C in a segment with `options` bytes of TCP options.
+    pub(super) fn segment(&self, options: usize) -> usize {
+        let most = self.peer_mss.saturating_sub(options).max(64);
+        self.stride.map_or(most, |s| s.min(most))
+    }
+
+    /// The path takes no more than `mss` bytes of TCP options and payload in a segment.
+    pub(super) fn limit(&mut self, mss: usize) {
+        self.peer_mss = self.peer_mss.min(mss.max(MIN_MSS));
+    }
+
+    /// The kernel's number for a segment on the wire, if it may be in flight.
+    pub(super) fn in_flight(&self, seq: Seq<C>) -> Option<Seq<P>> {
+        let at = self.acked.nearest(self.isn, seq);
+        (at >= self.acked && at <= self.sent).then(|| self.ends.floor_c(at).p.seq(self.isn))
+    }
+
+    pub(super) fn held(&self) -> usize {
+        self.store.held() + self.pending.capacity() + self.early.held()
+    }
+
+    pub(super) fn timer(&self) -> Option<Instant> {
+        self.timer
+    }
+
+    /// Moves the edge that the kernel is told to where what it may send still fits, as frames of full size, into what the
+    /// peer allows.
+    pub(super) fn raise_told_edge(&mut self) {
+        let end = self.ends.end();
+        // The kernel is told whole units of its peer's window scale, rounded up (see `tell`).
+        let unit = 1_usize << self.peer_scale;
+        let mut room = self.edge.ahead_of(end.c);
+        if room > 4 * unit {
+            room -= unit - 1;
+        }
+        let frame = self.segment(if self.stride.is_some() { 0 } else { 12 });
+        let mut data = room / frame * piece(frame) + (room % frame).saturating_sub(tcpcrypt::frame::OVERHEAD);
+        if data == 0 && room > 0 && self.acked == end.c {
+            // A window too small for any frame: one is cut into what fits.
+            data = 1;
+        }
+        self.told_edge = self.told_edge.max(end.p + data);
+    }
+
+    /// The window for the SYN-ACK that the kernel gets to see, which is not scaled (RFC 7323, section 2.2), if there are
+    /// keys already. What [`Self::tell`] says later is not less.
+    pub(super) fn first_window(ends: &Ends) -> u16 {
+        let mut out = Self::new(ends);
+        out.raise_told_edge();
+        u16::try_from(out.told_edge.ahead_of(Offset::START)).unwrap_or(u16::MAX)
+    }
+
+    /// Acknowledgement and window fields for the kernel.
+    pub(super) fn tell(&mut self) -> (u32, u16) {
+        let ack = self.ends.base().p;
+        // Rounded up: rounding down would take back a part of what was announced before.
+        let window = self.told_edge.ahead_of(ack).div_ceil(1 << self.peer_scale);
+        (ack.seq(self.isn).0, u16::try_from(window).unwrap_or(u16::MAX))
+    }
+
+    /// Appends this host's Init message to the stream.
+    pub(super) fn push_own(&mut self, bytes: Vec<u8>) {
+        let end = self.ends.end();
+        self.init_end = end.c + bytes.len();
+        self.ends.push(Boundary { c: self.init_end, p: end.p });
+        self.store.push(end.c, bytes);
+    }
+
+    /// Seals `data` in frames of `piece` bytes, the last one with FINp if `fin`.
+    fn seal(
+        &mut self,
+        cx: &mut Cx<'_>,
+        record: &mut Record,
+        data: &[u8],
+        piece: usize,
+        fin: bool,
+    ) -> Result<(), tcpcrypt::Error> {
+        self.used.check(record, &cx.config.rekey, cx.now);
+        let frames = data.len().div_ceil(piece).max(1);
+        let urgent_room = if self.urgent.is_some() { frames * tcpcrypt::frame::URGENT_LEN } else { 0 };
+        let mut bytes = vec![0; data.len() + frames * tcpcrypt::frame::OVERHEAD + urgent_room];
+        let start = self.ends.end();
+        let (mut done, mut at) = (0_usize, 0_usize);
+        for i in 0..frames {
+            let part = data.get(done..data.len().min(done + piece)).unwrap_or(&[]);
+            let p = start.p + done;
+            let plaintext = Plaintext { fin: fin && i + 1 == frames, urgent: self.urgent_in(p), data: part };
+            let offset = u64::try_from((start.c + at).get()).unwrap_or(0);
+            at += record.seal(offset, &plaintext, bytes.get_mut(at..).unwrap_or(&mut []))?;
+            done += part.len();
+            self.ends.push(Boundary { c: start.c + at, p: start.p + done });
+        }
+        bytes.truncate(at);
+        self.store.push(start.c, bytes);
+        self.total += data.len() as u64;
+        if fin {
+            let end = self.ends.end();
+            self.ends.push(Boundary { c: end.c + 1_i64, p: end.p + 1_i64 });
+            self.fin = Fin::Sealed;
+        }
+        self.used.frames += frames as u64;
+        self.used.bytes += data.len() as u64;
+        cx.counters.frames_sealed += frames as u64;
+        Ok(())
+    }
+
+    /// What a frame with data from `p` on says of urgent data (TC-30).
+    fn urgent_in(&self, p: Offset<P>) -> Option<u16> {
+        let urgent = self.urgent.filter(|u| *u >= p)?;
+        u16::try_from(urgent - p).ok()
+    }
+
+    /// Takes in the peer's acknowledgement of `ack`; says whether it was news.
+    pub(super) fn acknowledge(&mut self, ack: Offset<C>, now: Instant) -> bool {
+        if ack <= self.acked {
+            return false;
+        }
+        self.acked = ack;
+        self.ends.acknowledge_c(ack);
+        self.store.release(ack);
+        if self.urgent.is_some_and(|u| u < self.ends.base().p) {
+            self.urgent = None;
+        }
+        self.retries = 0;
+        self.timer = None;
+        self.arm(now);
+        true
+    }
+
+    /// Sets the timer if the first frame in flight is one that the kernel knows nothing of.
+    fn arm(&mut self, now: Instant) {
+        let own = self.ends.first().is_some_and(|f| f.p == self.ends.base().p);
+        if !own {
+            self.timer = None;
+        } else if self.timer.is_none() {
+            let rto = self.rto.saturating_mul(1 << self.retries.min(10)).min(MAX_RTO);
+            self.timer = Some(now + rto);
+        }
+    }
+
+    /// A SACK block of the peer's in the kernel's numbers: shrunk to frames. `None` if no frame is whole in it.
+    fn sack_block(&self, left: Seq<C>, right: Seq<C>) -> Option<(u32, u32)> {
+        let left = self.ends.ceil_c(self.acked.nearest(self.isn, left)).p;
+        let right = self.acked.nearest(self.isn, right);
+        if right > self.ends.end().c {
+            return None;
+        }
+        let right = self.ends.floor_c(right).p;
+        // A block that begins at the acknowledgement would say that what is missing is nothing of the kernel's (it is a
+        // frame of our own); the kernel would take it for a receiver that forgets what it has.
+        (left < right && left > self.ends.base().p).then(|| (left.seq(self.isn).0, right.seq(self.isn).0))
+    }
+}
+
+impl Encrypted {
+    /// Takes in a segment from the local kernel.
+    pub(crate) fn from_kernel(&mut self, cx: &mut Cx<'_>, packet: &Packet<P>, bytes: &[u8], offload: &Offload) -> Next {
+        self.wire_told = false;
+        self.kernel_told = false;
+        let options = SegmentOptions::parse(packet.options(bytes));
+        if packet.flags.any(Flags::RST) {
+            let seq = self.out.sent;
+            self.emit_wire_bare(cx, seq, Flags::RST);
+            return Next::Reset;
+        }
+        if packet.flags.any(Flags::SYN) {
+            // The kernel has not seen the acknowledgement of its SYN-ACK.
+            let seq = self.inn.delivered;
+            self.emit_plain_bare(cx, seq, Flags::default(), &[]);
+            return Next::Stay;
+        }
+        if let (Some(clocks), Some(ts)) = (&mut self.clocks, options.timestamps) {
+            clocks.from_kernel(ts);
+        }
+        let told = self.inn.told();
+        self.inn.from_kernel(cx.now, packet.ack, packet.window);
+        if !options.sack().is_empty() {
+            self.redeliver(cx);
+        }
+        let keep = Flags(packet.flags.0 & (Flags::ECE.0 | Flags::CWR.0 | Flags::PSH.0));
+
+        let start = self.out.next().nearest(self.out.isn, packet.seq);
+        let data = bytes.get(packet.payload.clone()).unwrap_or(&[]);
+        let fin = packet.flags.any(Flags::FIN);
+        if packet.flags.any(Flags::URG) && packet.urgent > 0 {
+            // The pointer names the byte after the last urgent one (RFC 6093, section 3.1).
+            let last = start + usize::from(packet.urgent) - 1_i64;
+            self.out.urgent = self.out.urgent.max(Some(last));
+        }
+        if data.is_empty() && !fin {
+            match self.answer_probe(cx, start, keep) {
+                Some(Next::Stay) => {}
+                Some(next) => return next,
+                None => {
+                    let seq = self.out.sent;
+                    self.emit_wire_bare(cx, seq, keep.without(Flags::PSH));
+                }
+            }
+        } else {
+            // With data in flight the kernel's own timers say whether the peer is alive.
+            self.liveness_asked = false;
+            let gso = offload.gso.map(|g| usize::from(g.size));
+            let next = self.accept(cx, start, data, fin, gso, keep);
+            if next != Next::Stay {
+                return next;
+            }
+            if !self.wire_told && self.inn.told() != told {
+                let seq = self.out.sent;
+                self.emit_wire_bare(cx, seq, keep.without(Flags::PSH));
+            }
+        }
+        // Window the kernel has opened lets in what waits.
+        self.deliver(cx, Flags::default());
+        self.next()
+    }
+
+    /// A segment without data before what the peer acknowledged is a window probe, which the peer sees as one, or a
+    /// keep-alive. That becomes a rekey (TC-35): what the kernel takes for the answer is then authentic.
+    fn answer_probe(&mut self, cx: &mut Cx<'_>, start: Offset<P>, keep: Flags) -> Option<Next> {
+        if start >= self.out.ends.base().p {
+            return None;
+        }
+        let keep_alive = self.out.told_edge > self.out.next() && self.out.ends.is_empty();
+        if let Stage::Ready(record) = &self.stage
+            && keep_alive
+            && !record.fin_sealed()
+            // After its FINp frame the peer answers no rekey (docs/readings.md, reading 11).
+            && !self.inn.finp
+        {
+            self.liveness_asked = true;
+            return Some(self.start_rekey(cx));
+        }
+        // A rekey in flight is repeated by the timer for enotun's own bytes.
+        if !self.liveness_asked {
+            let seq = self.out.acked - 1_i64;
+            self.emit_wire_bare(cx, seq, keep.without(Flags::PSH));
+        }
+        Some(Next::Stay)
+    }
+
+    /// Takes in bytes at `start`, old or new.
+    fn accept(
+        &mut self,
+        cx: &mut Cx<'_>,
+        start: Offset<P>,
+        data: &[u8],
+        fin: bool,
+        gso: Option<usize>,
+        keep: Flags,
+    ) -> Next {
+        let next = self.out.next();
+        let end = start + data.len();
+        // The window is not the sender's to exceed, but for what it was told with rounding, and a probe.
+        if end.ahead_of(self.out.told_edge) > (1 << self.out.peer_scale) + MAX_FRAME {
+            cx.counters.out_of_window += 1;
+            return Next::Stay;
+        }
+        if start > next {
+            // The TUN lost what is between; ask the kernel for it.
+            if self.out.early.held() < MAX_EARLY {
+                self.out.early.insert(start, data);
+            }
+            let mut ranges = std::array::from_fn(|_| Offset::START..Offset::START);
+            let n = self.out.early.sack(next, &mut ranges);
+            let isn = self.out.isn;
+            let blocks = ranges.map(|r: std::ops::Range<Offset<P>>| (r.start.seq(isn).0, r.end.seq(isn).0));
+            let seq = self.inn.delivered;
+            self.emit_plain_bare(cx, seq, Flags::default(), blocks.get(..n).unwrap_or(&[]));
+            return Next::Stay;
+        }
+        if start < next {
+            self.resend(cx, start, (end + i64::from(fin)).min(next), keep);
+        }
+        if self.out.fin != Fin::Open {
+            return Next::Stay;
+        }
+        let new = data.get(next.ahead_of(start)..).unwrap_or(&[]);
+        let fin = fin && end >= next;
+        if new.is_empty() && !fin {
+            return Next::Stay;
+        }
+        let mut gso = gso;
+        if let Some(gso) = &mut gso {
+            let stride = *gso + tcpcrypt::frame::OVERHEAD;
+            let most = self.out.peer_mss.saturating_sub(self.wire_options(false).padded().len()).max(64);
+            self.out.stride = (stride < most).then_some(stride.max(64));
+            // The kernel of a passive opener has not been told of its own interface's limit.
+            *gso = (*gso).min(piece(most));
+        }
+        self.frame(cx, new, fin, gso, keep)
+    }
+
+    /// Frames new bytes at once if that can be, else keeps them.
+    fn frame(&mut self, cx: &mut Cx<'_>, new: &[u8], fin: bool, gso: Option<usize>, keep: Flags) -> Next {
+        let out = &mut self.out;
+        let piece = match gso {
+            Some(gso) => gso,
+            None => new.len().clamp(1, piece(out.segment(0))),
+        };
+        let cost =
+            new.len() + new.len().div_ceil(piece).max(1) * (tcpcrypt::frame::OVERHEAD + tcpcrypt::frame::URGENT_LEN);
+        let fits = out.pending.is_empty() && out.early.is_empty() && cost <= out.edge.ahead_of(out.ends.end().c);
+        match &mut self.stage {
+            Stage::Ready(record) if fits => {
+                if out.seal(cx, record, new, piece, fin).is_err() {
+                    return Next::Abort(AbortReason::Internal);
+                }
+            }
+            _ => {
+                out.pending.extend_from_slice(new);
+                if fin {
+                    out.fin = Fin::Wanted;
+                } else if !out.early.is_empty() {
+                    self.drain_early();
+                }
+            }
+        }
+        self.flush(cx, keep)
+    }
+
+    /// Takes over what was waiting behind a gap that is closed now.
+    fn drain_early(&mut self) {
+        let out = &mut self.out;
+        let next = out.next();
+        let end = out.early.contiguous_end(next);
+        let from = out.pending.len();
+        out.pending.resize(from + end.ahead_of(next), 0);
+        let copied =
+            out.early.copy(super::reassembly::Prefer::First, next, out.pending.get_mut(from..).unwrap_or(&mut []));
+        debug_assert!(copied, "what is contiguous can be copied");
+        out.early.remove_before(end);
+    }
+
+    /// Seals what is pending and fits the peer's window, answers a rekey, and sends what was not sent.
+    pub(super) fn flush(&mut self, cx: &mut Cx<'_>, keep: Flags) -> Next {
+        let Self { stage: Stage::Ready(record), out, .. } = self else {
+            return self.send_unsent(cx, keep);
+        };
+        while !out.pending.is_empty() || out.fin == Fin::Wanted {
+            let end = out.ends.end();
+            let room = out.edge.ahead_of(end.c);
+            let idle = out.acked == end.c;
+            let unit = piece(out.segment(12));
+            // At most a packet's worth at a time, whole frames if there is a choice.
+            let fit = room / (unit + tcpcrypt::frame::OVERHEAD) * unit
+                + (room % (unit + tcpcrypt::frame::OVERHEAD)).saturating_sub(tcpcrypt::frame::OVERHEAD);
+            let mut take = out.pending.len().min(fit).min(44 * unit);
+            if take < out.pending.len().min(unit) || (take == 0 && room < tcpcrypt::frame::OVERHEAD) {
+                if !idle || room == 0 {
+                    break;
+                }
+                // Nothing in flight and a window too small for a frame: it goes in parts.
+                take = out.pending.len().min(take.max(1));
+            }
+            let fin = out.fin == Fin::Wanted && take == out.pending.len();
+            let data: Vec<u8> = out.pending.drain(..take).collect();
+            if out.seal(cx, record, &data, unit, fin).is_err() {
+                return Next::Abort(AbortReason::Internal);
+            }
+        }
+        if out.pending.is_empty() && out.pending.capacity() > 0 {
+            out.pending = Vec::new();
+        }
+        // TC-32: the answer goes out at once, in an empty frame if there is no data to carry it.
+        // A peer that starts more rekeys than it acknowledges answers to is answered when it does.
+        while record.rekey_answer_due() && out.fin != Fin::Sealed && out.ends.len() < MAX_UNANSWERED {
+            if out.seal(cx, record, &[], 1, false).is_err() {
+                return Next::Abort(AbortReason::Internal);
+            }
+        }
+        self.send_unsent(cx, keep)
+    }
+
+    /// Sends what was made and never sent, as far as the peer's window goes.
+    fn send_unsent(&mut self, cx: &mut Cx<'_>, keep: Flags) -> Next {
+        let out = &self.out;
+        let end = out.ends.end().c;
+        let (from, data_end) = (out.sent, out.data_end());
+        let mut to = if out.edge >= data_end { end } else { out.edge };
+        if to < data_end && out.acked < from {
+            // Cut only where it must be: rather wait for room for the rest of the frame.
+            to = out.ends.floor_c(to).c;
+        }
+        if to > from {
+            let push = if to == end { keep.with(Flags::PSH) } else { keep };
+            self.transmit(cx, from, to, push);
+            self.out.sent = to;
+            self.out.arm(cx.now);
+        }
+        Next::Stay
+    }
+
+    /// Answers the kernel's retransmission of `from..to` with the frames that hold it.
+    fn resend(&mut self, cx: &mut Cx<'_>, from: Offset<P>, to: Offset<P>, keep: Flags) {
+        let out = &self.out;
+        let (c_from, c_to) = out.ends.cover_p(from.max(out.ends.base().p), to);
+        let (c_from, c_to) = (c_from.max(out.acked), c_to.min(out.sent));
+        if c_from < c_to && from < out.ends.end().p {
+            cx.counters.frames_resent += 1;
+            self.transmit(cx, c_from, c_to, keep.with(Flags::PSH));
+        } else {
+            // It was acknowledged already, or it waits for the peer's window: ask the peer where it is.
+            let seq = self.out.acked - 1_i64;
+            self.emit_wire_bare(cx, seq, Flags::default());
+        }
+    }
+
+    /// The timer for what the kernel cannot send again.
+    pub(super) fn handle_own_timeout(&mut self, cx: &mut Cx<'_>) -> Next {
+        self.out.timer = None;
+        self.out.retries += 1;
+        if self.out.retries > MAX_RETRIES {
+            return Next::Abort(AbortReason::Timeout);
+        }
+        cx.counters.own_timeouts += 1;
+        cx.counters.own_segments += 1;
+        self.resend_own(cx);
+        self.out.arm(cx.now);
+        Next::Stay
+    }
+
+    /// Sends the first frame in flight again, whether or not the peer's window has room: it may be a probe.
+    fn resend_own(&mut self, cx: &mut Cx<'_>) {
+        if let Some(first) = self.out.ends.first() {
+            let from = self.out.acked;
+            // The FIN goes with the frame that has FINp (TC-29).
+            let to = if first.c == self.out.data_end() { self.out.ends.end().c } else { first.c };
+            self.transmit(cx, from, to, Flags::PSH);
+            self.out.sent = self.out.sent.max(to);
+        }
+    }
+
+    /// Takes in the acknowledgement side of a segment from the peer. `None`: it acknowledges what was never sent.
+    pub(super) fn acknowledged(
+        &mut self,
+        cx: &mut Cx<'_>,
+        packet: &Packet<C>,
+        options: &SegmentOptions,
+    ) -> Option<AckNews> {
+        let out = &mut self.out;
+        let ack = out.acked.nearest(out.isn, packet.ack);
+        if ack > out.sent {
+            return None;
+        }
+        let mut news = AckNews::default();
+        let before = out.ends.base().p;
+        if out.acknowledge(ack, cx.now) {
+            news.something = out.ends.base().p > before;
+        }
+        if ack >= out.acked - (1_i64 << 16) {
+            let edge = ack + (usize::from(packet.window) << out.peer_scale);
+            if edge > out.edge {
+                out.edge = edge;
+                let told = out.told_edge;
+                if self.is_ready() {
+                    self.out.raise_told_edge();
+                }
+                news.something |= self.out.told_edge > told;
+            }
+        }
+        if self.sack {
+            for &(left, right) in options.sack() {
+                if let Some(block) = self.out.sack_block(Seq::new(left), Seq::new(right))
+                    && let Some(slot) = news.sack.get_mut(news.sack_blocks)
+                {
+                    *slot = block;
+                    news.sack_blocks += 1;
+                }
+            }
+            let own_lost = !options.sack().is_empty()
+                && ack == self.out.acked
+                && self.out.retries == 0
+                && self.out.timer.is_some();
+            if own_lost {
+                // Something behind our own bytes has arrived: they are lost. Once per loss; the timer does the rest.
+                self.out.retries = 1;
+                self.out.timer = None;
+                self.resend_own(cx);
+                self.out.arm(cx.now);
+            }
+        }
+        Some(news)
+    }
+
+    /// Starts a rekey now (TC-31), with an empty frame if there is no data (TC-33).
+    pub(crate) fn start_rekey(&mut self, cx: &mut Cx<'_>) -> Next {
+        let Self { stage: Stage::Ready(record), out, .. } = self else { return Next::Stay };
+        if out.fin == Fin::Sealed || !record.start_rekey() {
+            return Next::Stay;
+        }
+        if out.pending.is_empty() && out.seal(cx, record, &[], 1, false).is_err() {
+            return Next::Abort(AbortReason::Internal);
+        }
+        self.flush(cx, Flags::default())
+    }
+}
+
+/// What the kernel has to be told of an acknowledgement from the wire.
+#[derive(Debug, Default)]
+pub(super) struct AckNews {
+    /// Its acknowledgement or window moves.
+    pub(super) something: bool,
+    sack: [(u32, u32); 4],
+    sack_blocks: usize,
+}
+
+impl AckNews {
+    /// SACK blocks in the kernel's numbers.
+    pub(super) fn sack(&self) -> &[(u32, u32)] {
+        self.sack.get(..self.sack_blocks).unwrap_or(&[])
+    }
+}

@@ -1,0 +1,437 @@
+//! A connection whose handshake negotiated encryption: from then on nothing but frames is on the wire.
+//!
+//! `out` is the direction from the local kernel to the wire (see `egress`), `inn` the other one (see
+//! `ingress`). Each knows its stream in both spaces: what the kernel thinks (P) and what is on the wire (C).
+
+use std::time::Duration;
+
+use tcpcrypt::frame::OVERHEAD;
+use tcpcrypt::handshake::Initiator;
+use tcpcrypt::{AckPhase, AeadId, Negotiated, Record, Role, Session, SessionId};
+
+use super::egress::Out;
+use super::ingress::In;
+use super::link::{Clocks, Cx, Link};
+use crate::engine::{ChainId, Side};
+use crate::time::Instant;
+use crate::wire::build::TcpFields;
+use crate::wire::options::OptionBuf;
+use crate::wire::{C, Flags, Offset, P};
+
+/// How far the keys are.
+pub(crate) enum Stage {
+    /// A has sent Init1 and waits for Init2 (TC-3).
+    WaitInit2(Box<Initiator>),
+    /// B waits for Init1.
+    WaitInit1(Negotiated),
+    /// Frames can be sealed and opened.
+    Ready(Box<Record>),
+    /// Keys are being made right now, or that failed and the connection is about to be aborted.
+    Failed,
+}
+
+/// What was agreed on, for whoever asks.
+#[derive(Debug, Clone)]
+pub(crate) struct Facts {
+    pub(crate) role: Role,
+    pub(crate) negotiated: Negotiated,
+    pub(crate) aead: Option<AeadId>,
+    pub(crate) session_id: Option<SessionId>,
+    pub(crate) resumed: bool,
+    /// Where the session it used came from, and where those to come are cached.
+    pub(crate) chain: Option<ChainId>,
+}
+
+/// Why a connection was aborted (TC-6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AbortReason {
+    KeyExchange(tcpcrypt::Error),
+    Violation,
+    BadFrame,
+    FinWithoutFinp,
+    OneSided,
+    Timeout,
+    Shutdown,
+    Internal,
+}
+
+impl std::fmt::Display for AbortReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::KeyExchange(why) => write!(f, "key exchange failed: {why}"),
+            Self::Violation => f.write_str("the peer broke the protocol inside an authentic frame"),
+            Self::BadFrame => f.write_str("a frame does not authenticate, however often the peer sends it"),
+            Self::FinWithoutFinp => f.write_str("the peer's FIN is not authenticated by a FINp frame"),
+            Self::OneSided => f.write_str("the peer encrypts, but its ENO option was removed on the way"),
+            Self::Timeout => f.write_str("the peer does not answer"),
+            Self::Shutdown => f.write_str("enotun is going down"),
+            Self::Internal => f.write_str("enotun could not go on"),
+        }
+    }
+}
+
+/// What becomes of a connection after a packet or a timeout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Next {
+    /// It goes on.
+    Stay,
+    /// Both directions are closed and acknowledged.
+    Done,
+    /// One end has reset it; the other was told.
+    Reset,
+    /// It has to be aborted.
+    Abort(AbortReason),
+}
+
+/// What the SYNs said of both ends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ends {
+    /// The local kernel's initial sequence number, the same in P and C.
+    pub(crate) local_isn: u32,
+    /// The peer's, the same in P and C.
+    pub(crate) peer_isn: u32,
+    /// Scale of the windows that the local kernel announces.
+    pub(crate) local_scale: u8,
+    /// Scale of the windows that the peer announces.
+    pub(crate) peer_scale: u8,
+    /// MSS that the local kernel announced.
+    pub(crate) local_mss: u16,
+    /// MSS that the peer announced, or that the local kernel did if that is less.
+    pub(crate) peer_mss: u16,
+    /// Both sent timestamps.
+    pub(crate) timestamps: bool,
+    /// Both permitted SACK.
+    pub(crate) sack: bool,
+    /// The right edge the local kernel's SYN or SYN-ACK announced, unscaled.
+    pub(crate) local_window: u16,
+    /// The right edge the peer's SYN or SYN-ACK announced, unscaled.
+    pub(crate) peer_window: u16,
+    /// Round-trip time measured with the SYNs.
+    pub(crate) rtt: Option<Duration>,
+}
+
+pub(crate) struct Encrypted {
+    pub(super) link: Link,
+    pub(super) facts: Facts,
+    pub(super) stage: Stage,
+    pub(super) phase: AckPhase,
+    pub(super) out: Out,
+    pub(super) inn: In,
+    pub(super) clocks: Option<Clocks>,
+    pub(super) sack: bool,
+    /// This host opened the connection.
+    pub(super) active: bool,
+    /// The session is cached for others to resume (TC-22).
+    pub(super) cache: bool,
+    /// When the key exchange is given up.
+    pub(super) deadline: Option<Instant>,
+    /// The kernel wants to know whether the peer is alive (TC-35). Until the peer's answer is authentic, the kernel is
+    /// shown nothing that it would take for one.
+    pub(super) liveness_asked: bool,
+    /// Set when something went to the wire; cleared before each packet.
+    pub(super) wire_told: bool,
+    /// Set when something went to the kernel; cleared before each packet.
+    pub(super) kernel_told: bool,
+}
+
+impl Encrypted {
+    pub(crate) fn new(
+        cx: &Cx<'_>,
+        link: Link,
+        ends: &Ends,
+        negotiated: Negotiated,
+        phase: AckPhase,
+        clocks: Clocks,
+        (active, cache): (bool, bool),
+    ) -> Self {
+        let stage = Stage::WaitInit1(negotiated.clone());
+        Self {
+            facts: Facts {
+                role: negotiated.role,
+                negotiated,
+                aead: None,
+                session_id: None,
+                resumed: false,
+                chain: None,
+            },
+            stage,
+            phase,
+            active,
+            cache: cache && cx.config.negotiation.resume,
+            out: Out::new(ends),
+            inn: In::new(ends),
+            clocks: ends.timestamps.then_some(clocks),
+            sack: ends.sack,
+            deadline: Some(cx.now + cx.config.handshake_timeout),
+            liveness_asked: false,
+            wire_told: false,
+            kernel_told: false,
+            link,
+        }
+    }
+
+    /// Takes the session that the key exchange ended with, or the one resumed and the chain it is from. `ss[i]` is
+    /// erased here, and what follows it is cached (TC-19).
+    pub(super) fn ready(&mut self, cx: &mut Cx<'_>, session: Session, resumed: Option<ChainId>) {
+        self.facts.aead = Some(session.aead());
+        self.facts.session_id = Some(session.id());
+        self.facts.resumed = resumed.is_some();
+        self.stage = Stage::Ready(Box::new(Record::new(cx.provider, &session)));
+        let peer = self.link.key.remote;
+        self.facts.chain = match resumed {
+            Some(chain) if self.cache => {
+                cx.sessions.confirm(cx.now, chain, peer);
+                Some(chain)
+            }
+            Some(chain) => {
+                cx.sessions.remove(chain);
+                None
+            }
+            None if self.cache => cx.sessions.insert(cx.now, peer, self.active, session.into_next()),
+            None => None,
+        };
+        self.deadline = None;
+        if resumed.is_some() {
+            // As the SYN-ACK has told the kernel.
+            self.out.raise_told_edge();
+        }
+        cx.counters.connections_encrypted += 1;
+        cx.counters.connections_resumed += u64::from(resumed.is_some());
+        cx.counters.sessions_cached += u64::from(resumed.is_none() && self.facts.chain.is_some());
+        let erased = cx.sessions.take_erased();
+        cx.counters.sessions_evicted += erased.evicted;
+        cx.counters.sessions_expired += erased.expired;
+    }
+
+    /// The chain that this connection used or made, which is to be erased; none is made from here on (TC-22).
+    pub(crate) fn forget_session(&mut self) -> Option<ChainId> {
+        self.cache = false;
+        self.facts.chain.take()
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(self.stage, Stage::Ready(_))
+    }
+
+    /// The options of a segment to the wire: ENO where it must be (ENO-12), timestamps, and on segments without data
+    /// what was received beyond a gap.
+    pub(super) fn wire_options(&self, with_sack: bool) -> OptionBuf {
+        let mut options = OptionBuf::default();
+        let mut fits = true;
+        if let Some(clocks) = self.clocks {
+            fits &= options.push_timestamps(clocks.to_wire());
+        }
+        if self.phase.must_carry() {
+            fits &= options.push(&tcpcrypt::eno::option::NON_SYN_OPTION);
+        }
+        debug_assert!(fits, "timestamps and an empty ENO option are 14 bytes");
+        if with_sack && self.sack {
+            let mut ranges = std::array::from_fn(|_| Offset::START..Offset::START);
+            let n = self.inn.sack(&mut ranges);
+            let isn = self.inn.isn;
+            let blocks = ranges.map(|r: std::ops::Range<Offset<C>>| (r.start.seq(isn).0, r.end.seq(isn).0));
+            options.push_sack(blocks.get(..n).unwrap_or(&[]));
+        }
+        options
+    }
+
+    /// The options of a segment to the local kernel, `sack` blocks in its own numbers.
+    fn plain_options(&self, sack: &[(u32, u32)]) -> OptionBuf {
+        let mut options = OptionBuf::default();
+        if let Some(clocks) = self.clocks {
+            let fits = options.push_timestamps(clocks.to_plain());
+            debug_assert!(fits, "timestamps are 12 bytes");
+        }
+        if self.sack {
+            options.push_sack(sack);
+        }
+        options
+    }
+
+    /// Sends a segment without data to the wire at `seq`.
+    pub(super) fn emit_wire_bare(&mut self, cx: &mut Cx<'_>, seq: Offset<C>, flags: Flags) {
+        let options = self.wire_options(!flags.any(Flags::RST));
+        let (ack, window) = self.inn.announce();
+        let tcp = TcpFields {
+            seq: seq.seq(self.out.isn).0,
+            ack,
+            flags: flags.with(Flags::ACK),
+            window,
+            urgent: 0,
+            options: options.padded(),
+        };
+        self.link.emit(cx.env, Side::Wire, &tcp, &[], None);
+        self.phase.sent_ack();
+        self.wire_told = true;
+    }
+
+    /// Acknowledges on the wire on enotun's own account.
+    pub(super) fn emit_own_ack(&mut self, cx: &mut Cx<'_>) {
+        cx.counters.own_segments += 1;
+        let seq = self.out.sent;
+        self.emit_wire_bare(cx, seq, Flags::default());
+    }
+
+    /// Sends a segment without data to the local kernel at `seq`.
+    pub(super) fn emit_plain_bare(&mut self, cx: &mut Cx<'_>, seq: Offset<P>, flags: Flags, sack: &[(u32, u32)]) {
+        let options = self.plain_options(sack);
+        let (ack, window) = self.kernel_fields();
+        let tcp = TcpFields {
+            seq: seq.seq(self.inn.isn).0,
+            ack,
+            flags: flags.with(Flags::ACK),
+            window,
+            urgent: 0,
+            options: options.padded(),
+        };
+        self.link.emit(cx.env, Side::Plain, &tcp, &[], None);
+        self.kernel_told = true;
+    }
+
+    /// Acknowledgement and window fields of a segment to the local kernel.
+    pub(super) fn kernel_fields(&mut self) -> (u32, u16) {
+        if self.is_ready() {
+            self.out.raise_told_edge();
+        }
+        self.out.tell()
+    }
+
+    /// Sends plaintext `delivered..until` and, if it is due, the FIN to the local kernel.
+    pub(super) fn deliver(&mut self, cx: &mut Cx<'_>, flags: Flags) {
+        let from = self.inn.delivered;
+        let to = self.inn.deliverable();
+        if to > from {
+            self.emit_plaintext(cx, from, to, flags);
+            self.inn.delivered = to;
+            self.inn.last_delivery = cx.now;
+        }
+    }
+
+    /// Sends stored plaintext to the local kernel, the FIN if the range has it.
+    pub(super) fn emit_plaintext(&mut self, cx: &mut Cx<'_>, from: Offset<P>, to: Offset<P>, flags: Flags) {
+        let data_end = self.inn.data_end();
+        let (ack, window) = self.kernel_fields();
+        let options = self.plain_options(&[]);
+        let max = self.link.max_payload(options.padded().len());
+        let mut at = from;
+        while at < to {
+            let mut pieces = [&[][..]; super::frames::MAX_PIECES];
+            let stop = to.min(data_end).min(at + max);
+            let (n, end) = self.inn.held.gather(at, stop, &mut pieces);
+            let fin = self.inn.fin_consumed && end == data_end && to > data_end;
+            if end == at && !fin {
+                debug_assert!(false, "what is to be delivered is held");
+                break;
+            }
+            let mut f = flags.with(Flags::ACK);
+            if end >= data_end.min(to) && end > at {
+                f = f.with(Flags::PSH);
+            }
+            if fin {
+                f = f.with(Flags::FIN);
+            }
+            let urgent = self.inn.urgent_pointer(at);
+            if urgent.is_some() {
+                f = f.with(Flags::URG);
+            }
+            let tcp = TcpFields {
+                seq: at.seq(self.inn.isn).0,
+                ack,
+                flags: f,
+                window,
+                urgent: urgent.unwrap_or(0),
+                options: options.padded(),
+            };
+            self.link.emit(cx.env, Side::Plain, &tcp, pieces.get(..n).unwrap_or(&[]), Some(self.inn.segment));
+            at = if fin { end + 1_i64 } else { end };
+        }
+        self.kernel_told = true;
+    }
+
+    /// Sends the stored bytes `from..to`, and the FIN if the range has it, to the wire.
+    pub(super) fn transmit(&mut self, cx: &mut Cx<'_>, from: Offset<C>, to: Offset<C>, flags: Flags) {
+        let data_end = self.out.data_end();
+        let (ack, window) = self.inn.announce();
+        let options = self.wire_options(false);
+        let options = options.padded();
+        let segment = self.out.segment(options.len());
+        let max = self.link.max_payload(options.len()) / segment * segment;
+        let mut at = from;
+        while at < to {
+            let mut pieces = [&[][..]; super::frames::MAX_PIECES];
+            // TC-4: the segment with the last byte of an Init message has PSH, however it is cut. So it ends there.
+            let init_end = self.out.init_end;
+            let cut = if at < init_end { init_end } else { to };
+            let stop = to.min(data_end).min(at + max).min(cut);
+            let (n, end) = self.out.store.gather(at, stop, &mut pieces);
+            let fin = self.out.fin_sealed() && end == data_end && to > data_end;
+            if end == at && !fin {
+                debug_assert!(false, "what is to be sent is stored");
+                break;
+            }
+            let mut f = flags.with(Flags::ACK);
+            if end == init_end {
+                f = f.with(Flags::PSH);
+            } else if end < to.min(data_end) {
+                f = f.without(Flags::PSH);
+            }
+            if at > from {
+                f = f.without(Flags::CWR);
+            }
+            if fin {
+                f = f.with(Flags::FIN);
+            }
+            let tcp = TcpFields { seq: at.seq(self.out.isn).0, ack, flags: f, window, urgent: 0, options };
+            let gso = u16::try_from(segment).ok();
+            self.link.emit(cx.env, Side::Wire, &tcp, pieces.get(..n).unwrap_or(&[]), gso);
+            at = if fin { end + 1_i64 } else { end };
+        }
+        self.phase.sent_ack();
+        self.wire_told = true;
+    }
+
+    /// Tells both ends that it is over (TC-6).
+    pub(crate) fn abort(&mut self, cx: &mut Cx<'_>) {
+        let seq = self.out.sent;
+        self.emit_wire_bare(cx, seq, Flags::RST);
+        let seq = self.inn.delivered;
+        self.emit_plain_bare(cx, seq, Flags::RST, &[]);
+    }
+
+    /// Bytes of memory held for this connection beyond its fixed size.
+    pub(crate) fn held(&self) -> usize {
+        self.out.held() + self.inn.held_bytes()
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        [self.deadline, self.out.timer(), self.inn.timer()].into_iter().flatten().min()
+    }
+
+    pub(crate) fn handle_timeout(&mut self, cx: &mut Cx<'_>) -> Next {
+        if self.deadline.is_some_and(|d| d <= cx.now) {
+            return Next::Abort(AbortReason::Timeout);
+        }
+        if self.out.timer().is_some_and(|d| d <= cx.now) {
+            let next = self.handle_own_timeout(cx);
+            if next != Next::Stay {
+                return next;
+            }
+        }
+        if self.inn.timer().is_some_and(|d| d <= cx.now) {
+            return self.handle_delivery_timeout(cx);
+        }
+        Next::Stay
+    }
+
+    /// Whether both directions are closed and everyone knows.
+    pub(super) fn next(&self) -> Next {
+        if self.out.all_acked_with_fin() && self.inn.all_acked_with_fin() { Next::Done } else { Next::Stay }
+    }
+}
+
+/// Data in one frame so that the frame fits `segment` bytes.
+pub(super) fn piece(segment: usize) -> usize {
+    segment.saturating_sub(OVERHEAD).max(1)
+}

@@ -1,0 +1,268 @@
+//! Where frames begin and end in both spaces, and the bytes of those in flight.
+
+use std::collections::VecDeque;
+
+use crate::wire::{C, Offset, P};
+
+/// The end of a frame (or an Init message, or a FIN) in both spaces. Its start is the end of the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Boundary {
+    pub(crate) c: Offset<C>,
+    pub(crate) p: Offset<P>,
+}
+
+impl Boundary {
+    pub(crate) const START: Self = Self { c: Offset::START, p: Offset::START };
+}
+
+/// The boundaries of frames of which one side or the other has not been told everything yet, in order.
+#[derive(Debug)]
+pub(crate) struct Boundaries {
+    /// Where the first of `ends` begins.
+    base: Boundary,
+    ends: VecDeque<Boundary>,
+}
+
+impl Default for Boundaries {
+    fn default() -> Self {
+        Self { base: Boundary::START, ends: VecDeque::new() }
+    }
+}
+
+impl Boundaries {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// How many frames are listed.
+    pub(crate) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The boundary before the first frame that is still listed.
+    pub(crate) fn base(&self) -> Boundary {
+        self.base
+    }
+
+    /// The end of the last frame.
+    pub(crate) fn end(&self) -> Boundary {
+        self.ends.back().copied().unwrap_or(self.base)
+    }
+
+    /// The end of the first frame that is still listed.
+    pub(crate) fn first(&self) -> Option<Boundary> {
+        self.ends.front().copied()
+    }
+
+    /// Adds a frame that ends at `end`.
+    pub(crate) fn push(&mut self, end: Boundary) {
+        debug_assert!(end.c > self.end().c && end.p >= self.end().p, "frames are appended in order");
+        self.ends.push_back(end);
+    }
+
+    /// Forgets the frames that end at or before `ack` in C: the P position up to which all frames are
+    /// acknowledged whole.
+    pub(crate) fn acknowledge_c(&mut self, ack: Offset<C>) -> Offset<P> {
+        while let Some(end) = self.ends.front().copied().filter(|e| e.c <= ack) {
+            self.base = end;
+            self.ends.pop_front();
+        }
+        self.release();
+        self.base.p
+    }
+
+    /// Forgets the frames that end at or before `ack` in P: the C position up to which everything is
+    /// acknowledged.
+    pub(crate) fn acknowledge_p(&mut self, ack: Offset<P>) -> Offset<C> {
+        while let Some(end) = self.ends.front().copied().filter(|e| e.p <= ack) {
+            self.base = end;
+            self.ends.pop_front();
+        }
+        self.release();
+        self.base.c
+    }
+
+    /// An idle connection keeps no table.
+    fn release(&mut self) {
+        if self.ends.is_empty() && self.ends.capacity() > 8 {
+            self.ends = VecDeque::new();
+        }
+    }
+
+    /// The last boundary at or before `c`.
+    pub(crate) fn floor_c(&self, c: Offset<C>) -> Boundary {
+        match self.ends.partition_point(|e| e.c <= c).checked_sub(1) {
+            Some(i) => self.ends.get(i).copied().unwrap_or(self.base),
+            None => self.base,
+        }
+    }
+
+    /// The first boundary at or behind `c`, the last one there is if there is none.
+    pub(crate) fn ceil_c(&self, c: Offset<C>) -> Boundary {
+        if c <= self.base.c {
+            return self.base;
+        }
+        self.ends.get(self.ends.partition_point(|e| e.c < c)).copied().unwrap_or_else(|| self.end())
+    }
+
+    /// The C range of the frames in which the P range `from..to` lies.
+    pub(crate) fn cover_p(&self, from: Offset<P>, to: Offset<P>) -> (Offset<C>, Offset<C>) {
+        let before = |i: usize| i.checked_sub(1).and_then(|i| self.ends.get(i)).copied().unwrap_or(self.base);
+        let mut first = self.ends.partition_point(|e| e.p <= from);
+        // Frames without P bytes right before it go along, since the kernel will never ask for them.
+        while first > 0 && before(first).p == before(first - 1).p {
+            first -= 1;
+        }
+        let start = before(first).c;
+        let last = self.ends.partition_point(|e| e.p < to);
+        let end = self.ends.get(last).copied().unwrap_or_else(|| self.end());
+        (start, end.c.max(start))
+    }
+}
+
+/// Bytes of a stream that are kept until they are acknowledged, in the pieces in which they were made.
+#[derive(Debug)]
+pub(crate) struct Store<S> {
+    pieces: VecDeque<Stored<S>>,
+    held: usize,
+}
+
+#[derive(Debug)]
+struct Stored<S> {
+    start: Offset<S>,
+    bytes: Vec<u8>,
+}
+
+impl<S> Default for Store<S> {
+    fn default() -> Self {
+        Self { pieces: VecDeque::new(), held: 0 }
+    }
+}
+
+/// As many pieces as one packet is gathered from.
+pub(crate) const MAX_PIECES: usize = 64;
+
+impl<S> Store<S> {
+    /// Bytes of memory held.
+    pub(crate) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Appends `bytes`, which begin at `start`, where the ones before ended.
+    pub(crate) fn push(&mut self, start: Offset<S>, bytes: Vec<u8>) {
+        if !bytes.is_empty() {
+            self.held += bytes.capacity();
+            self.pieces.push_back(Stored { start, bytes });
+        }
+    }
+
+    /// Lets go of every piece that lies wholly before `until`.
+    pub(crate) fn release(&mut self, until: Offset<S>) {
+        while self.pieces.front().is_some_and(|p| p.start + p.bytes.len() <= until) {
+            if let Some(piece) = self.pieces.pop_front() {
+                self.held -= piece.bytes.capacity();
+            }
+        }
+        if self.pieces.is_empty() && self.pieces.capacity() > 8 {
+            self.pieces = VecDeque::new();
+        }
+    }
+
+    /// The bytes `from..to` as slices in `out`; returns how many slices and where they end, which is before `to`
+    /// if there are not so many bytes or they lie in too many pieces.
+    pub(crate) fn gather<'a>(
+        &'a self,
+        from: Offset<S>,
+        to: Offset<S>,
+        out: &mut [&'a [u8]; MAX_PIECES],
+    ) -> (usize, Offset<S>) {
+        let first = self.pieces.partition_point(|p| p.start + p.bytes.len() <= from);
+        let mut at = from;
+        let mut n = 0;
+        for (slot, piece) in out.iter_mut().zip(self.pieces.range(first.min(self.pieces.len())..)) {
+            if at >= to || piece.start > at {
+                break;
+            }
+            let begin = at.ahead_of(piece.start);
+            let end = to.ahead_of(piece.start).min(piece.bytes.len());
+            let Some(slice) = piece.bytes.get(begin..end) else { break };
+            *slot = slice;
+            at += slice.len();
+            n += 1;
+        }
+        (n, at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn b(c: i64, p: i64) -> Boundary {
+        Boundary { c: Offset::new(c), p: Offset::new(p) }
+    }
+
+    /// An Init message of 100 bytes, two frames of 10 bytes, an empty frame, one of 5.
+    fn example() -> Boundaries {
+        let mut f = Boundaries::default();
+        for end in [b(100, 0), b(130, 10), b(160, 20), b(180, 20), b(205, 25)] {
+            f.push(end);
+        }
+        f
+    }
+
+    #[test]
+    fn an_acknowledgement_inside_a_frame_counts_for_the_frames_before() {
+        let mut f = example();
+        assert_eq!(f.acknowledge_c(Offset::new(159)), Offset::new(10));
+        assert_eq!(f.acknowledge_c(Offset::new(160)), Offset::new(20));
+        assert_eq!(f.acknowledge_c(Offset::new(1000)), Offset::new(25));
+        assert!(f.is_empty());
+    }
+
+    #[test]
+    fn frames_without_data_are_acknowledged_with_the_data_before_them() {
+        let mut f = example();
+        assert_eq!(f.acknowledge_p(Offset::new(0)), Offset::new(100));
+        assert_eq!(f.acknowledge_p(Offset::new(19)), Offset::new(130));
+        assert_eq!(f.acknowledge_p(Offset::new(20)), Offset::new(180));
+    }
+
+    #[test]
+    fn a_plaintext_range_is_covered_by_whole_frames_and_the_empty_ones_before_it() {
+        let f = example();
+        let cover = |from, to| {
+            let (s, e) = f.cover_p(Offset::new(from), Offset::new(to));
+            (s.get(), e.get())
+        };
+        assert_eq!(cover(0, 10), (0, 130));
+        assert_eq!(cover(12, 13), (130, 160));
+        assert_eq!(cover(20, 25), (160, 205));
+        assert_eq!(cover(5, 25), (0, 205), "the Init message before the frame goes along");
+    }
+
+    #[test]
+    fn edges_shrink_to_frames() {
+        let f = example();
+        assert_eq!(f.floor_c(Offset::new(159)), b(130, 10));
+        assert_eq!(f.ceil_c(Offset::new(131)), b(160, 20));
+        assert_eq!(f.ceil_c(Offset::new(130)), b(130, 10));
+        assert_eq!(f.floor_c(Offset::new(0)), b(0, 0));
+    }
+
+    #[test]
+    fn a_store_gathers_across_pieces_and_lets_go_of_whole_ones() {
+        let mut s = Store::<C>::default();
+        s.push(Offset::new(0), b"abc".to_vec());
+        s.push(Offset::new(3), b"defg".to_vec());
+        let mut out = [&[][..]; MAX_PIECES];
+        let (n, end) = s.gather(Offset::new(1), Offset::new(5), &mut out);
+        assert_eq!(out[..n], [b"bc", b"de"]);
+        assert_eq!(end, Offset::new(5));
+        s.release(Offset::new(4));
+        assert_eq!(s.pieces.len(), 1);
+        let mut out = [&[][..]; MAX_PIECES];
+        let (n, end) = s.gather(Offset::new(4), Offset::new(99), &mut out);
+        assert_eq!((n, end), (1, Offset::new(7)));
+    }
+}

@@ -1,0 +1,782 @@
+//! From the wire to the local kernel: frames in C become plaintext in P.
+//!
+//! Frames are opened in order, each once; the plaintext is kept until the kernel has acknowledged it, so that whatever the
+//! kernel lost can be given to it again, and old keys can be erased. The P position of data behind a gap is unknown, so
+//! such data waits here, and the duplicate acknowledgements and SACK blocks for it are sent from here.
+//!
+//! On the wire nothing is acknowledged that the kernel has not, with two exceptions: the beginning of a frame that is
+//! longer than what the peer may have in flight, which otherwise would never be whole; and opened frames for which the
+//! kernel's window has no room, since the peer's kernel gives up a connection on which what it sent within the window is
+//! not acknowledged, while it waits for a closed window for ever.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use tcpcrypt::constants::TAG_LEN;
+use tcpcrypt::frame::{HEADER_LEN, Header, MAX_FRAME};
+use tcpcrypt::messages::{PREFIX_LEN as INIT_PREFIX_LEN, message_len};
+use tcpcrypt::{OpenError, Opened, Record, handshake};
+
+use super::encrypted::{AbortReason, Encrypted, Ends, Next, Stage};
+use super::frames::{Boundaries, Boundary, Store};
+use super::link::Cx;
+use super::reassembly::{Inserted, Prefer, Reassembly};
+use crate::time::Instant;
+use crate::wire::options::SegmentOptions;
+use crate::wire::{C, Flags, Offset, P, Packet, Seq};
+
+/// A frame is acknowledged in part once more than this many segments of it are here: an initial window (RFC 6928).
+const INITIAL_WINDOW: usize = 10;
+/// and nothing came for this long: until then a clean copy of a segment with a forged length may come.
+const PARTIAL_WAIT: Duration = Duration::from_millis(50);
+/// Or once the peer sends its beginning again this much later, as TCP does whose window is too small for the frame
+/// (its timer runs for 200 ms at least): up to where it was sent again. The network's own duplicates come sooner.
+const PARTIAL_RESENT: Duration = Duration::from_millis(150);
+/// Plaintext is given to the kernel again if it was not acknowledged for this long: longer than it delays acknowledgements.
+const REDELIVER_AFTER: Duration = Duration::from_millis(300);
+/// And not more often than this when something hints at a loss.
+const REDELIVER_PAUSE: Duration = Duration::from_millis(10);
+/// As with the kernel's `tcp_retries2`.
+const MAX_REDELIVERIES: u8 = 15;
+/// How far before the acknowledgement a segment may begin and still be looked at: a retransmitted super-packet.
+const BEHIND: i64 = 1 << 16;
+/// Time between answers to segments without data that are not believed.
+const CHALLENGE_PAUSE: Duration = Duration::from_millis(500);
+/// The same damage this often, over this time, is no accident on the way: the peer is broken (TC-28, TC-29).
+const STUBBORN_TIMES: u8 = 3;
+const STUBBORN_TIME: Duration = Duration::from_secs(1);
+/// It counts again only this much later.
+const STUBBORN_PAUSE: Duration = Duration::from_millis(100);
+
+/// Something wrong that may be forged: it counts only if it is repeated.
+#[derive(Debug, Clone, Copy)]
+struct Suspicion {
+    fingerprint: u64,
+    times: u8,
+    since: Instant,
+    last: Instant,
+}
+
+/// The stream from the peer to the local kernel.
+#[derive(Debug)]
+pub(crate) struct In {
+    pub(super) isn: u32,
+    /// Up to here everything is opened. A frame starts here.
+    next: Boundary,
+    /// Bytes from there on that are not opened yet.
+    waiting: Reassembly<C>,
+    /// Ends of opened frames that the kernel has not acknowledged.
+    ends: Boundaries,
+    /// Plaintext that the kernel has not acknowledged.
+    pub(super) held: Store<P>,
+    /// Plaintext up to here was given to the kernel at least once.
+    pub(super) delivered: Offset<P>,
+    /// What the kernel has acknowledged.
+    kernel_ack: Offset<P>,
+    /// Right edge of the kernel's window.
+    kernel_edge: Offset<P>,
+    kernel_scale: u8,
+    /// Highest acknowledgement on enotun's own account: of a part of a frame, or of what the kernel has no room for.
+    own_ack: Offset<C>,
+    /// Highest acknowledgement sent on the wire.
+    told_ack: Offset<C>,
+    /// Right edge announced on the wire. Not taken back.
+    told_edge: Offset<C>,
+    /// A frame with FINp was opened: it ends at `next`.
+    pub(super) finp: bool,
+    /// The FIN behind it has arrived and is part of `next`.
+    pub(super) fin_consumed: bool,
+    /// Where the latest FIN flag was seen.
+    fin_at: Option<Offset<C>>,
+    /// Last urgent byte.
+    urgent: Option<Offset<P>>,
+    /// Payload of the segments given to the kernel: what the peer's frames carry, at most the kernel's MSS.
+    pub(super) segment: u16,
+    kernel_mss: u16,
+    peer_segment: usize,
+    /// Since when the beginning of an incomplete frame at `next` is here.
+    partial_since: Option<Instant>,
+    partial_timer: Option<Instant>,
+    pub(super) last_delivery: Instant,
+    redeliveries: u8,
+    suspicion: Option<Suspicion>,
+    /// When something unbelievable was last answered.
+    challenged: Option<Instant>,
+    /// P bytes opened.
+    pub(super) total: u64,
+}
+
+impl In {
+    pub(super) fn new(ends: &Ends) -> Self {
+        let start = Offset::START;
+        let mss = ends.local_mss.saturating_sub(if ends.timestamps { 12 } else { 0 }).max(64);
+        Self {
+            isn: ends.peer_isn,
+            next: Boundary::START,
+            waiting: Reassembly::default(),
+            ends: Boundaries::default(),
+            held: Store::default(),
+            delivered: start_p(),
+            kernel_ack: start_p(),
+            kernel_edge: start_p() + usize::from(ends.local_window),
+            kernel_scale: ends.local_scale,
+            own_ack: start,
+            told_ack: start,
+            told_edge: start + usize::from(ends.local_window),
+            finp: false,
+            fin_consumed: false,
+            fin_at: None,
+            urgent: None,
+            segment: mss,
+            kernel_mss: mss,
+            peer_segment: usize::from(mss),
+            partial_since: None,
+            partial_timer: None,
+            last_delivery: Instant::ZERO,
+            redeliveries: 0,
+            suspicion: None,
+            challenged: None,
+            total: 0,
+        }
+    }
+
+    pub(super) fn held_bytes(&self) -> usize {
+        self.waiting.held() + self.held.held()
+    }
+
+    /// The end of the plaintext, without the FIN.
+    pub(super) fn data_end(&self) -> Offset<P> {
+        self.next.p - i64::from(self.fin_consumed)
+    }
+
+    /// How far what was opened may be given to the kernel.
+    pub(super) fn deliverable(&self) -> Offset<P> {
+        let data_end = self.data_end();
+        if self.kernel_edge >= data_end { self.next.p } else { self.kernel_edge.max(self.delivered) }
+    }
+
+    pub(super) fn all_acked_with_fin(&self) -> bool {
+        self.fin_consumed && self.ends.is_empty()
+    }
+
+    /// The sequence number of the first byte that the wire has not been told is here.
+    pub(super) fn unacknowledged(&self) -> Seq<C> {
+        self.ack_point().seq(self.isn)
+    }
+
+    /// Up to where the wire may be told that everything is here.
+    fn ack_point(&self) -> Offset<C> {
+        self.ends.base().c.max(self.own_ack)
+    }
+
+    /// Acknowledges what is opened and has no room in the kernel's window. A FIN is the kernel's alone to acknowledge.
+    fn acknowledge_held(&mut self) {
+        if self.delivered < self.next.p {
+            self.own_ack = self.own_ack.max(self.next.c - i64::from(self.fin_consumed));
+        }
+    }
+
+    /// What [`Self::announce`] depends on: if it changes, the peer has to hear of it.
+    pub(super) fn told(&self) -> (Offset<C>, Offset<P>) {
+        (self.ack_point(), self.kernel_edge)
+    }
+
+    /// Acknowledgement and window fields for the wire.
+    pub(super) fn announce(&mut self) -> (u32, u16) {
+        let ack = self.ack_point();
+        self.told_ack = self.told_ack.max(ack);
+        // Frames shrink when opened, so what fits the kernel's window fits in C as well. A whole frame must always be
+        // able to come, unless what was opened waits for the kernel already.
+        let room = self.kernel_edge.ahead_of(self.next.p);
+        let owed = if self.delivered == self.next.p { self.next.c + MAX_FRAME } else { self.next.c };
+        // Rounding down would take back a part of what was announced, or cut the frame that must be able to come.
+        let least = owed.max(self.told_edge);
+        let edge = (self.next.c + room).max(least);
+        let unit = 1_usize << self.kernel_scale;
+        let mut field = edge.ahead_of(ack) / unit;
+        if ack + field * unit < least {
+            field += 1;
+        }
+        let field = u16::try_from(field).unwrap_or(u16::MAX);
+        self.told_edge = self.told_edge.max(ack + usize::from(field) * unit);
+        (ack.seq(self.isn).0, field)
+    }
+
+    /// Whether a segment continues what is here of the frame at `next`, and not by much: without these nothing that waits
+    /// would ever be opened and let go of.
+    fn comes_next(&self, at: Offset<C>, len: usize) -> bool {
+        at <= self.waiting.contiguous_end(self.next.c) && (at + len).ahead_of(self.next.c) <= 2 * self.peer_segment
+    }
+
+    /// What waits behind a gap, for SACK blocks.
+    pub(super) fn sack(&self, out: &mut [Range<Offset<C>>; 4]) -> usize {
+        if self.waiting.is_empty() {
+            return 0;
+        }
+        self.waiting.sack(self.waiting.contiguous_end(self.next.c), out)
+    }
+
+    /// Takes in acknowledgement and window of a segment from the kernel.
+    pub(super) fn from_kernel(&mut self, now: Instant, ack: Seq<P>, window: u16) {
+        let ack = self.kernel_ack.nearest(self.isn, ack);
+        if ack > self.delivered {
+            return;
+        }
+        if ack > self.kernel_ack {
+            self.kernel_ack = ack;
+            self.ends.acknowledge_p(ack);
+            self.held.release(ack);
+            self.redeliveries = 0;
+            self.last_delivery = now;
+            if self.urgent.is_some_and(|u| u < ack) {
+                self.urgent = None;
+            }
+        }
+        self.kernel_edge = self.kernel_edge.max(ack + (usize::from(window) << self.kernel_scale));
+    }
+
+    /// The urgent pointer for a segment that starts at `at`: the byte after the last urgent one.
+    pub(super) fn urgent_pointer(&self, at: Offset<P>) -> Option<u16> {
+        let urgent = self.urgent.filter(|u| *u >= at)?;
+        u16::try_from(urgent + 1_i64 - at).ok()
+    }
+
+    pub(super) fn timer(&self) -> Option<Instant> {
+        let owed = self.kernel_ack < self.delivered || self.delivered < self.next.p;
+        let wait = REDELIVER_AFTER.saturating_mul(1 << self.redeliveries.min(8));
+        let redeliver = owed.then(|| self.last_delivery + wait);
+        [redeliver, self.partial_timer].into_iter().flatten().min()
+    }
+
+    /// Appends plaintext of opened frames.
+    fn push_plaintext(&mut self, from: Offset<P>, bytes: Vec<u8>) {
+        self.total += bytes.len() as u64;
+        self.held.push(from, bytes);
+    }
+
+    /// Notes a frame that was opened. Its data is to be appended by the caller.
+    fn opened(&mut self, frame_len: usize, opened: &Opened) {
+        let data = opened.data.len();
+        if let Some(urgent) = opened.urgent {
+            self.urgent = self.urgent.max(Some(self.next.p + usize::from(urgent)));
+        }
+        if data > 0 {
+            self.segment =
+                u16::try_from(data).unwrap_or(u16::MAX).clamp(self.segment.min(self.kernel_mss), self.kernel_mss);
+        }
+        self.next = Boundary { c: self.next.c + frame_len, p: self.next.p + data };
+        self.ends.push(self.next);
+        self.finp |= opened.fin;
+        self.suspicion = None;
+        self.partial_since = None;
+        self.partial_timer = None;
+    }
+
+    /// Notes the same kind of damage at the same place; true if it is no accident any more.
+    fn suspect(&mut self, now: Instant, fingerprint: u64) -> bool {
+        let same = self.suspicion.filter(|s| s.fingerprint == fingerprint);
+        let mut suspicion = same.unwrap_or(Suspicion { fingerprint, times: 0, since: now, last: now });
+        // What comes so soon was duplicated on the way; the peer did not send it again.
+        if same.is_none() || now.since(suspicion.last) >= STUBBORN_PAUSE {
+            suspicion.times = suspicion.times.saturating_add(1);
+            suspicion.last = now;
+        }
+        self.suspicion = Some(suspicion);
+        suspicion.times >= STUBBORN_TIMES && now.since(suspicion.since) >= STUBBORN_TIME
+    }
+}
+
+fn start_p() -> Offset<P> {
+    Offset::START
+}
+
+/// The last bytes of a frame: its tag, if it is long enough to have one.
+fn tag_of(frame: &[u8]) -> [u8; TAG_LEN] {
+    frame.last_chunk().copied().unwrap_or_default()
+}
+
+/// What tells a damaged frame from another: its place, length and tag.
+fn fingerprint(at: Offset<C>, len: usize, tag: [u8; TAG_LEN]) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    at.get().hash(&mut hasher);
+    len.hash(&mut hasher);
+    tag.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// How opening what is there went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// As far as there were whole frames.
+    Fine,
+    /// A frame was dropped because it did not authenticate.
+    Dropped,
+    Abort(AbortReason),
+}
+
+impl Encrypted {
+    /// Takes in a segment from the wire. Its checksum is right.
+    pub(crate) fn from_wire(&mut self, cx: &mut Cx<'_>, packet: &Packet<C>, bytes: &mut [u8]) -> Next {
+        self.wire_told = false;
+        self.kernel_told = false;
+        let options = SegmentOptions::parse(packet.options(bytes));
+        let start = self.inn.next.c.nearest(self.inn.isn, packet.seq);
+        if packet.flags.any(Flags::RST) {
+            return self.reset_by_peer(cx, packet, start);
+        }
+        if packet.flags.any(Flags::SYN) {
+            // A SYN-ACK again (our acknowledgement was lost), or a forged SYN (RFC 5961, section 4.2).
+            self.challenge(cx, packet);
+            return Next::Stay;
+        }
+        if !packet.flags.any(Flags::ACK) {
+            return Next::Stay;
+        }
+        // RFC 9293, section 3.10.7.4: what is outside of the window is not believed in anything, its acknowledgement,
+        // timestamps and options included.
+        if start > self.inn.told_edge || start + packet.payload_len() < self.inn.told_ack - BEHIND {
+            cx.counters.out_of_window += 1;
+            self.challenge(cx, packet);
+            return Next::Stay;
+        }
+        let _ = self.phase.received(false, true, options.eno);
+        let Some(news) = self.acknowledged(cx, packet, &options) else {
+            cx.counters.out_of_window += 1;
+            self.challenge(cx, packet);
+            return Next::Stay;
+        };
+        if let (Some(clocks), Some(ts)) = (&mut self.clocks, options.timestamps) {
+            clocks.from_peer(ts, start <= self.inn.told_ack);
+        }
+        let payload = bytes.get_mut(packet.payload.clone()).unwrap_or(&mut []);
+        let fin = packet.flags.any(Flags::FIN);
+        let acked_before = self.inn.ack_point();
+        let delivered_before = self.inn.delivered;
+        let mut owe_ack = false;
+        if !payload.is_empty() || fin {
+            let next = self.payload(cx, start, payload, fin, &mut owe_ack);
+            if next != Next::Stay {
+                return next;
+            }
+        } else if start < self.inn.told_ack {
+            // A keep-alive or a window probe: the kernel's to answer.
+            let seq = self.inn.kernel_ack - 1_i64;
+            self.emit_plain_bare(cx, seq, ecn(packet.flags), &[]);
+        }
+
+        // Out: what the peer's window lets go now.
+        let next = self.flush(cx, Flags::default());
+        if next != Next::Stay {
+            return next;
+        }
+        // In: plaintext, with the acknowledgement on it; or the acknowledgement alone.
+        self.deliver(cx, ecn(packet.flags));
+        self.inn.acknowledge_held();
+        let delivered = self.inn.delivered > delivered_before;
+        let bare = payload_is_empty(packet) && !fin;
+        if self.liveness_asked {
+            self.answer_liveness(cx, delivered);
+        } else if !news.sack().is_empty() || (!self.kernel_told && (news.something || bare)) {
+            let seq = self.inn.delivered;
+            self.emit_plain_bare(cx, seq, ecn(packet.flags), news.sack());
+        }
+        // The kernel acknowledges what it was given; all else is ours to acknowledge.
+        owe_ack |= self.inn.ack_point() > acked_before && !delivered;
+        if owe_ack && !self.wire_told {
+            self.emit_own_ack(cx);
+        }
+        self.next()
+    }
+
+    /// Tells the kernel that the peer is alive once that is authentic: it has answered the rekey.
+    fn answer_liveness(&mut self, cx: &mut Cx<'_>, delivered: bool) {
+        if let Stage::Ready(record) = &self.stage
+            && (delivered || !record.rekey_outstanding())
+        {
+            self.liveness_asked = false;
+            if !delivered {
+                let seq = self.inn.delivered;
+                self.emit_plain_bare(cx, seq, Flags::default(), &[]);
+            }
+        }
+    }
+
+    /// Answers what is not believed with what is expected. Segments without data are answered now and then only: two
+    /// hosts that do not believe each other must not go on for ever (as Linux's `tcp_invalid_ratelimit`).
+    fn challenge(&mut self, cx: &mut Cx<'_>, packet: &Packet<C>) {
+        if payload_is_empty(packet) || packet.flags.any(Flags::SYN.with(Flags::RST)) {
+            if self.inn.challenged.is_some_and(|t| cx.now.since(t) < CHALLENGE_PAUSE) {
+                return;
+            }
+            self.inn.challenged = Some(cx.now);
+        }
+        self.emit_own_ack(cx);
+    }
+
+    /// A RST counts only if it is exactly where the next byte is expected (RFC 5961, section 3.2).
+    fn reset_by_peer(&mut self, cx: &mut Cx<'_>, packet: &Packet<C>, at: Offset<C>) -> Next {
+        let inn = &self.inn;
+        let exact = [inn.next.c, inn.told_ack, inn.waiting.contiguous_end(inn.next.c)].contains(&at);
+        if !exact {
+            cx.counters.resets_ignored += 1;
+            if at > inn.told_ack && at < inn.told_edge {
+                self.challenge(cx, packet);
+            }
+            return Next::Stay;
+        }
+        let seq = inn.delivered;
+        self.emit_plain_bare(cx, seq, Flags::RST, &[]);
+        Next::Reset
+    }
+
+    /// Takes in payload and FIN of a segment.
+    fn payload(
+        &mut self,
+        cx: &mut Cx<'_>,
+        start: Offset<C>,
+        payload: &mut [u8],
+        fin: bool,
+        owe_ack: &mut bool,
+    ) -> Next {
+        let inn = &mut self.inn;
+        let end = start + payload.len();
+        if start > inn.told_edge || (start == inn.told_edge && !payload.is_empty()) {
+            cx.counters.out_of_window += 1;
+            *owe_ack = true;
+            return Next::Stay;
+        }
+        if end + i64::from(fin) <= inn.next.c || (inn.finp && end <= inn.next.c && !fin) {
+            // All of it was here before: the peer has not heard, or the kernel has not.
+            *owe_ack = true;
+            self.redeliver(cx);
+            return Next::Stay;
+        }
+        // What is beyond the edge was never allowed.
+        let keep = payload.len().min(inn.told_edge.ahead_of(start));
+        let fin = fin && keep == payload.len();
+        if fin {
+            inn.fin_at = Some(end);
+        }
+        let skip = inn.next.c.ahead_of(start).min(keep);
+        let new = payload.get_mut(skip..keep).unwrap_or(&mut []);
+        let at = start + skip;
+        let whole = start <= inn.next.c;
+        let mut progress = Progress::Fine;
+        if !new.is_empty() && !inn.finp {
+            let direct = at == inn.next.c && inn.waiting.is_empty() && matches!(self.stage, Stage::Ready(_));
+            if direct {
+                progress = self.open_run(cx, new);
+            } else if (cx.tight || inn.waiting.is_crumbled()) && !inn.comes_next(at, new.len()) {
+                cx.counters.limit_memory += 1;
+                *owe_ack = true;
+            } else {
+                *owe_ack |= at > inn.next.c;
+                match inn.waiting.insert(at, new) {
+                    Inserted::Conflict => cx.counters.conflicting_segments += 1,
+                    Inserted::Duplicate => {
+                        *owe_ack = true;
+                        let waits = inn.partial_since.is_some_and(|t| cx.now.since(t) >= PARTIAL_RESENT);
+                        if waits && at <= inn.ack_point().max(inn.next.c) {
+                            self.acknowledge_part(end);
+                        }
+                    }
+                    Inserted::New => {}
+                }
+                progress = self.open_waiting(cx);
+            }
+        }
+        match progress {
+            Progress::Fine => {}
+            Progress::Dropped => *owe_ack = true,
+            Progress::Abort(why) => return Next::Abort(why),
+        }
+        if let Next::Abort(why) = self.consume_fin(cx, fin, whole, owe_ack) {
+            return Next::Abort(why);
+        }
+        // Frames without data need no kernel to be acknowledged.
+        let ack = self.inn.kernel_ack;
+        self.inn.ends.acknowledge_p(ack);
+        self.note_partial(cx, owe_ack);
+        Next::Stay
+    }
+
+    /// The FIN counts if it is right behind a frame with FINp (TC-29). `whole`: its segment began at `next` or before.
+    fn consume_fin(&mut self, cx: &mut Cx<'_>, fin_now: bool, whole: bool, owe_ack: &mut bool) -> Next {
+        let inn = &mut self.inn;
+        let here = inn.waiting.contiguous_end(inn.next.c);
+        let authentic = inn.finp && inn.fin_at == Some(inn.next.c);
+        if inn.fin_consumed || (!authentic && inn.fin_at != Some(here)) {
+            return Next::Stay;
+        }
+        if !authentic && here > inn.next.c {
+            // In the middle of a frame or an Init message: the peer will not send the rest of it. That counts only if
+            // nothing before the FIN can be replaced any more: it came along, or is acknowledged.
+            let settled = whole || inn.ack_point() >= here;
+            if fin_now && settled && inn.suspect(cx.now, here.get().unsigned_abs()) {
+                return Next::Abort(AbortReason::FinWithoutFinp);
+            }
+        } else if authentic {
+            inn.next = Boundary { c: inn.next.c + 1_i64, p: inn.next.p + 1_i64 };
+            inn.ends.push(inn.next);
+            inn.fin_consumed = true;
+            inn.waiting.clear();
+        } else if fin_now {
+            // A bare FIN: forged, or the peer's end-of-file is not authentic. A clean retransmission may come.
+            inn.fin_at = None;
+            *owe_ack = true;
+            cx.counters.frames_rejected += 1;
+            if inn.suspect(cx.now, u64::MAX) {
+                return Next::Abort(AbortReason::FinWithoutFinp);
+            }
+        }
+        Next::Stay
+    }
+
+    /// Opens the frames in `bytes`, which begin at `next`, in place; what is left of an incomplete one waits.
+    fn open_run(&mut self, cx: &mut Cx<'_>, bytes: &mut [u8]) -> Progress {
+        let Self { stage: Stage::Ready(record), inn, .. } = self else { return Progress::Fine };
+        let mut plaintext = Vec::with_capacity(bytes.len());
+        let from = inn.next.p;
+        let mut rest = bytes;
+        let mut progress = Progress::Fine;
+        while let Some(header) = Header::parse(rest).filter(|h| h.frame_len() <= rest.len() && !inn.finp) {
+            let (frame, behind) = rest.split_at_mut(header.frame_len());
+            let tag = tag_of(frame);
+            match open(record, inn.next.c, frame) {
+                Ok(opened) => {
+                    cx.counters.frames_opened += 1;
+                    plaintext.extend_from_slice(frame.get(opened.data.clone()).unwrap_or(&[]));
+                    inn.opened(frame.len(), &opened);
+                    rest = behind;
+                }
+                Err(why) => {
+                    let frame_len = frame.len();
+                    progress = rejected(cx, inn, why, fingerprint(inn.next.c, frame_len, tag));
+                    // Where the next frame starts is not known for sure; if it is there, it need not be sent again.
+                    inn.waiting.insert(inn.next.c + frame_len, behind);
+                    rest = &mut [];
+                }
+            }
+        }
+        if !rest.is_empty() && !inn.finp {
+            inn.waiting.insert(inn.next.c, rest);
+        }
+        inn.push_plaintext(from, plaintext);
+        progress
+    }
+
+    /// Opens what can be opened of what waits.
+    fn open_waiting(&mut self, cx: &mut Cx<'_>) -> Progress {
+        if !self.is_ready() {
+            match self.read_init(cx) {
+                Ok(true) => {}
+                Ok(false) => return Progress::Fine,
+                Err(why) => return Progress::Abort(why),
+            }
+        }
+        let Self { stage: Stage::Ready(record), inn, .. } = self else { return Progress::Fine };
+        let from = inn.next.p;
+        let mut plaintext = Vec::new();
+        let mut progress = Progress::Fine;
+        'frames: while !inn.waiting.is_empty() && !inn.finp {
+            let at = inn.next.c;
+            let mut failed = None;
+            for prefer in [Prefer::First, Prefer::Last] {
+                if prefer == Prefer::Last && !inn.waiting.has_conflicts() {
+                    break;
+                }
+                let mut header = [0; HEADER_LEN];
+                if !inn.waiting.copy(prefer, at, &mut header) {
+                    continue;
+                }
+                let len = Header::parse(&header).map_or(0, Header::frame_len);
+                cx.scratch.clear();
+                cx.scratch.resize(len, 0);
+                if !inn.waiting.copy(prefer, at, cx.scratch) {
+                    continue;
+                }
+                let tag = tag_of(cx.scratch);
+                match open(record, at, cx.scratch) {
+                    Ok(opened) => {
+                        cx.counters.frames_opened += 1;
+                        plaintext.extend_from_slice(cx.scratch.get(opened.data.clone()).unwrap_or(&[]));
+                        inn.opened(len, &opened);
+                        inn.waiting.remove_before(inn.next.c);
+                        continue 'frames;
+                    }
+                    Err(why) => failed = Some((why, fingerprint(at, len, tag), len)),
+                }
+            }
+            if let Some((why, print, len)) = failed {
+                progress = rejected(cx, inn, why, print);
+                inn.waiting.remove(at..at + len);
+            }
+            break;
+        }
+        inn.push_plaintext(from, plaintext);
+        progress
+    }
+
+    /// Reads the peer's Init message if all of it is here; true if that was so.
+    fn read_init(&mut self, cx: &mut Cx<'_>) -> Result<bool, AbortReason> {
+        let sender = self.facts.role.other();
+        let mut failed = None;
+        for prefer in [Prefer::First, Prefer::Last] {
+            if prefer == Prefer::Last && !self.inn.waiting.has_conflicts() {
+                break;
+            }
+            let here = self.inn.waiting.contiguous_end(Offset::START).ahead_of(Offset::START);
+            let mut prefix = vec![0; here.min(INIT_PREFIX_LEN)];
+            if !self.inn.waiting.copy(prefer, Offset::START, &mut prefix) {
+                continue;
+            }
+            match message_len(sender, &prefix) {
+                Ok(Some(len)) if len <= here => {
+                    let mut message = vec![0; len];
+                    if self.inn.waiting.copy(prefer, Offset::START, &mut message) {
+                        self.exchange_keys(cx, &message).map_err(AbortReason::KeyExchange)?;
+                        return Ok(true);
+                    }
+                }
+                Ok(_) => {}
+                Err(why) => failed = Some(AbortReason::KeyExchange(why)),
+            }
+        }
+        failed.map_or(Ok(false), Err)
+    }
+
+    /// Ends the key exchange with the peer's whole Init message.
+    fn exchange_keys(&mut self, cx: &mut Cx<'_>, message: &[u8]) -> Result<(), tcpcrypt::Error> {
+        let session = match std::mem::replace(&mut self.stage, Stage::Failed) {
+            Stage::WaitInit2(initiator) => initiator.handle_init2(message)?,
+            Stage::WaitInit1(negotiated) => {
+                let provider = cx.provider;
+                let key = self.link.key;
+                let context = [&self.out.isn.to_be_bytes()[..], &self.inn.isn.to_be_bytes(), message].concat();
+                let ciphers = cx.config.ciphers.clone();
+                let (init2, session) = handshake::respond(provider, &negotiated, &ciphers, message, &mut |out| {
+                    cx.random("Init2", key, &context, out);
+                })?;
+                self.out.push_own(init2);
+                cx.counters.own_segments += 1;
+                session
+            }
+            other => {
+                self.stage = other;
+                return Ok(());
+            }
+        };
+        self.ready(cx, session, None);
+        let inn = &mut self.inn;
+        inn.next = Boundary { c: Offset::START + message.len(), p: inn.next.p };
+        inn.ends.push(inn.next);
+        inn.waiting.remove_before(inn.next.c);
+        inn.partial_since = None;
+        // The kernel was told a window of zero until now.
+        self.out.raise_told_edge();
+        let seq = inn.delivered;
+        self.emit_plain_bare(cx, seq, Flags::default(), &[]);
+        Ok(())
+    }
+
+    /// Acknowledges the beginning of an incomplete frame, up to `until` at most.
+    fn acknowledge_part(&mut self, until: Offset<C>) {
+        let inn = &mut self.inn;
+        let until = until.min(inn.waiting.contiguous_end(inn.next.c));
+        if until > inn.next.c {
+            inn.own_ack = inn.own_ack.max(until);
+            inn.partial_timer = None;
+        }
+    }
+
+    /// Sees whether the incomplete frame at `next` has to be acknowledged in part: late, so that a single forged
+    /// segment never is, nor what follows one whose forged length claims it.
+    fn note_partial(&mut self, cx: &mut Cx<'_>, owe_ack: &mut bool) {
+        let inn = &mut self.inn;
+        let here = inn.waiting.contiguous_end(inn.next.c);
+        if here <= inn.next.c {
+            (inn.partial_since, inn.partial_timer) = (None, None);
+            return;
+        }
+        inn.partial_since.get_or_insert(cx.now);
+        let unacked = here.ahead_of(inn.ack_point().max(inn.next.c));
+        if unacked == 0 {
+            inn.partial_timer = None;
+        } else if inn.own_ack > inn.next.c {
+            // Committed to this frame.
+            if unacked >= 2 * inn.peer_segment {
+                self.acknowledge_part(here);
+                *owe_ack = true;
+            } else {
+                inn.partial_timer.get_or_insert(cx.now + PARTIAL_WAIT);
+            }
+        } else if here.ahead_of(inn.next.c) > INITIAL_WINDOW * inn.peer_segment {
+            // So much of it is here that the peer may not be able to send more.
+            inn.partial_timer = Some(cx.now + PARTIAL_WAIT);
+        }
+    }
+
+    /// Gives the kernel again what it has not acknowledged, if that was not done just now.
+    pub(super) fn redeliver(&mut self, cx: &mut Cx<'_>) {
+        let inn = &mut self.inn;
+        if inn.kernel_ack < inn.delivered && cx.now.since(inn.last_delivery) >= REDELIVER_PAUSE {
+            let (from, to) = (inn.kernel_ack, inn.delivered.min(inn.kernel_ack + MAX_FRAME));
+            inn.last_delivery = cx.now;
+            self.emit_plaintext(cx, from, to, Flags::default());
+        }
+    }
+
+    /// The timers of this direction.
+    pub(super) fn handle_delivery_timeout(&mut self, cx: &mut Cx<'_>) -> Next {
+        if self.inn.partial_timer.is_some_and(|d| d <= cx.now) {
+            self.inn.partial_timer = None;
+            let before = self.inn.ack_point();
+            let here = self.inn.waiting.contiguous_end(self.inn.next.c);
+            self.acknowledge_part(here);
+            if self.inn.ack_point() > before {
+                self.emit_own_ack(cx);
+            }
+        }
+        if self.inn.timer().is_some_and(|d| d <= cx.now) {
+            self.inn.redeliveries = self.inn.redeliveries.saturating_add(1);
+            let (ack, delivered) = (self.inn.kernel_ack, self.inn.delivered);
+            if ack < delivered {
+                if self.inn.redeliveries > MAX_REDELIVERIES {
+                    return Next::Abort(AbortReason::Timeout);
+                }
+                self.redeliver(cx);
+            } else {
+                // The kernel's window is closed: ask for it, as its peer would.
+                self.emit_plain_bare(cx, ack - 1_i64, Flags::default(), &[]);
+            }
+            self.inn.last_delivery = cx.now;
+        }
+        Next::Stay
+    }
+}
+
+fn open(record: &mut Record, at: Offset<C>, frame: &mut [u8]) -> Result<Opened, OpenError> {
+    record.open(u64::try_from(at.get()).unwrap_or(0), frame)
+}
+
+/// What follows from a frame at `next` that could not be opened (TC-28).
+fn rejected(cx: &mut Cx<'_>, inn: &mut In, why: OpenError, print: u64) -> Progress {
+    cx.counters.frames_rejected += 1;
+    if why == OpenError::NotAuthentic {
+        if inn.own_ack > inn.next.c || inn.suspect(cx.now, print) {
+            return Progress::Abort(AbortReason::BadFrame);
+        }
+        return Progress::Dropped;
+    }
+    Progress::Abort(AbortReason::Violation)
+}
+
+/// The ECN flags of a segment, to be passed on.
+fn ecn(flags: Flags) -> Flags {
+    Flags(flags.0 & (Flags::ECE.0 | Flags::CWR.0))
+}
+
+fn payload_is_empty(packet: &Packet<C>) -> bool {
+    packet.payload.is_empty()
+}

@@ -1,0 +1,190 @@
+//! The addresses of a connection and what its packets have in common; packets leave through here.
+
+use std::net::SocketAddr;
+
+use crate::engine::{Counters, Env, RandomFor, Sessions, Side};
+use crate::time::Instant;
+use crate::wire::build::{self, IpFields, TcpFields};
+use crate::wire::options::Timestamps;
+use crate::wire::{Offload, Outgoing, Packet};
+
+/// The two ends of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct FlowKey {
+    /// On the plain side.
+    pub(crate) local: SocketAddr,
+    /// On the wire side.
+    pub(crate) remote: SocketAddr,
+}
+
+/// What a connection's code is given for one call.
+pub(crate) struct Cx<'a> {
+    pub(crate) now: Instant,
+    pub(crate) env: &'a mut dyn Env,
+    pub(crate) config: &'a crate::engine::Config,
+    pub(crate) counters: &'a mut Counters,
+    pub(crate) provider: &'static dyn tcpcrypt::Provider,
+    pub(crate) sessions: &'a mut Sessions,
+    /// The memory for held bytes is used up: nothing more may be kept.
+    pub(crate) tight: bool,
+    /// Memory for one frame.
+    pub(crate) scratch: &'a mut Vec<u8>,
+}
+
+impl Cx<'_> {
+    /// Random bytes for `key`'s connection.
+    pub(crate) fn random(&mut self, purpose: &'static str, key: FlowKey, context: &[u8], out: &mut [u8]) {
+        self.env.random(&RandomFor { purpose, local: key.local, remote: key.remote, context }, out);
+    }
+}
+
+/// What the packets towards one side look like besides their TCP header.
+#[derive(Debug, Clone, Copy)]
+struct Direction {
+    ip: IpFields,
+}
+
+impl Direction {
+    const UNSEEN: Self = Self { ip: IpFields { traffic_class: 0, ttl: 64, flow_label: 0, id: 0, dont_fragment: true } };
+}
+
+/// The connection's addresses and IP header fields for both directions.
+#[derive(Debug, Clone)]
+pub(crate) struct Link {
+    pub(crate) key: FlowKey,
+    to_wire: Direction,
+    to_plain: Direction,
+}
+
+/// The longest IP packet.
+const MAX_PACKET: usize = 65_535;
+
+impl Link {
+    pub(crate) fn new(key: FlowKey) -> Self {
+        Self { key, to_wire: Direction::UNSEEN, to_plain: Direction::UNSEEN }
+    }
+
+    pub(crate) fn is_v6(&self) -> bool {
+        self.key.local.is_ipv6()
+    }
+
+    /// Notes what a packet read on `from` looked like: the packets made from it, and those that enotun sends on its own,
+    /// look the same.
+    pub(crate) fn learn<S>(&mut self, from: Side, packet: &Packet<S>) {
+        let direction = match from {
+            Side::Plain => &mut self.to_wire,
+            Side::Wire => &mut self.to_plain,
+        };
+        direction.ip.traffic_class = packet.traffic_class;
+        // The kernel forwards between the NIC and the wire device and takes one off each time.
+        direction.ip.ttl = packet.ttl.saturating_add(1);
+        direction.ip.flow_label = packet.flow_label;
+        direction.ip.dont_fragment = packet.dont_fragment;
+    }
+
+    /// The most payload bytes in one packet with `options` bytes of TCP options.
+    pub(crate) fn max_payload(&self, options: usize) -> usize {
+        MAX_PACKET - if self.is_v6() { 40 } else { 20 } - 20 - options
+    }
+
+    /// Sends a segment (or, with `gso_size`, several) out on `side`.
+    pub(crate) fn emit(
+        &self,
+        env: &mut dyn Env,
+        side: Side,
+        tcp: &TcpFields<'_>,
+        payload: &[&[u8]],
+        gso_size: Option<u16>,
+    ) {
+        let (src, dst, direction) = match side {
+            Side::Wire => (self.key.local, self.key.remote, &self.to_wire),
+            Side::Plain => (self.key.remote, self.key.local, &self.to_plain),
+        };
+        let len: usize = payload.iter().map(|p| p.len()).sum();
+        let mut ip = direction.ip;
+        if len == 0 {
+            // Acknowledgements without data are not sent ECN-capable (RFC 3168, section 6.1.4).
+            ip.traffic_class &= !3;
+        }
+        let Some((header, tcp_at)) = build::headers(src, dst, &ip, tcp, len) else {
+            debug_assert!(false, "callers keep packets within what IP can say");
+            return;
+        };
+        let header = header.as_slice();
+        let gso_size = gso_size.filter(|size| len > usize::from(*size));
+        let mut offload = Offload::partial(tcp_at, header.len(), self.is_v6(), gso_size);
+        if tcp.flags.any(crate::wire::Flags::CWR)
+            && let Some(gso) = &mut offload.gso
+        {
+            gso.kind |= crate::wire::packet::GSO_ECN;
+        }
+        env.emit(side, &Outgoing { header, payload, offload });
+    }
+}
+
+impl Link {
+    /// Sends a RST out on `side`.
+    pub(crate) fn reset(&self, env: &mut dyn Env, side: Side, seq: u32, ack: u32) {
+        let flags = crate::wire::Flags::RST.with(crate::wire::Flags::ACK);
+        self.emit(env, side, &TcpFields { seq, ack, flags, window: 0, urgent: 0, options: &[] }, &[], None);
+    }
+
+    /// Sends a bare acknowledgement without a window out on `side`.
+    pub(crate) fn acknowledge(&self, env: &mut dyn Env, side: Side, seq: u32, ack: u32) {
+        let flags = crate::wire::Flags::ACK;
+        self.emit(env, side, &TcpFields { seq, ack, flags, window: 0, urgent: 0, options: &[] }, &[], None);
+    }
+}
+
+/// The timestamps of both ends, for the segments that enotun sends on its own and for those it translates.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Clocks {
+    /// Latest value of the local kernel's clock.
+    pub(crate) kernel: u32,
+    /// What the local kernel echoed with it.
+    pub(crate) kernel_echo: u32,
+    /// Latest value of the peer's clock.
+    pub(crate) peer: u32,
+    /// What the peer echoed with it.
+    pub(crate) peer_echo: u32,
+    /// The value of the peer's clock to echo: from the segment that the last acknowledgement sent began
+    /// with (RFC 7323, section 4.3).
+    pub(crate) recent: u32,
+}
+
+impl Clocks {
+    /// Timestamps of a segment that enotun sends to the peer.
+    pub(crate) fn to_wire(self) -> Timestamps {
+        Timestamps { value: self.kernel, echo: self.recent }
+    }
+
+    /// Timestamps of a segment that enotun sends to the local kernel.
+    pub(crate) fn to_plain(self) -> Timestamps {
+        Timestamps { value: self.peer, echo: self.peer_echo }
+    }
+
+    /// Takes in those of a segment from the local kernel.
+    pub(crate) fn from_kernel(&mut self, ts: Timestamps) {
+        if later(ts.value, self.kernel) {
+            self.kernel = ts.value;
+            self.kernel_echo = ts.echo;
+        }
+    }
+
+    /// Takes in those of a segment from the peer; `in_order` says that it began at or before the last
+    /// acknowledgement.
+    pub(crate) fn from_peer(&mut self, ts: Timestamps, in_order: bool) {
+        if later(ts.value, self.peer) {
+            self.peer = ts.value;
+            self.peer_echo = ts.echo;
+        }
+        if in_order && later(ts.value, self.recent) {
+            self.recent = ts.value;
+        }
+    }
+}
+
+/// Whether timestamp `a` is not before `b`.
+fn later(a: u32, b: u32) -> bool {
+    a.wrapping_sub(b) < 1 << 31
+}

@@ -1,0 +1,185 @@
+//! One connection: from its SYN over plain TCP or encryption to its end.
+
+mod closed;
+mod egress;
+mod encrypted;
+mod frames;
+mod icmp;
+mod ingress;
+mod link;
+mod reassembly;
+mod syn;
+
+use std::fmt;
+use std::time::Duration;
+
+use tcpcrypt::{PlainReason, Record};
+
+pub(crate) use closed::Closed;
+pub(crate) use encrypted::{AbortReason, Encrypted, Next};
+pub(crate) use link::{Cx, FlowKey, Link};
+pub(crate) use syn::{Opened, Opening, begins_frame, begins_init1};
+
+use crate::engine::{FlowInfo, FlowState, Side};
+use crate::selector::Policy;
+use crate::time::Instant;
+use crate::wire::Flags;
+
+/// What was asked for this connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rules {
+    pub(crate) policy: Policy,
+    /// Propose and accept resumption (TC-22).
+    pub(crate) resume: bool,
+    /// Cache the session for others to resume (TC-22).
+    pub(crate) cache: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { policy: Policy::default(), resume: true, cache: true }
+    }
+}
+
+/// Why a connection is plain TCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Plain {
+    /// The negotiation ended that way.
+    Eno(PlainReason),
+    /// The peer sent no ENO option.
+    PeerNoEno,
+    /// The peer's first acknowledgement had no ENO option (ENO-13).
+    AckWithoutEno,
+    /// This host could not agree to anything the peer offered.
+    NotNegotiated,
+    /// Both opened at once (ENO-7).
+    SimultaneousOpen,
+    /// The options of the SYN leave no room for ENO.
+    OptionSpace,
+    /// Multipath TCP is left alone.
+    Mptcp,
+    /// The segments are signed (MD5, AO), which no rewriter can keep right.
+    Signed,
+    /// The random source is not ready (ENO-18).
+    NoEntropy,
+    /// SYNs with ENO were not answered.
+    SynLost,
+}
+
+impl fmt::Display for Plain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Eno(why) => return why.fmt(f),
+            Self::PeerNoEno => "peer-no-eno",
+            Self::AckWithoutEno => "ack-without-eno",
+            Self::NotNegotiated => "not-negotiated",
+            Self::SimultaneousOpen => "simultaneous-open",
+            Self::OptionSpace => "option-space",
+            Self::Mptcp => "mptcp",
+            Self::Signed => "signed-segments",
+            Self::NoEntropy => "no-entropy",
+            Self::SynLost => "syn-lost",
+        })
+    }
+}
+
+/// A plain connection: its packets pass unchanged.
+#[derive(Debug)]
+pub(crate) struct PlainFlow {
+    pub(crate) why: Plain,
+    /// The SYN it began with, to tell a retransmission from a new connection.
+    pub(crate) isn: u32,
+    pub(crate) last_seen: Instant,
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
+    pub(crate) idle: Duration,
+    /// The same once it has ended.
+    pub(crate) linger: Duration,
+    /// Which side has sent its FIN: the plain one, the wire.
+    pub(crate) ended: [bool; 2],
+    /// The keys of a session that this host has agreed to resume.
+    pub(crate) suspect: Option<Box<Record>>,
+}
+
+impl PlainFlow {
+    /// Takes in the flags of a segment from `side`: a connection that has ended is soon forgotten. If that was forged,
+    /// nothing is lost, for what is not known passes as well.
+    pub(crate) fn note_end(&mut self, side: Side, flags: Flags) {
+        let [plain, wire] = &mut self.ended;
+        *(if side == Side::Plain { plain } else { wire }) |= flags.any(Flags::FIN);
+        if flags.any(Flags::RST) {
+            self.ended = [true; 2];
+        }
+    }
+
+    fn until(&self) -> Instant {
+        self.last_seen + if self.ended == [true; 2] { self.linger } else { self.idle }
+    }
+
+    /// Whether a segment of the peer's is the beginning of an Init1 or of a frame: the peer took for encrypted what
+    /// ENO-13 made plain here.
+    pub(crate) fn is_one_sided(&mut self, seq: u32, payload: &[u8]) -> bool {
+        let first = self.why == Plain::AckWithoutEno && seq == self.isn.wrapping_add(1);
+        first && (begins_init1(payload) || self.suspect.as_mut().is_some_and(|record| begins_frame(record, payload)))
+    }
+}
+
+/// Where a connection is in its life.
+pub(crate) enum Flow {
+    Opening(Box<Opening>),
+    Plain(Box<PlainFlow>),
+    Encrypted(Box<Encrypted>),
+    Closed(Box<Closed>),
+}
+
+impl Flow {
+    /// Bytes of memory held beyond the fixed size.
+    pub(crate) fn held(&self) -> usize {
+        match self {
+            Self::Encrypted(e) => e.held(),
+            _ => 0,
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        match self {
+            Self::Opening(o) => Some(o.deadline),
+            Self::Plain(p) => Some(p.until()),
+            Self::Encrypted(e) => e.poll_timeout(),
+            Self::Closed(c) => Some(c.until),
+        }
+    }
+
+    pub(crate) fn info(&self, key: &FlowKey) -> FlowInfo {
+        let mut info = FlowInfo {
+            local: key.local,
+            remote: key.remote,
+            state: FlowState::Negotiating,
+            reason: None,
+            role: None,
+            tep: None,
+            aead: None,
+            resumed: false,
+            session_id: None,
+            generation_local: None,
+            generation_remote: None,
+            bytes_sent: 0,
+            bytes_received: 0,
+            authenticated: false,
+        };
+        match self {
+            Self::Opening(_) => {}
+            Self::Plain(plain) => {
+                info.state = FlowState::Plain;
+                info.reason = Some(plain.why.to_string());
+                (info.bytes_sent, info.bytes_received) = (plain.sent, plain.received);
+            }
+            Self::Encrypted(e) => e.describe(&mut info),
+            Self::Closed(c) => {
+                info.state = FlowState::Closed;
+                c.describe(&mut info);
+            }
+        }
+        info
+    }
+}

@@ -1,0 +1,622 @@
+//! The opening of a connection: SYNs with ENO options, and what follows from them.
+//!
+//! The option of this host is made once (ENO-14). The local kernel never sees ENO; what it sees of the peer's
+//! SYN or SYN-ACK has its MSS lowered by what a frame adds, and, until keys are made, a window of zero, so that it sends
+//! nothing that would have to wait here. A resumed session has its keys with the SYNs: the window is the peer's at once.
+
+use tcpcrypt::constants::{RESUME_HALF_LEN, RESUME_NONCE_MAX};
+use tcpcrypt::eno::negotiate::{active_option, conclude, passive_reply};
+use tcpcrypt::eno::option::{SynArea, find_syn};
+use tcpcrypt::frame::{Header, OVERHEAD};
+use tcpcrypt::handshake::Initiator;
+use tcpcrypt::resume::ResumeNonce;
+use tcpcrypt::{AckPhase, Decision, Negotiated, OpenError, Outcome, Proposal, Record, Session};
+
+use super::egress::Out;
+use super::encrypted::{AbortReason, Encrypted, Ends, Stage};
+use super::link::{Clocks, Cx, Link};
+use super::{Plain, Rules};
+use crate::engine::{ChainId, Side};
+use crate::selector::Policy;
+use crate::time::Instant;
+use crate::wire::build::TcpFields;
+use crate::wire::options::{self, OptionBuf, SegmentOptions, SynOptions, kind};
+use crate::wire::{C, Flags, P, Packet};
+
+/// What a SYN or SYN-ACK said.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    isn: u32,
+    options: SynOptions,
+    window: u16,
+    at: Instant,
+}
+
+impl Seen {
+    fn new<S>(packet: &Packet<S>, bytes: &[u8], now: Instant) -> Self {
+        Self { isn: packet.seq.0, options: SynOptions::parse(packet.options(bytes)), window: packet.window, at: now }
+    }
+}
+
+/// The SYN exchange, up to the first segment after it.
+pub(crate) struct Opening {
+    link: Link,
+    rules: Rules,
+    /// Whether the local kernel sent the first SYN.
+    active: bool,
+    local: Option<Seen>,
+    peer: Option<Seen>,
+    /// This host's ENO option (ENO-14), as long as one is sent.
+    own: Option<Vec<u8>>,
+    /// SYNs sent with it.
+    attempts: u8,
+    /// The peer's latest SYN came without an option: the next SYN-ACK goes without (docs/readings.md, reading 9).
+    omit: bool,
+    agreed: Option<Negotiated>,
+    /// What this host's SYN proposes to resume. Nothing else does ever (TC-19).
+    proposal: Option<(ChainId, Proposal)>,
+    /// The session that both options resume.
+    session: Option<(ChainId, Session)>,
+    /// The options of the peer's SYN, until they are answered.
+    asked: Vec<u8>,
+    phase: AckPhase,
+    pub(super) deadline: Instant,
+}
+
+/// What becomes of an opening after a packet.
+#[must_use]
+pub(crate) enum Opened {
+    /// It goes on.
+    Still,
+    /// Encrypted from here on. The packet that decided it has been dealt with, or is to be given to the result
+    /// (`true`).
+    Encrypted(Box<Encrypted>, bool),
+    /// Plain TCP. The packet is to be passed on as it is (`true`), or has been dealt with.
+    Plain(Plain, bool),
+    /// Refused because policy requires encryption; both ends know.
+    Refused(Plain),
+    /// Aborted before it began.
+    Aborted(AbortReason),
+    /// It is over, by a RST that is to be passed on. `true`: the peer may believe that it is encrypted.
+    Over(bool),
+}
+
+impl Opening {
+    pub(crate) fn new(cx: &Cx<'_>, link: Link, rules: Rules, active: bool) -> Self {
+        Self {
+            link,
+            rules,
+            active,
+            local: None,
+            peer: None,
+            own: None,
+            attempts: 0,
+            omit: false,
+            agreed: None,
+            proposal: None,
+            session: None,
+            asked: Vec::new(),
+            phase: AckPhase::new(),
+            deadline: cx.now + cx.config.handshake_timeout,
+        }
+    }
+
+    /// The SYN it began with.
+    pub(crate) fn isn(&self) -> Option<u32> {
+        if self.active { self.local } else { self.peer }.map(|seen| seen.isn)
+    }
+
+    pub(crate) fn is_active(&self) -> bool {
+        self.active
+    }
+
+    /// Whether a SYN-ACK that negotiates encryption was sent: what the peer sends from now on may be frames, which no
+    /// application is to see.
+    pub(crate) fn has_agreed(&self) -> bool {
+        !self.active && self.agreed.is_some() && self.local.is_some()
+    }
+
+    /// Plain TCP, or refusal if policy says so. `pass`: the packet at hand is to be passed on.
+    fn plain(&mut self, cx: &mut Cx<'_>, plain: Plain, pass: bool) -> Opened {
+        self.phase.disable();
+        if self.rules.policy != Policy::Required {
+            return Opened::Plain(plain, pass);
+        }
+        self.refuse(cx);
+        Opened::Refused(plain)
+    }
+
+    /// Tells whoever knows of the connection that it is over.
+    pub(crate) fn refuse(&mut self, cx: &mut Cx<'_>) {
+        let (local, peer) = (self.local.map(|s| s.isn), self.peer.map(|s| s.isn));
+        let next = |isn: Option<u32>| isn.map_or(0, |isn| isn.wrapping_add(1));
+        if local.is_some() {
+            // In SYN-SENT the acknowledgement is what makes it believable (RFC 9293, section 3.10.7.3).
+            self.link.reset(cx.env, Side::Plain, next(peer), next(local));
+        }
+        if peer.is_some() {
+            self.link.reset(cx.env, Side::Wire, next(local), next(peer));
+        }
+    }
+
+    /// Takes in a packet from the local kernel.
+    pub(crate) fn from_kernel(&mut self, cx: &mut Cx<'_>, packet: &Packet<P>, bytes: &[u8]) -> Opened {
+        if packet.flags.any(Flags::RST) {
+            return Opened::Over(self.has_agreed());
+        }
+        if !packet.flags.any(Flags::SYN) {
+            return self.first_from_kernel(cx, packet, bytes);
+        }
+        self.local = Some(Seen::new(packet, bytes, cx.now));
+        if packet.flags.any(Flags::ACK) { self.syn_ack_out(cx, packet, bytes) } else { self.syn_out(cx, packet, bytes) }
+    }
+
+    /// Takes in a packet from the wire.
+    pub(crate) fn from_wire(&mut self, cx: &mut Cx<'_>, packet: &Packet<C>, bytes: &[u8]) -> Opened {
+        if packet.flags.any(Flags::RST) {
+            // Believable in SYN-SENT only if it acknowledges the SYN, after a SYN of the peer's only if it is exactly
+            // where the next byte is expected (RFC 5961, section 3.2).
+            let next = |seen: Option<Seen>| seen.map(|s| s.isn.wrapping_add(1));
+            let answers = self.active && packet.flags.any(Flags::ACK) && next(self.local) == Some(packet.ack.0);
+            if answers || next(self.peer) == Some(packet.seq.0) {
+                return Opened::Over(self.has_agreed());
+            }
+            cx.counters.resets_ignored += 1;
+            return Opened::Still;
+        }
+        match (packet.flags.any(Flags::SYN), packet.flags.any(Flags::ACK)) {
+            (true, true) => self.syn_ack_in(cx, packet, bytes),
+            (true, false) => self.syn_in(cx, packet, bytes),
+            (false, true) => self.first_from_wire(cx, packet, bytes),
+            (false, false) => Opened::Still,
+        }
+    }
+
+    /// The local kernel opens: its SYN goes out with ENO.
+    fn syn_out(&mut self, cx: &mut Cx<'_>, packet: &Packet<P>, bytes: &[u8]) -> Opened {
+        let seen = SynOptions::parse(packet.options(bytes));
+        if self.attempts == 0 {
+            if !cx.env.random_is_ready() {
+                return self.plain(cx, Plain::NoEntropy, true);
+            }
+            if seen.mptcp {
+                return self.plain(cx, Plain::Mptcp, true);
+            }
+            if seen.signed {
+                return self.plain(cx, Plain::Signed, true);
+            }
+            let room = options::MAX_AREA - squeezed(packet.options(bytes)).map_or(options::MAX_AREA, |o| o.used());
+            self.own = self.propose(cx, packet, bytes, room);
+            if self.own.is_none() {
+                return self.plain(cx, Plain::OptionSpace, true);
+            }
+        } else if self.attempts >= cx.config.syn_attempts && self.rules.policy != Policy::Required {
+            // ENO-14: the path may be dropping SYNs with options it does not know.
+            return Opened::Plain(Plain::SynLost, true);
+        }
+        self.attempts = self.attempts.saturating_add(1);
+        let mut options = squeezed(packet.options(bytes)).unwrap_or_default();
+        if !self.own.as_deref().is_some_and(|own| options.push(own)) {
+            return self.plain(cx, Plain::OptionSpace, true);
+        }
+        self.emit_syn(cx, Side::Wire, packet, options, packet.window);
+        Opened::Still
+    }
+
+    /// This host's option for the SYN in `bytes`, which has `room` for it: with a proposal if there is a session to resume
+    /// and it fits.
+    fn propose(&mut self, cx: &mut Cx<'_>, packet: &Packet<P>, bytes: &[u8], room: usize) -> Option<Vec<u8>> {
+        let config = cx.config;
+        let allowed = |tep, aead| config.negotiation.teps.contains(&tep) && config.ciphers.contains(&aead);
+        let mut proposal = None;
+        if config.negotiation.resume
+            && self.rules.resume
+            && let Some((chain, secret)) = cx.sessions.candidate(cx.now, self.link.key.remote, allowed)
+        {
+            let context = [&secret.own_half()[..], bytes.get(..packet.payload.start).unwrap_or(bytes)].concat();
+            let nonce = self.nonce(cx, &context);
+            proposal = Some((chain, Proposal { secret, nonce: own_part(&nonce, config.negotiation.nonce_len) }));
+        }
+        let option = active_option(&config.negotiation, proposal.as_ref().map(|(_, p)| p), room)?;
+        self.proposal = proposal.filter(|_| option.proposes);
+        if let Some((chain, _)) = &self.proposal {
+            cx.sessions.reserve(*chain);
+            cx.counters.resumptions_proposed += 1;
+        }
+        Some(option.bytes)
+    }
+
+    /// A resumption nonce (TC-14). `context` is all that tells this connection from others.
+    fn nonce(&self, cx: &mut Cx<'_>, context: &[u8]) -> [u8; RESUME_NONCE_MAX] {
+        let mut nonce = [0; RESUME_NONCE_MAX];
+        cx.random("resumption nonce", self.link.key, context, &mut nonce);
+        nonce
+    }
+
+    /// Accepts the peer's proposal to resume a session, if it has made one that is known here (TC-16). This waits for
+    /// the kernel's SYN-ACK: SYNs that the kernel does not answer use nothing up.
+    fn accept(&mut self, cx: &mut Cx<'_>, packet: &Packet<P>, bytes: &[u8], room: usize) {
+        let asked = std::mem::take(&mut self.asked);
+        let config = cx.config;
+        let area = find_syn(&asked);
+        let SynArea::Option(option) = &area else { return };
+        let proposes = option.suboptions().any(|s| s.v && s.data.len() >= RESUME_HALF_LEN);
+        if !proposes || !config.negotiation.resume || !self.rules.resume || self.omit || self.agreed.is_none() {
+            return;
+        }
+        let peer_isn = self.peer.map_or(0, |peer| peer.isn).to_be_bytes();
+        let headers = bytes.get(..packet.payload.start).unwrap_or(bytes);
+        let nonce = self.nonce(cx, &[&peer_isn[..], &asked, headers].concat());
+        let (now, sessions) = (cx.now, &mut *cx.sessions);
+        let mut chain = None;
+        let reply = passive_reply(&config.negotiation, &area, room, &nonce, |tep, half| {
+            let (found, secret) = sessions.recognise(now, tep, half, |aead| config.ciphers.contains(&aead))?;
+            chain = Some(found);
+            Some(secret)
+        });
+        let (Some(chain), Some(proposal)) = (chain, &reply.resumes) else {
+            cx.counters.resumptions_unknown += 1;
+            return;
+        };
+        if let Outcome::Resumed(agreed, session) =
+            conclude(&config.negotiation, reply.option.as_deref(), Some(proposal), &area)
+        {
+            cx.counters.resumptions_accepted += 1;
+            self.own = reply.option;
+            self.agreed = Some(agreed);
+            self.session = Some((chain, session));
+        }
+    }
+
+    /// The local kernel answers: its SYN-ACK goes out with ENO, unless the peer's SYN had none.
+    fn syn_ack_out(&mut self, cx: &mut Cx<'_>, packet: &Packet<P>, bytes: &[u8]) -> Opened {
+        let seen = SynOptions::parse(packet.options(bytes));
+        let mut options = squeezed(packet.options(bytes)).unwrap_or_default();
+        if !self.asked.is_empty() && !seen.signed {
+            self.accept(cx, packet, bytes, options.room());
+        }
+        let fits = self.own.as_deref().is_some_and(|own| options.push(own));
+        if seen.signed || !fits {
+            // The kernel sees a lowered MSS all the same; that does no harm.
+            self.own = None;
+            return self.plain(cx, if seen.signed { Plain::Signed } else { Plain::OptionSpace }, true);
+        }
+        if self.omit {
+            let options = squeezed(packet.options(bytes)).unwrap_or_default();
+            self.emit_syn(cx, Side::Wire, packet, options, packet.window);
+        } else {
+            self.emit_syn(cx, Side::Wire, packet, options, packet.window);
+            self.phase.sent_ack();
+        }
+        if self.agreed.is_none() {
+            // ENO-11: a vacuous answer has been given; nothing more will come of it.
+            return self.plain(cx, Plain::NotNegotiated, false);
+        }
+        Opened::Still
+    }
+
+    /// The peer opens.
+    fn syn_in(&mut self, cx: &mut Cx<'_>, packet: &Packet<C>, bytes: &[u8]) -> Opened {
+        let area = find_syn(packet.options(bytes));
+        if let (Some(peer), Some(local)) = (self.peer, self.local)
+            && peer.isn != packet.seq.0
+        {
+            // Forged, or the peer has forgotten the first one: then its RST answers this (RFC 5961, section 4.2).
+            self.link.acknowledge(cx.env, Side::Wire, local.isn.wrapping_add(1), peer.isn.wrapping_add(1));
+            return Opened::Still;
+        }
+        let again = self.peer.is_some_and(|seen| seen.isn == packet.seq.0);
+        self.peer = Some(Seen::new(packet, bytes, cx.now));
+        let seen = SynOptions::parse(packet.options(bytes));
+        if self.active {
+            // Simultaneous open. Both sent b = 0 unless one was told otherwise (ENO-7).
+            return match conclude(&cx.config.negotiation, self.own.as_deref(), None, &area) {
+                Outcome::Plain(why) => self.plain(cx, Plain::Eno(why), true),
+                Outcome::Fresh(_) | Outcome::Resumed(..) => self.plain(cx, Plain::SimultaneousOpen, true),
+            };
+        }
+        if !again {
+            if seen.mptcp {
+                return self.plain(cx, Plain::Mptcp, true);
+            }
+            if seen.signed {
+                return self.plain(cx, Plain::Signed, true);
+            }
+            if !cx.env.random_is_ready() {
+                return self.plain(cx, Plain::NoEntropy, true);
+            }
+            // For fresh keys; whether a session is resumed is seen when the kernel has answered.
+            let reply = passive_reply(&cx.config.negotiation, &area, REPLY_ROOM, &[0; RESUME_NONCE_MAX], |_, _| None);
+            self.asked = packet.options(bytes).to_vec();
+            self.own = reply.option;
+            match conclude(&cx.config.negotiation, self.own.as_deref(), None, &area) {
+                Outcome::Fresh(negotiated) => self.agreed = Some(negotiated),
+                Outcome::Resumed(..) => {}
+                Outcome::Plain(_) if self.own.is_some() && self.rules.policy != Policy::Required => {}
+                Outcome::Plain(why) => {
+                    let why = match &area {
+                        SynArea::None => Plain::PeerNoEno,
+                        _ => Plain::Eno(why),
+                    };
+                    // ENO-16: its data is discarded even so.
+                    let pass = !area.discards_data() || packet.payload.is_empty();
+                    if pass {
+                        return self.plain(cx, why, true);
+                    }
+                    let options = squeezed(packet.options(bytes)).unwrap_or_default();
+                    let next = self.plain(cx, why, false);
+                    if matches!(next, Opened::Plain(..)) {
+                        self.emit_syn(cx, Side::Plain, packet, options, packet.window);
+                    }
+                    return next;
+                }
+            }
+            let received = self.phase.received(true, false, true);
+            debug_assert_eq!(received, Decision::Pending);
+        }
+        self.omit = matches!(area, SynArea::None);
+        let options = self.for_kernel(cx.config.wire_mtu, packet.options(bytes));
+        self.emit_syn(cx, Side::Plain, packet, options, packet.window);
+        Opened::Still
+    }
+
+    /// The peer answers.
+    fn syn_ack_in(&mut self, cx: &mut Cx<'_>, packet: &Packet<C>, bytes: &[u8]) -> Opened {
+        let Some(local) = self.local.filter(|_| self.active) else { return Opened::Still };
+        if packet.ack.0 != local.isn.wrapping_add(1) {
+            // An old duplicate, or forged: the kernel knows what to answer.
+            let area = squeezed(packet.options(bytes)).unwrap_or_default();
+            self.emit_syn(cx, Side::Plain, packet, area, packet.window);
+            return Opened::Still;
+        }
+        let again = self.peer.is_some_and(|seen| seen.isn == packet.seq.0);
+        self.peer = Some(Seen::new(packet, bytes, cx.now));
+        if !again || self.agreed.is_none() {
+            let area = find_syn(packet.options(bytes));
+            let proposal = self.proposal.take();
+            let own = self.own.as_deref();
+            match conclude(&cx.config.negotiation, own, proposal.as_ref().map(|(_, p)| p), &area) {
+                Outcome::Fresh(negotiated) => {
+                    self.agreed = Some(negotiated);
+                    if let Some((chain, _)) = proposal {
+                        cx.counters.resumptions_refused += 1;
+                        cx.sessions.refused(chain);
+                    }
+                }
+                Outcome::Resumed(negotiated, session) => {
+                    self.agreed = Some(negotiated);
+                    self.session = proposal.map(|(chain, _)| (chain, session));
+                }
+                Outcome::Plain(_) if matches!(area, SynArea::None) => return self.plain(cx, Plain::PeerNoEno, true),
+                Outcome::Plain(why) => return self.plain(cx, Plain::Eno(why), true),
+            }
+            let _ = self.phase.received(true, true, true);
+        }
+        let options = self.for_kernel(cx.config.wire_mtu, packet.options(bytes));
+        let ends = self.session.as_ref().and_then(|_| self.settled(cx.config.wire_mtu, 0, None));
+        let window = ends.map_or(0, |(ends, ..)| Out::first_window(&ends));
+        self.emit_syn(cx, Side::Plain, packet, options, window);
+        Opened::Still
+    }
+
+    /// The first segment of the local kernel that is no SYN.
+    fn first_from_kernel(&mut self, cx: &mut Cx<'_>, packet: &Packet<P>, bytes: &[u8]) -> Opened {
+        if !self.active || self.peer.is_none() {
+            // The server side cannot send before the peer's acknowledgement; what it sends is of an older
+            // connection.
+            return Opened::Still;
+        }
+        let Some((ends, mut clocks, negotiated)) = self.settled(cx.config.wire_mtu, packet.window, None) else {
+            return Opened::Still;
+        };
+        if let Some(ts) = SegmentOptions::parse(packet.options(bytes)).timestamps {
+            clocks.from_kernel(ts);
+        }
+        let context = [&ends.local_isn.to_be_bytes()[..], &ends.peer_isn.to_be_bytes()].concat();
+        let link = self.link.clone();
+        let kind = (true, self.rules.cache);
+        if let Some((chain, session)) = self.session.take() {
+            let mut encrypted = Encrypted::new(cx, link, &ends, negotiated, self.phase, clocks, kind);
+            encrypted.ready(cx, session, Some(chain));
+            return Opened::Encrypted(Box::new(encrypted), false);
+        }
+        let key = link.key;
+        let ciphers = cx.config.ciphers.clone();
+        let provider = cx.provider;
+        let started = Initiator::start(provider, negotiated.clone(), &ciphers, &mut |out| {
+            cx.random("Init1", key, &context, out);
+        });
+        let (init1, initiator) = match started {
+            Ok(started) => started,
+            Err(why) => return Opened::Aborted(AbortReason::KeyExchange(why)),
+        };
+        let mut encrypted = Encrypted::new(cx, link, &ends, negotiated, self.phase, clocks, kind);
+        encrypted.stage = Stage::WaitInit2(Box::new(initiator));
+        encrypted.out.push_own(init1);
+        // The kernel's acknowledgement goes out with Init1 as its payload.
+        encrypted.inn.from_kernel(cx.now, packet.ack, packet.window);
+        cx.counters.own_segments += 1;
+        let _ = encrypted.flush(cx, Flags::PSH);
+        if !encrypted.wire_told {
+            encrypted.emit_own_ack(cx);
+        }
+        Opened::Encrypted(Box::new(encrypted), true)
+    }
+
+    /// The peer's first segment that is no SYN: it says whether encryption is on (ENO-13, ENO-15).
+    fn first_from_wire(&mut self, cx: &mut Cx<'_>, packet: &Packet<C>, bytes: &[u8]) -> Opened {
+        let (Some(local), Some(peer)) = (self.local, self.peer) else { return Opened::Still };
+        if self.active {
+            // A segment of the peer that overtook nothing: the kernel has not acknowledged the SYN-ACK yet.
+            return Opened::Still;
+        }
+        let options = SegmentOptions::parse(packet.options(bytes));
+        let ahead = packet.seq.0.wrapping_sub(peer.isn.wrapping_add(1));
+        // With the keys there, segments behind a lost one may wait.
+        let near = ahead == 0 || (self.session.is_some() && options.eno && ahead < u32::from(local.window));
+        if packet.ack.0 != local.isn.wrapping_add(1) || !near {
+            // Not the acknowledgement of this SYN-ACK. One that lies ahead has lost it on the way and will be sent again.
+            return Opened::Still;
+        }
+        match self.phase.received(false, true, options.eno) {
+            Decision::Encrypted => {}
+            Decision::Plain | Decision::Pending => {
+                let payload = bytes.get(packet.payload.clone()).unwrap_or(&[]);
+                let resumed = self.suspect(cx).is_some_and(|mut record| begins_frame(&mut record, payload));
+                if resumed || begins_init1(payload) {
+                    self.refuse(cx);
+                    return Opened::Aborted(AbortReason::OneSided);
+                }
+                let plain = if options.eno { Plain::NotNegotiated } else { Plain::AckWithoutEno };
+                return self.plain(cx, plain, true);
+            }
+        }
+        let rtt = cx.now.since(local.at);
+        let Some((ends, clocks, negotiated)) = self.settled(cx.config.wire_mtu, local.window, Some(rtt)) else {
+            return Opened::Aborted(AbortReason::Internal);
+        };
+        let link = self.link.clone();
+        let kind = (false, self.rules.cache);
+        let mut encrypted = Encrypted::new(cx, link, &ends, negotiated, self.phase, clocks, kind);
+        if let Some((chain, session)) = self.session.take() {
+            encrypted.ready(cx, session, Some(chain));
+        }
+        Opened::Encrypted(Box::new(encrypted), false)
+    }
+
+    /// The keys of the session that this host has agreed to resume, to tell frames if the connection became plain
+    /// here and perhaps not at the peer.
+    pub(crate) fn suspect(&self, cx: &Cx<'_>) -> Option<Box<Record>> {
+        self.session.as_ref().map(|(_, session)| Box::new(Record::new(cx.provider, session)))
+    }
+
+    /// What both SYNs add up to.
+    fn settled(
+        &self,
+        wire_mtu: Option<u16>,
+        local_window: u16,
+        rtt: Option<std::time::Duration>,
+    ) -> Option<(Ends, Clocks, Negotiated)> {
+        let (local, peer) = (self.local?, self.peer?);
+        let scaled = local.options.window_scale.zip(peer.options.window_scale);
+        let (local_scale, peer_scale) = scaled.unwrap_or((0, 0));
+        let timestamps = local.options.timestamps.zip(peer.options.timestamps);
+        let ends = Ends {
+            local_isn: local.isn,
+            peer_isn: peer.isn,
+            local_scale,
+            peer_scale,
+            local_mss: local.options.mss.unwrap_or(self.default_mss()),
+            // What this host announces is what its own interface takes.
+            peer_mss: peer.options.mss.unwrap_or(self.default_mss()).min(self.most(wire_mtu)),
+            timestamps: timestamps.is_some(),
+            sack: local.options.sack_permitted && peer.options.sack_permitted,
+            local_window: if self.active { local.window } else { local_window },
+            peer_window: peer.window,
+            rtt: Some(rtt.unwrap_or_else(|| peer.at.since(local.at))),
+        };
+        let (l, p) = timestamps.unwrap_or_default();
+        let clocks = Clocks { kernel: l.value, kernel_echo: l.echo, peer: p.value, peer_echo: p.echo, recent: p.value };
+        Some((ends, clocks, self.agreed.clone()?))
+    }
+
+    /// The largest MSS that this host's own packets can have: what fits the network, and what the local kernel announces
+    /// of its own link.
+    fn most(&self, wire_mtu: Option<u16>) -> u16 {
+        let headers = if self.link.is_v6() { 60 } else { 40 };
+        let by_mtu = wire_mtu.map_or(u16::MAX, |mtu| mtu.saturating_sub(headers));
+        let by_kernel = self.local.and_then(|seen| seen.options.mss).unwrap_or(u16::MAX);
+        by_mtu.min(by_kernel)
+    }
+
+    /// The MSS of a peer that names none (RFC 9293, section 3.7.1).
+    fn default_mss(&self) -> u16 {
+        if self.link.is_v6() { 1220 } else { 536 }
+    }
+
+    /// The peer's options as the local kernel gets to see them: without ENO, the MSS lowered by what a frame adds.
+    fn for_kernel(&self, wire_mtu: Option<u16>, area: &[u8]) -> OptionBuf {
+        let mut options = OptionBuf::default();
+        // The kernel would fill its own interface, with no room for frames, if the peer's takes more.
+        let most = self.most(wire_mtu);
+        #[expect(clippy::cast_possible_truncation, reason = "20 bytes")]
+        let lowered = |mss: u16| mss.min(most).saturating_sub(OVERHEAD as u16).max(64).to_be_bytes();
+        let mut has_mss = false;
+        let mut fits = true;
+        for (k, option) in options::walk(area) {
+            match k {
+                kind::ENO => {}
+                kind::MSS => {
+                    let mss = option.get(2..4).and_then(|m| m.try_into().ok()).map_or(0, u16::from_be_bytes);
+                    let [high, low] = lowered(mss);
+                    fits &= options.push(&[kind::MSS, 4, high, low]);
+                    has_mss = true;
+                }
+                k if options::is_fast_open(k, option) => {}
+                _ => fits &= options.push(option),
+            }
+        }
+        if !has_mss {
+            let [high, low] = lowered(self.default_mss());
+            // There is room: an ENO option of at least as many bytes was left out, or NOPs.
+            fits &= options.push(&[kind::MSS, 4, high, low]);
+        }
+        debug_assert!(fits, "nothing longer was put in than was taken out");
+        options
+    }
+
+    /// Sends a SYN or SYN-ACK on, without data (ENO-16).
+    fn emit_syn<S>(&mut self, cx: &mut Cx<'_>, side: Side, packet: &Packet<S>, options: OptionBuf, window: u16) {
+        let tcp = TcpFields {
+            seq: packet.seq.0,
+            ack: packet.ack.0,
+            flags: packet.flags,
+            window,
+            urgent: packet.urgent,
+            options: options.padded(),
+        };
+        self.link.emit(cx.env, side, &tcp, &[], None);
+    }
+
+    pub(crate) fn learn<S>(&mut self, side: Side, packet: &Packet<S>) {
+        self.link.learn(side, packet);
+    }
+}
+
+/// Whether these first bytes of a stream are those of an Init1: the peer encrypts, and its ENO option was lost on the
+/// way. ENO-13 makes the connection plain TCP here, but the application is not given the peer's frames for its data.
+pub(crate) fn begins_init1(payload: &[u8]) -> bool {
+    payload.starts_with(&tcpcrypt::constants::INIT1_MAGIC.to_be_bytes())
+}
+
+/// Whether these first bytes of a stream are those of a frame, or may be: the same as [`begins_init1`] for a session
+/// that was resumed.
+pub(crate) fn begins_frame(record: &mut Record, payload: &[u8]) -> bool {
+    let may_be = payload.first().is_some_and(|control| *control <= 1);
+    match Header::parse(payload) {
+        None => may_be,
+        Some(header) => match payload.get(..header.frame_len()) {
+            Some(frame) => {
+                !matches!(record.open(0, &mut frame.to_vec()), Err(OpenError::NotAuthentic | OpenError::Misuse(_)))
+            }
+            None => may_be && header.frame_len() >= OVERHEAD,
+        },
+    }
+}
+
+/// As much of a nonce as this host sends (TC-13).
+fn own_part(nonce: &[u8; RESUME_NONCE_MAX], len: usize) -> ResumeNonce {
+    nonce.get(..len).and_then(ResumeNonce::new).unwrap_or_default()
+}
+
+/// Room that a SYN-ACK has for ENO: MSS, SACK permitted, timestamps and window scale take 19 bytes.
+const REPLY_ROOM: usize = options::MAX_AREA - 19;
+
+/// Options without padding, ENO or Fast Open, which does not go beside ENO (ENO-16).
+fn squeezed(area: &[u8]) -> Option<OptionBuf> {
+    let mut buf = OptionBuf::default();
+    options::walk(area)
+        .filter(|(k, option)| *k != kind::ENO && !options::is_fast_open(*k, option))
+        .all(|(_, option)| buf.push(option))
+        .then_some(buf)
+}

@@ -1,0 +1,10 @@
+//! What surrounds the engine on a host: devices, the clock, randomness and the loop that moves packets.
+
+pub mod device;
+pub mod env;
+pub mod run;
+mod sys;
+pub mod vnet;
+
+pub use device::{Device, DeviceCounters, Format};
+pub use run::{IoCounters, Stopped, WorkerError, WorkerHandle, spawn};

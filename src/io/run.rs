@@ -1,0 +1,364 @@
+//! The packet loop: one thread that owns the engine and both devices, so that nothing on a packet's way is locked.
+//! The control plane talks to it by sending closures.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::Errno;
+use serde::Serialize;
+use tokio::sync::{oneshot, watch};
+
+use super::device::{Buffer, Dead, Device, DeviceCounters, Read};
+use super::env::{HostEnv, now};
+use super::sys;
+use crate::engine::{Engine, Env, Side};
+use crate::time::Instant;
+
+/// Packets read from each device before timers and commands get their turn.
+const BATCH: usize = 64;
+
+/// Why a worker ended without being asked to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorkerError {
+    /// A device gives no packets any more.
+    #[error("the device of the {} side is lost: {dead}", match side { Side::Plain => "plain", Side::Wire => "wire" })]
+    Device {
+        /// Which one.
+        side: Side,
+        /// What happened to it.
+        dead: Dead,
+    },
+    /// The kernel refuses to wait for packets.
+    #[error("cannot wait for packets: {0}")]
+    Poll(Errno),
+    /// A mistake in the program stopped the packet loop.
+    #[error("the packet loop stopped because of a mistake in the program (see the log)")]
+    Panicked,
+}
+
+/// The worker has ended; [`WorkerHandle::ended`] says why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the packet loop has ended")]
+pub struct Stopped;
+
+/// What the two devices counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct IoCounters {
+    /// The plain side's.
+    pub plain: DeviceCounters,
+    /// The wire side's.
+    pub wire: DeviceCounters,
+}
+
+type Command = Box<dyn FnOnce(&mut Worker) + Send>;
+type End = Option<Result<(), WorkerError>>;
+
+/// The control plane's end of a worker. Dropping it stops the worker and waits for it.
+#[derive(Debug)]
+pub struct WorkerHandle {
+    commands: mpsc::Sender<Command>,
+    /// An eventfd that ends the worker's wait.
+    wake: OwnedFd,
+    ended: watch::Receiver<End>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Starts a worker with these devices.
+///
+/// # Errors
+/// If the system has no thread or descriptor left.
+pub fn spawn(engine: Engine, plain: Device, wire: Device) -> std::io::Result<WorkerHandle> {
+    sys::keep_freed_memory();
+    let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+    let (commands, inbox) = mpsc::channel();
+    let (end, ended) = watch::channel(None);
+    let mut worker = Worker {
+        engine,
+        env: HostEnv::new(plain, wire),
+        buffer: Buffer::default(),
+        inbox,
+        wake: wake.try_clone()?,
+        stop: false,
+    };
+    let thread = std::thread::Builder::new().name("enotun-packets".into()).spawn(move || {
+        // Should `run` panic, `end` goes away without a value: [`WorkerError::Panicked`].
+        let result = worker.run();
+        // Close the devices first, so that whoever hears of the end finds them closed.
+        drop(worker);
+        end.send_replace(Some(result));
+    })?;
+    Ok(WorkerHandle { commands, wake, ended, thread: Some(thread) })
+}
+
+impl WorkerHandle {
+    /// Runs `f` on the worker between two batches of packets and waits for what it returns. Not for asynchronous code.
+    ///
+    /// # Errors
+    /// If the worker has ended.
+    pub fn call<R: Send + 'static>(
+        &self,
+        f: impl FnOnce(&mut Engine, Instant, &mut dyn Env) -> R + Send + 'static,
+    ) -> Result<R, Stopped> {
+        let (reply, result) = mpsc::sync_channel(1);
+        self.send(move |worker| {
+            // Nobody waits any more: the result is for no one.
+            let _ = reply.send(f(&mut worker.engine, now(), &mut worker.env));
+        })?;
+        result.recv().map_err(|_| Stopped)
+    }
+
+    /// [`Self::call`] for asynchronous code.
+    ///
+    /// # Errors
+    /// If the worker has ended.
+    pub async fn call_async<R: Send + 'static>(
+        &self,
+        f: impl FnOnce(&mut Engine, Instant, &mut dyn Env) -> R + Send + 'static,
+    ) -> Result<R, Stopped> {
+        let (reply, result) = oneshot::channel();
+        self.send(move |worker| {
+            // Nobody waits any more: the result is for no one.
+            let _ = reply.send(f(&mut worker.engine, now(), &mut worker.env));
+        })?;
+        result.await.map_err(|_| Stopped)
+    }
+
+    /// What the devices counted since the start.
+    ///
+    /// # Errors
+    /// If the worker has ended.
+    pub async fn io_counters(&self) -> Result<IoCounters, Stopped> {
+        let (reply, result) = oneshot::channel();
+        self.send(move |worker| {
+            // Nobody waits any more: the result is for no one.
+            let _ = reply.send(IoCounters {
+                plain: worker.env.device(Side::Plain).counters(),
+                wire: worker.env.device(Side::Wire).counters(),
+            });
+        })?;
+        result.await.map_err(|_| Stopped)
+    }
+
+    /// Asks the worker to end, after what was sent to it before. [`Self::ended`] tells when it has.
+    pub fn stop(&self) {
+        // An error means that it has ended already.
+        let _ = self.send(|worker| worker.stop = true);
+    }
+
+    /// Waits until the worker has ended and its devices are closed.
+    ///
+    /// # Errors
+    /// If it was not asked to.
+    pub async fn ended(&self) -> Result<(), WorkerError> {
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(end) => (*end).unwrap_or(Ok(())),
+            Err(_) => Err(WorkerError::Panicked),
+        }
+    }
+
+    /// Sends a command and ends the worker's wait.
+    fn send(&self, command: impl FnOnce(&mut Worker) + Send + 'static) -> Result<(), Stopped> {
+        self.commands.send(Box::new(command)).map_err(|_| Stopped)?;
+        // It can only fail with the counter at its end, and then the worker is awake.
+        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+        Ok(())
+    }
+}
+
+impl Drop for WorkerHandle {
+    fn drop(&mut self) {
+        self.stop();
+        if let Some(thread) = self.thread.take() {
+            // A panic was already reported by its own message and by `ended`.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The thread's state.
+struct Worker {
+    engine: Engine,
+    env: HostEnv,
+    buffer: Buffer,
+    inbox: mpsc::Receiver<Command>,
+    wake: OwnedFd,
+    stop: bool,
+}
+
+/// What waiting found.
+struct Ready {
+    plain: PollFlags,
+    wire: PollFlags,
+    commands: bool,
+}
+
+impl Worker {
+    fn run(&mut self) -> Result<(), WorkerError> {
+        while !self.stop {
+            let ready = self.wait()?;
+            // Read once per batch; a batch takes less than the timers' resolution matters.
+            let now = now();
+            if ready.commands {
+                self.run_commands();
+            }
+            self.run_batch(now, ready.plain, ready.wire)?;
+            if self.engine.poll_timeout().is_some_and(|due| due <= now) {
+                self.engine.handle_timeout(now, &mut self.env);
+            }
+            for side in [Side::Plain, Side::Wire] {
+                if self.env.device(side).is_gone() {
+                    return Err(WorkerError::Device { side, dead: Dead::Gone });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for packets, a command or the engine's next timer.
+    fn wait(&self) -> Result<Ready, WorkerError> {
+        let timeout = self.engine.poll_timeout().map(|due| timespec(due.since(now())));
+        let mut fds = [
+            PollFd::new(self.env.device(Side::Plain), PollFlags::IN),
+            PollFd::new(self.env.device(Side::Wire), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN),
+        ];
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) => {
+                let [plain, wire, wake] = fds.each_ref().map(PollFd::revents);
+                Ok(Ready { plain, wire, commands: !wake.is_empty() })
+            }
+            Err(Errno::INTR) => Ok(Ready { plain: PollFlags::empty(), wire: PollFlags::empty(), commands: false }),
+            Err(errno) => Err(WorkerError::Poll(errno)),
+        }
+    }
+
+    fn run_commands(&mut self) {
+        // Emptied before the inbox is, so that a command sent meanwhile wakes us again.
+        let _ = rustix::io::read(&self.wake, &mut [0; 8]);
+        while let Ok(command) = self.inbox.try_recv() {
+            command(self);
+        }
+    }
+
+    /// Takes in packets of both sides by turns until both are empty or had their share.
+    fn run_batch(&mut self, now: Instant, plain: PollFlags, wire: PollFlags) -> Result<(), WorkerError> {
+        let mut left = [(Side::Plain, plain, BATCH), (Side::Wire, wire, BATCH)].map(|(side, events, share)| {
+            let share = if events.is_empty() { 0 } else { share };
+            (side, events, share)
+        });
+        while left.iter().any(|&(_, _, share)| share > 0) {
+            for (side, events, share) in &mut left {
+                if *share == 0 {
+                    continue;
+                }
+                *share -= 1;
+                let side = *side;
+                match self.env.device_mut(side).read(&mut self.buffer) {
+                    Ok(Read::Packet(offload, bytes)) => {
+                        self.engine.handle_packet(now, side, offload, bytes, &mut self.env);
+                    }
+                    Ok(Read::Nothing) => {}
+                    // An error state without anything to read: the device is being deleted.
+                    Ok(Read::Empty) if !events.contains(PollFlags::IN) => {
+                        return Err(WorkerError::Device { side, dead: Dead::Gone });
+                    }
+                    Ok(Read::Empty) => *share = 0,
+                    Err(dead) => return Err(WorkerError::Device { side, dead }),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// For poll, which takes nanoseconds.
+fn timespec(wait: Duration) -> Timespec {
+    Timespec { tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX), tv_nsec: wait.subsec_nanos().into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Config;
+    use crate::io::device::Format;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    /// A worker, and the kernel's ends of its plain and wire devices.
+    fn worker() -> (WorkerHandle, OwnedFd, OwnedFd) {
+        let pair = |flags| socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        let (plain, plain_kernel) = pair(SocketFlags::NONBLOCK);
+        let (wire, wire_kernel) = pair(SocketFlags::NONBLOCK);
+        for kernel in [&plain_kernel, &wire_kernel] {
+            rustix::fs::fcntl_setfl(kernel, rustix::fs::OFlags::empty()).unwrap();
+        }
+        let devices = [plain, wire].map(|fd| Device::new(fd, Format::Vnet));
+        let [plain, wire] = devices;
+        (
+            spawn(Engine::new(Config::default(), crate::crypto::provider()), plain, wire).unwrap(),
+            plain_kernel,
+            wire_kernel,
+        )
+    }
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    /// UDP, of no interest to the engine, with an empty virtio header.
+    fn packet(n: u8) -> Vec<u8> {
+        let mut bytes = vec![0; super::super::vnet::LEN];
+        etherparse::PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64).udp(1, 2).write(&mut bytes, &[n; 9]).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn packets_come_out_on_the_other_side_in_order() {
+        let (worker, plain, wire) = worker();
+        let mut got = [0; 2000];
+        for n in 0..200 {
+            for (from, to) in [(&plain, &wire), (&wire, &plain)] {
+                rustix::io::write(from, &packet(n)).unwrap();
+                let len = rustix::io::read(to, &mut got[..]).unwrap();
+                assert_eq!(got[..len], packet(n));
+            }
+        }
+        let counters = runtime().block_on(worker.io_counters()).unwrap();
+        assert_eq!((counters.plain.read_packets, counters.plain.written_packets), (200, 200));
+        assert_eq!(counters.wire.read_bytes, 200 * 37);
+    }
+
+    #[test]
+    fn calls_are_answered_and_after_the_end_refused() {
+        let (worker, _plain, _wire) = worker();
+        let time = worker.call(|_, now, _| now).unwrap();
+        let runtime = runtime();
+        assert!(runtime.block_on(worker.call_async(|_, now, _| now)).unwrap() >= time);
+        let packet = packet(7);
+        worker.call(move |_, _, env| env.forward(Side::Wire, crate::wire::Offload::NONE, &packet[10..])).unwrap();
+        worker.stop();
+        assert_eq!(runtime.block_on(worker.ended()), Ok(()));
+        assert_eq!(worker.call(|_, _, _| ()), Err(Stopped));
+        assert_eq!(runtime.block_on(worker.io_counters()), Err(Stopped));
+    }
+
+    #[test]
+    fn a_lost_device_ends_the_worker_with_the_reason() {
+        let (worker, plain, wire) = worker();
+        drop(wire);
+        let end = runtime().block_on(worker.ended());
+        assert!(matches!(end, Err(WorkerError::Device { side: Side::Wire, .. })), "{end:?}");
+        drop(plain);
+    }
+
+    #[test]
+    fn a_panic_is_reported_and_not_waited_for_in_vain() {
+        let (worker, _plain, _wire) = worker();
+        assert_eq!(worker.call(|_, _, _| panic!("on purpose")), Err::<(), _>(Stopped));
+        assert_eq!(runtime().block_on(worker.ended()), Err(WorkerError::Panicked));
+    }
+}

@@ -1,0 +1,144 @@
+//! One change to the host: what is set, what was there before.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::netlink::{Family, Target};
+use super::nft::Pass;
+
+/// A change to the host, with all that is needed to undo it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "change", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Change {
+    /// The nftables table `inet NAME`, made whole and removed whole.
+    NftTable {
+        /// Its name.
+        table: String,
+    },
+    /// A file of ours; other instances may share it.
+    File {
+        /// Where.
+        path: PathBuf,
+        /// What is in it.
+        content: String,
+        /// What was in it before any instance of ours, if it was there.
+        old: Option<String>,
+    },
+    /// A directory made for that file; it goes when it is empty.
+    Directory {
+        /// Where.
+        path: PathBuf,
+    },
+    /// A sysctl, named by its path below /proc/sys.
+    Sysctl {
+        /// As in `net/ipv4/tcp_early_demux`.
+        path: String,
+        /// What it becomes.
+        value: String,
+        /// What it was; `None` on a device of ours, which takes its sysctls with it.
+        old: Option<String>,
+        /// Sysctls that the kernel changes along when this one is written, and what they were.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        along: Vec<(String, String)>,
+    },
+    /// The default route of a table of ours.
+    Route {
+        /// IPv4 or IPv6.
+        family: Family,
+        /// The table.
+        table: u32,
+        /// Where it leads.
+        target: Target,
+        /// Its metric; a lower one is preferred.
+        metric: u32,
+    },
+    /// The rule that sends packets with a mark to a table.
+    Rule {
+        /// IPv4 or IPv6.
+        family: Family,
+        /// Its preference.
+        preference: u32,
+        /// The mark.
+        mark: u32,
+        /// The bits of it that count.
+        mask: u32,
+        /// The table.
+        table: u32,
+    },
+    /// The local table's rule moves: added at the new preference first, then deleted at the old.
+    LocalRule {
+        /// IPv4 or IPv6.
+        family: Family,
+        /// Where it was.
+        from: u32,
+        /// Where it goes.
+        to: u32,
+    },
+    /// Rules at the head of another table's forward chain that let our two legs pass.
+    ForeignPass {
+        /// `ip`, `ip6` or `inet`.
+        family: String,
+        /// The other's table.
+        table: String,
+        /// Its chain.
+        chain: String,
+        /// What passes.
+        passes: Vec<Pass>,
+        /// The comment that marks the rules as ours.
+        comment: String,
+    },
+}
+
+impl Change {
+    /// Whether both change the same thing (perhaps to other values).
+    #[must_use]
+    pub fn same_place(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Sysctl { path: a, .. }, Self::Sysctl { path: b, .. }) => a == b,
+            (Self::File { path: a, .. }, Self::File { path: b, .. }) => a == b,
+            (Self::Directory { path: a }, Self::Directory { path: b }) => a == b,
+            (
+                Self::ForeignPass { family: af, table: at, chain: ac, .. },
+                Self::ForeignPass { family: bf, table: bt, chain: bc, .. },
+            ) => (af, at, ac) == (bf, bt, bc),
+            _ => self == other,
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ip = |family: &Family| match family {
+            Family::V4 => "ip -4",
+            Family::V6 => "ip -6",
+        };
+        match self {
+            Self::NftTable { table } => write!(f, "nft table inet {table}"),
+            Self::File { path, content, .. } => {
+                write!(f, "file {}: {}", path.display(), content.trim_end().replace('\n', ", "))
+            }
+            Self::Directory { path } => write!(f, "directory {}", path.display()),
+            Self::Sysctl { path, value, old: Some(old), .. } => write!(f, "sysctl {path} = {value} (was {old})"),
+            Self::Sysctl { path, value, old: None, .. } => write!(f, "sysctl {path} = {value}"),
+            Self::Route { family, table, target: Target::Device(name), .. } => {
+                write!(f, "{} route add default dev {name} table {table}", ip(family))
+            }
+            Self::Route { family, table, target: Target::Blackhole, metric } => {
+                write!(f, "{} route add blackhole default metric {metric} table {table}", ip(family))
+            }
+            Self::Rule { family, preference, mark, mask, table } => {
+                write!(f, "{} rule add pref {preference} fwmark {mark:#x}/{mask:#x} lookup {table}", ip(family))
+            }
+            Self::LocalRule { family, from, to } => {
+                write!(f, "{} rule from all lookup local: from pref {from} to pref {to}", ip(family))
+            }
+            Self::ForeignPass { family, table, chain, passes, comment } => {
+                let passes: Vec<String> = passes.iter().map(ToString::to_string).collect();
+                write!(f, "nft insert rule {family} {table} {chain} {} comment \"{comment}\"", passes.join("; "))
+            }
+        }
+    }
+}

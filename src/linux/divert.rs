@@ -1,0 +1,228 @@
+//! From rules to what the kernel has to divert: sets without overlaps, as nftables wants them. Pure.
+
+use std::net::SocketAddr;
+
+use ipnet::IpNet;
+
+use super::KeptFlow;
+use crate::selector::{Policy, PortRange, Remote, Rule, Selector, any_v4, any_v6};
+
+/// Remote networks with the ports that are selected there.
+pub(super) type NetPorts = (IpNet, PortRange);
+
+/// What is diverted. Never less than what the rules select; a little more where a set cannot say it exactly
+/// (the engine's own table has the last word).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Divert {
+    /// Remote networks and ports, not overlapping.
+    pub(super) remote: Vec<NetPorts>,
+    /// Taken out of `remote` again, not overlapping.
+    pub(super) except: Vec<NetPorts>,
+    /// Local ports, not overlapping.
+    pub(super) local: Vec<PortRange>,
+    /// Single connections.
+    pub(super) kept: Vec<KeptFlow>,
+}
+
+impl Divert {
+    /// What `rules` and `kept` ask for.
+    #[must_use]
+    pub fn new(rules: &[Rule], kept: &[KeptFlow]) -> Self {
+        let mut remote = Vec::new();
+        let mut off = Vec::new();
+        let mut local = Vec::new();
+        for rule in rules {
+            match (&rule.selector, rule.policy) {
+                (Selector::Remote(Remote::Name(_), _), _) | (Selector::Local(_), Policy::Off) => {}
+                (Selector::Local(ports), _) => local.push(*ports),
+                (Selector::Remote(Remote::Net(net), ports), Policy::Off) => off.push((net.trunc(), *ports)),
+                (Selector::Remote(Remote::Net(net), ports), _) => remote.push((net.trunc(), *ports)),
+                (Selector::Remote(Remote::Any, ports), Policy::Off) => {
+                    off.extend([(any_v4(), *ports), (any_v6(), *ports)]);
+                }
+                (Selector::Remote(Remote::Any, ports), _) => remote.extend([(any_v4(), *ports), (any_v6(), *ports)]),
+            }
+        }
+        // An exception is stated only where it is one for certain: no selected rule inside it or beside it can win.
+        off.retain(|(net, ports)| {
+            let beaten = |(other, others): &NetPorts| {
+                ports.overlaps(*others) && (net.contains(other) || (net == other && !others.covers(*ports)))
+            };
+            let beaten_locally = net.prefix_len() == 0 && !local.is_empty();
+            !beaten_locally && !remote.iter().any(beaten)
+        });
+        off.retain(|entry| !remote.contains(entry) || last_says_off(rules, entry));
+        let mut kept = kept.to_vec();
+        kept.sort_unstable();
+        kept.dedup();
+        Self { remote: disjoint(remote), except: disjoint(off), local: merged(local), kept }
+    }
+
+    /// Kept connections of one family, as (remote address, remote port, local port).
+    pub(super) fn kept_of(&self, v6: bool) -> impl Iterator<Item = (std::net::IpAddr, u16, u16)> {
+        let of_family = move |flow: &&KeptFlow| matches!(flow.remote, SocketAddr::V6(_)) == v6;
+        self.kept.iter().filter(of_family).map(|flow| (flow.remote.ip(), flow.remote.port(), flow.local.port()))
+    }
+}
+
+/// The very same selector given twice, once off: the later one wins.
+fn last_says_off(rules: &[Rule], (net, ports): &NetPorts) -> bool {
+    let same = |rule: &&Rule| match &rule.selector {
+        Selector::Remote(Remote::Net(n), p) => n == net && p == ports,
+        Selector::Remote(Remote::Any, p) => net.prefix_len() == 0 && p == ports,
+        _ => false,
+    };
+    rules.iter().rfind(same).is_some_and(|rule| rule.policy == Policy::Off)
+}
+
+/// The same connections without overlap. Networks are nested or disjoint, so each keeps the ports
+/// that no network around it (nor an earlier entry for itself) has.
+fn disjoint(mut entries: Vec<NetPorts>) -> Vec<NetPorts> {
+    entries.sort_unstable_by_key(|(net, ports)| (net.prefix_len(), *net, *ports));
+    entries.dedup();
+    let mut seen: std::collections::HashMap<IpNet, Vec<PortRange>> = std::collections::HashMap::new();
+    let mut result = Vec::new();
+    for (net, ports) in entries {
+        let mut left = vec![ports];
+        for length in 0..=net.prefix_len() {
+            let Ok(around) = IpNet::new(net.addr(), length) else { continue };
+            for taken in seen.get(&around.trunc()).into_iter().flatten() {
+                left = left.into_iter().flat_map(|range| minus(range, *taken)).collect();
+            }
+        }
+        seen.entry(net).or_default().extend(&left);
+        result.extend(left.into_iter().map(|range| (net, range)));
+    }
+    result
+}
+
+/// `range` without `taken`: none, one or two pieces.
+fn minus(range: PortRange, taken: PortRange) -> Vec<PortRange> {
+    if !range.overlaps(taken) {
+        return vec![range];
+    }
+    let below = taken.first.checked_sub(1).filter(|last| *last >= range.first && taken.first > range.first);
+    let above = taken.last.checked_add(1).filter(|first| *first <= range.last && taken.last < range.last);
+    let below = below.map(|last| PortRange { first: range.first, last });
+    let above = above.map(|first| PortRange { first, last: range.last });
+    below.into_iter().chain(above).collect()
+}
+
+/// The union, as few ranges as possible.
+fn merged(mut ranges: Vec<PortRange>) -> Vec<PortRange> {
+    ranges.sort_unstable();
+    let mut result: Vec<PortRange> = Vec::new();
+    for range in ranges {
+        match result.last_mut() {
+            Some(last) if range.first <= last.last.saturating_add(1) => last.last = last.last.max(range.last),
+            _ => result.push(range),
+        }
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::selector::PolicyTable;
+
+    fn rules(texts: &[(&str, Policy)]) -> Vec<Rule> {
+        texts.iter().map(|(text, policy)| Rule::new(text.parse().expect("selector"), *policy)).collect()
+    }
+
+    fn shown(entries: &[NetPorts]) -> Vec<String> {
+        entries.iter().map(|(net, ports)| format!("{net} {ports}")).collect()
+    }
+
+    #[test]
+    fn nested_networks_and_overlapping_ports_become_disjoint() {
+        use Policy::Opportunistic as On;
+        let divert = Divert::new(
+            &rules(&[
+                ("10.1.0.0/16:150-300", On),
+                ("10.0.0.0/8:100-200", On),
+                ("10.0.0.0/8:180-250", On),
+                ("10.2.3.4", On),
+            ]),
+            &[],
+        );
+        assert_eq!(
+            shown(&divert.remote),
+            [
+                "10.0.0.0/8 100-200",
+                "10.0.0.0/8 201-250",
+                "10.1.0.0/16 251-300",
+                "10.2.3.4/32 0-99",
+                "10.2.3.4/32 251-65535",
+            ]
+        );
+    }
+
+    #[test]
+    fn any_address_is_both_families_and_local_ports_merge() {
+        use Policy::Opportunistic as On;
+        let divert = Divert::new(&rules(&[(":443", On), ("local:80-90", On), ("local:91", On), ("local:22", On)]), &[]);
+        assert_eq!(shown(&divert.remote), ["0.0.0.0/0 443", "::/0 443"]);
+        let local: Vec<String> = divert.local.iter().map(ToString::to_string).collect();
+        assert_eq!(local, ["22", "80-91"]);
+    }
+
+    #[test]
+    fn an_exception_is_left_to_the_engine_where_something_inside_is_selected() {
+        use Policy::{Off, Opportunistic as On};
+        let divert = Divert::new(
+            &rules(&[("0.0.0.0/0", On), ("10.0.0.0/8", Off), ("10.1.0.0/16", On), ("192.0.2.0/24", Off)]),
+            &[],
+        );
+        assert_eq!(shown(&divert.except), ["192.0.2.0/24 0-65535"]);
+        let divert = Divert::new(&rules(&[("0.0.0.0/0", On), (":22", Off), ("local:80", On)]), &[]);
+        assert_eq!(shown(&divert.except), [""; 0]);
+    }
+
+    /// Whatever the table selects is diverted, for rules drawn from a small space where they collide a lot.
+    #[test]
+    fn nothing_that_is_selected_goes_undiverted() {
+        let mut state = 7_u64;
+        let mut next = |n: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % n
+        };
+        for _ in 0..3000 {
+            let mut list = Vec::new();
+            for _ in 0..1 + next(6) {
+                let (first, more) = (1 + next(6), next(3));
+                let last = first + more;
+                let length = [0, 6, 7, 8, 30, 31, 32][next(7) as usize];
+                let address = std::net::Ipv4Addr::from(0x0a00_0000 + next(4) as u32);
+                let net = ipnet::Ipv4Net::new(address, length).expect("length").trunc();
+                let text = match next(5) {
+                    0 => format!("local:{first}-{last}"),
+                    1 => format!(":{first}-{last}"),
+                    2 => net.to_string(),
+                    _ => format!("{net}:{first}-{last}"),
+                };
+                let policy = [Policy::Opportunistic, Policy::Required, Policy::Off][next(3) as usize];
+                list.extend(text.parse().ok().map(|selector| Rule::new(selector, policy)));
+            }
+            let divert = Divert::new(&list, &[]);
+            let table = PolicyTable::new(list.clone());
+            for host in 0..4 {
+                let remote: std::net::IpAddr = std::net::Ipv4Addr::from(0x0a00_0000 + host).into();
+                for (remote_port, local_port) in (0..10).flat_map(|r| (0..10).map(move |l| (r, l))) {
+                    let within = |entries: &[NetPorts]| {
+                        entries
+                            .iter()
+                            .filter(|(net, ports)| net.contains(&remote) && ports.contains(remote_port))
+                            .count()
+                    };
+                    assert!(within(&divert.remote) <= 1 && within(&divert.except) <= 1, "overlap: {list:?}");
+                    let diverted = within(&divert.except) == 0
+                        && (within(&divert.remote) == 1 || divert.local.iter().any(|p| p.contains(local_port)));
+                    let selected =
+                        table.lookup(remote, remote_port, local_port).is_some_and(|r| r.policy != Policy::Off);
+                    assert!(diverted || !selected, "{remote} {remote_port} {local_port}: {list:?}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! What is wrong with this host, or may be, and what to do about it. Looks only, changes nothing.
+
+use std::fmt;
+use std::fs;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::change::Change;
+use super::facts::{HostFacts, Link, list, read_sysctl};
+use super::netlink::{Netlink, Target};
+use super::record::{self, Namespace, Store};
+use super::{Error, Settings, tun};
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// As it should be.
+    Ok,
+    /// May be trouble.
+    Warn,
+    /// Does not work.
+    Fail,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub level: Level,
+    /// What was found.
+    pub what: String,
+    /// What to do about it; empty if there is nothing to do.
+    pub todo: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let level = match self.level {
+            Level::Ok => "ok  ",
+            Level::Warn => "warn",
+            Level::Fail => "FAIL",
+        };
+        write!(f, "{level} {}", self.what)?;
+        if self.todo.is_empty() { Ok(()) } else { write!(f, "\n     -> {}", self.todo) }
+    }
+}
+
+fn ok(what: impl Into<String>) -> Finding {
+    Finding { level: Level::Ok, what: what.into(), todo: String::new() }
+}
+
+fn warn(what: impl Into<String>, todo: impl Into<String>) -> Finding {
+    Finding { level: Level::Warn, what: what.into(), todo: todo.into() }
+}
+
+fn fail(what: impl Into<String>, todo: impl Into<String>) -> Finding {
+    Finding { level: Level::Fail, what: what.into(), todo: todo.into() }
+}
+
+/// Looks at everything, for the instance of these settings, up or not.
+#[must_use]
+pub fn doctor(settings: &Settings) -> Vec<Finding> {
+    let mut findings = vec![capability(), tun_device(), entropy()];
+    match HostFacts::gather(settings) {
+        Ok(facts) => {
+            let record = instance(settings, &mut findings);
+            rules(&facts, settings, &record, &mut findings);
+            mtu(&facts, settings, &mut findings);
+            for change in &record {
+                still_so(change, settings, &mut findings);
+            }
+            forward_policy(&facts, &record, &mut findings);
+        }
+        Err(error) => findings.push(fail(format!("cannot look at this host's network: {error}"), "fix that first")),
+    }
+    match list("ruleset") {
+        Ok(ruleset) => input_rules(&ruleset, settings, &mut findings),
+        Err(error) => {
+            findings.push(fail(format!("cannot list the firewall: {error}"), "install nftables, run as root"))
+        }
+    }
+    legacy_tables(settings, &mut findings);
+    conntrack(&mut findings);
+    findings
+}
+
+fn capability() -> Finding {
+    // Bit 12 of the effective set.
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let set = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    match set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()) {
+        Some(set) if set & (1 << 12) != 0 => ok("CAP_NET_ADMIN is there"),
+        _ => fail("no CAP_NET_ADMIN", "run as root, or give the process CAP_NET_ADMIN"),
+    }
+}
+
+fn tun_device() -> Finding {
+    match tun::is_available() {
+        Ok(()) => ok("/dev/net/tun can be opened"),
+        Err(Error::NoTun) => fail("no /dev/net/tun", "modprobe tun, or give the container the device"),
+        Err(error) => fail(format!("/dev/net/tun cannot be opened: {error}"), "run as root"),
+    }
+}
+
+/// ENO-18
+fn entropy() -> Finding {
+    let mut byte = [0_u8; 1];
+    match rustix::rand::getrandom(&mut byte[..], rustix::rand::GetRandomFlags::NONBLOCK) {
+        Ok(_) => ok("the kernel's random generator is seeded"),
+        Err(_) => fail(
+            "the kernel's random generator is not seeded: no connection is encrypted until it is (ENO-18)",
+            "give the machine a source of entropy (virtio-rng, rngd)",
+        ),
+    }
+}
+
+/// Finds out whether the instance runs, is down or has crashed; gives its recorded changes.
+fn instance(settings: &Settings, findings: &mut Vec<Finding>) -> Vec<Change> {
+    let name = &settings.instance;
+    let record = match record::read(&settings.record_path()) {
+        Ok(Some(record)) => record,
+        Ok(None) => {
+            findings.push(ok(format!("instance {name} is not up")));
+            return Vec::new();
+        }
+        Err(error) => {
+            findings.push(fail(error.to_string(), "see there"));
+            return Vec::new();
+        }
+    };
+    if !Namespace::current().is_ok_and(|current| record.is_of(&current)) {
+        findings.push(warn(
+            format!("instance {name} is of another network namespace"),
+            "run doctor there (ip netns exec NAMESPACE enotun doctor)",
+        ));
+        return Vec::new();
+    }
+    match Store::open(&settings.state_dir, name) {
+        Err(Error::Running(_)) => findings.push(ok(format!("instance {name} is up"))),
+        _ => findings.push(fail(
+            format!("instance {name} has died: what it had selected is dropped"),
+            format!("start it again, or `enotun down --instance {name}`"),
+        )),
+    }
+    record.changes
+}
+
+fn rules(facts: &HostFacts, settings: &Settings, record: &[Change], findings: &mut Vec<Finding>) {
+    let ours = |rule: &super::RuleFact| {
+        record.iter().any(|change| {
+            matches!(change, Change::Rule { family, preference, table, .. }
+                if (*family, *preference, *table) == (rule.family, rule.preference, rule.table))
+        })
+    };
+    for change in record {
+        let Change::Rule { family, preference, mark, .. } = change else { continue };
+        let present =
+            facts.rules.iter().any(|rule| ours(rule) && (rule.family, rule.preference) == (*family, *preference));
+        let earlier_local =
+            facts.rules.iter().any(|rule| super::facts::is_local(rule, *family) && rule.preference <= *preference);
+        if !present {
+            findings
+                .push(fail(format!("gone: {change}"), "another program deletes rules; restart enotun, and find it"));
+        } else if earlier_local {
+            findings.push(fail(
+                format!(
+                    "the local table's rule comes before the one for mark {mark:#x}: inbound packets are not diverted"
+                ),
+                "another program has put it back; restart enotun",
+            ));
+        }
+    }
+    let (low, high) = (settings.preference, settings.preference + 2);
+    for rule in facts.rules.iter().filter(|rule| !ours(rule) && !super::facts::is_local(rule, rule.family)) {
+        if (low..=high).contains(&rule.preference) {
+            findings.push(warn(
+                format!("another program's rule has preference {}, which is among ours", rule.preference),
+                "set `preference` to a free range of three",
+            ));
+        }
+        if let Some((mark, mask)) = rule.mark
+            && mask != u32::MAX
+            && mark & mask & settings.mark_mask != 0
+        {
+            findings.push(warn(
+                format!("another program's rule uses mark {mark:#x}/{mask:#x}, which shares bits with ours"),
+                "set `mark_mask` to two bits that nothing else uses",
+            ));
+        }
+    }
+}
+
+fn mtu(facts: &HostFacts, settings: &Settings, findings: &mut Vec<Finding>) {
+    let ours = [settings.tun.clone(), settings.wire_tun()];
+    let is_ours = |link: &&Link| ours.contains(&link.name);
+    let Some(device) = facts.links.iter().filter(is_ours).map(|link| link.mtu).min() else { return };
+    let nics = facts.links.iter().filter(|link| !is_ours(link) && !link.loopback && link.up);
+    match nics.max_by_key(|link| link.mtu).filter(|link| link.mtu > device) {
+        Some(link) => findings.push(fail(
+            format!(
+                "{} has MTU {}, more than our devices' {device}: full packets from it are refused",
+                link.name, link.mtu
+            ),
+            "restart enotun, or set `mtu`",
+        )),
+        None => findings.push(ok(format!("MTU of our devices: {device}"))),
+    }
+}
+
+/// A recorded change that somebody has undone.
+fn still_so(change: &Change, settings: &Settings, findings: &mut Vec<Finding>) {
+    match change {
+        Change::Sysctl { path, value, .. } => match read_sysctl(path) {
+            Some(current) if current != *value => findings.push(fail(
+                format!("sysctl {path} is {current}, must be {value}"),
+                format!("find out what changes it (sysctl.d, another daemon), then: sysctl -w {path}={value}"),
+            )),
+            _ => {}
+        },
+        Change::Route { target: Target::Device(name), table, .. } => {
+            let up = Netlink::new().and_then(|mut netlink| netlink.interface_index(name)).is_ok();
+            if !up {
+                findings.push(fail(format!("device {name} of table {table} is gone"), "restart enotun"));
+            }
+        }
+        Change::NftTable { table } => {
+            let listing = list("tables").unwrap_or_default();
+            let tables = listing.get("nftables").and_then(Value::as_array).into_iter().flatten();
+            let mut names = tables.filter_map(|object| object.pointer("/table/name")?.as_str());
+            if !names.any(|name| name == table) {
+                findings.push(fail(
+                    format!("the nftables table inet {table} is gone: nothing is diverted"),
+                    format!("something has flushed the ruleset; restart enotun (instance {})", settings.instance),
+                ));
+            }
+        }
+        _ => {}
+    }
+}
+
+fn forward_policy(facts: &HostFacts, record: &[Change], findings: &mut Vec<Finding>) {
+    for chain in facts.forward_chains.iter().filter(|chain| chain.drops) {
+        let passed = record.iter().any(|change| {
+            matches!(change, Change::ForeignPass { family, table, chain: name, .. }
+                if (family, table, name) == (&chain.family, &chain.table, &chain.name))
+        });
+        let name = format!("{} {} {}", chain.family, chain.table, chain.name);
+        if passed {
+            findings.push(ok(format!("forward chain {name} drops by policy; our two devices are let pass")));
+        } else {
+            findings.push(warn(
+                format!("forward chain {name} drops by policy"),
+                "`up` inserts rules that let our devices pass; if it is up, this chain is new: restart enotun",
+            ));
+        }
+    }
+}
+
+/// Rules of others that name an interface where packets come in: what was diverted comes in by the plain device.
+fn input_rules(ruleset: &Value, settings: &Settings, findings: &mut Vec<Finding>) {
+    let ours = [settings.tun.clone(), settings.wire_tun(), "lo".to_owned()];
+    let objects = ruleset.get("nftables").and_then(Value::as_array).into_iter().flatten();
+    let mut chains: Vec<String> = Vec::new();
+    for rule in objects.filter_map(|object| object.get("rule")) {
+        let text = |key: &str| rule.get(key).and_then(Value::as_str).unwrap_or_default();
+        if text("table") == settings.nft_table() || text("comment").starts_with("enotun ") {
+            continue;
+        }
+        let parts = rule.get("expr").and_then(Value::as_array).into_iter().flatten();
+        let names_one = parts.filter_map(|part| part.get("match")).any(|matched| {
+            let key = matched.pointer("/left/meta/key").and_then(Value::as_str);
+            let is_ours =
+                matched.get("right").and_then(Value::as_str).is_some_and(|name| ours.iter().any(|o| o == name));
+            matches!(key, Some("iifname" | "iif")) && !is_ours
+        });
+        if names_one {
+            chains.push(format!("{} {} {}", text("family"), text("table"), text("chain")));
+        }
+    }
+    chains.dedup();
+    for chain in chains {
+        findings.push(warn(
+            format!("rules in {chain} name the interface that packets come in by"),
+            format!(
+                "what is selected comes in by `{}`: let the rules that should apply to it name that too",
+                settings.tun
+            ),
+        ));
+    }
+}
+
+fn legacy_tables(settings: &Settings, findings: &mut Vec<Finding>) {
+    for (file, program) in
+        [("/proc/net/ip_tables_names", "iptables-legacy"), ("/proc/net/ip6_tables_names", "ip6tables-legacy")]
+    {
+        let tables = fs::read_to_string(file).unwrap_or_default();
+        if tables.lines().any(|table| table == "filter") {
+            findings.push(warn(
+                format!("{program} has a filter table, which nftables does not show"),
+                format!(
+                    "if its FORWARD chain drops: {program} -I FORWARD -i {} -j ACCEPT, and the same with -o",
+                    settings.wire_tun()
+                ),
+            ));
+        }
+    }
+}
+
+fn conntrack(findings: &mut Vec<Finding>) {
+    let number = |key: &str| read_sysctl(&format!("net/netfilter/{key}"))?.parse::<u64>().ok();
+    if let (Some(count), Some(max)) = (number("nf_conntrack_count"), number("nf_conntrack_max")) {
+        // Each connection is tracked once per leg.
+        if count * 10 > max * 9 {
+            findings.push(warn(
+                format!("connection tracking is nearly full: {count} of {max}"),
+                format!(
+                    "each selected connection takes two entries: sysctl -w net.netfilter.nf_conntrack_max={}",
+                    max * 2
+                ),
+            ));
+        } else {
+            findings.push(ok(format!("connection tracking: {count} of {max} entries")));
+        }
+    }
+    if number("nf_conntrack_tcp_loose") == Some(0) {
+        findings.push(warn(
+            "net.netfilter.nf_conntrack_tcp_loose is 0: connections open when enotun comes up look invalid to a firewall",
+            "expect them to break where `ct state invalid` is dropped",
+        ));
+    }
+}

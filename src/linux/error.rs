@@ -1,0 +1,104 @@
+//! What can go wrong with the host: one line each, what it is, whose fault, what to do.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why the host could not be set up, changed or put back.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No CAP_NET_ADMIN in this network namespace.
+    #[error("not permitted to change this host's network; run as root, or with CAP_NET_ADMIN")]
+    Permission,
+    /// /dev/net/tun cannot be opened because it is not there.
+    #[error("no /dev/net/tun; load the `tun` module (modprobe tun), or give the container the device")]
+    NoTun,
+    /// An interface of that name is there already.
+    #[error("an interface named `{0}` exists already; choose another name with --tun, or remove it")]
+    TunInUse(String),
+    /// Not a name the kernel takes.
+    #[error("`{0}` cannot be the name of an interface; use up to 15 letters, digits, `-`, `_`")]
+    TunName(String),
+    /// Not a name a file can have.
+    #[error("`{0}` cannot be the name of an instance; use letters, digits, `-`, `_`, `.`")]
+    InstanceName(String),
+    /// A daemon of that name holds the lock.
+    #[error("instance `{0}` is running already; stop it with `enotun down --instance {0}`, or choose another name")]
+    Running(String),
+    /// Another instance has its rules in this network namespace.
+    #[error("instance `{0}` is set up in this network namespace already; one at a time (`enotun down --instance {0}`)")]
+    NamespaceTaken(String),
+    /// The record is of another network namespace that still exists.
+    #[error("instance `{0}` belongs to another network namespace; run there, or choose another --instance")]
+    OtherNamespace(String),
+    /// The two marks need two bits.
+    #[error("mark mask {0:#x} has fewer than two bits; choose two bits that nothing else on this host uses")]
+    MarkMask(u32),
+    /// A `--gateway` interface is not there.
+    #[error("no interface `{0}` (named with --gateway) on this host")]
+    NoInterface(String),
+    /// The nft program is missing.
+    #[error("cannot run `nft`: {0}; install nftables")]
+    NftMissing(io::Error),
+    /// The kernel or nft refused a change.
+    #[error("nftables refused while {what}: {why}")]
+    Nft {
+        /// What was being done.
+        what: &'static str,
+        /// What nft said.
+        why: String,
+    },
+    /// The kernel refused a netlink request.
+    #[error("the kernel refused to {what}: {source}")]
+    Netlink {
+        /// What was asked.
+        what: String,
+        /// The kernel's errno.
+        source: io::Error,
+    },
+    /// A file or sysctl cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The TUN device was refused.
+    #[error("cannot make the TUN device `{name}`: {source}")]
+    Tun {
+        /// Its name.
+        name: String,
+        /// The kernel's errno.
+        source: io::Error,
+    },
+    /// The record of changes cannot be understood.
+    #[error("{}: {why}; put the host back by hand, then remove the file", path.display())]
+    Record {
+        /// The record.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Some changes could not be put back; they are still in the record.
+    #[error("could not put back: {0}")]
+    Revert(String),
+}
+
+impl Error {
+    /// An error about the file or sysctl at `path`.
+    pub(crate) fn file(path: impl Into<PathBuf>, source: io::Error) -> Self {
+        match source.raw_os_error() {
+            Some(libc::EPERM) => Self::Permission,
+            _ => Self::File { path: path.into(), source },
+        }
+    }
+
+    /// An error about a netlink request to do `what`.
+    pub(crate) fn netlink(what: impl Into<String>, source: io::Error) -> Self {
+        match source.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => Self::Permission,
+            _ => Self::Netlink { what: what.into(), source },
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! Everything that touches the kernel, except the packet loop: TUN devices, rules, routes, nftables, sysctls,
+//! each written down before it is changed, so that `down` (or the next `up`) can put it back.
+//!
+//! [`Host::up`] takes the settings and the rules and gives the two devices; [`Host::update`] changes what is
+//! diverted; [`Host::down`] puts the host back, [`down`] does that for an instance whose daemon died.
+//! [`dry_run`] prints what `up` would do, [`doctor`] what is wrong, [`watch`] yields what changes under us.
+
+mod apply;
+mod change;
+mod divert;
+mod doctor;
+mod error;
+mod expr;
+mod facts;
+mod netlink;
+mod nft;
+mod plan;
+mod record;
+mod settings;
+mod sockets;
+mod sys;
+mod tun;
+mod watch;
+
+pub use change::Change;
+pub use divert::Divert;
+pub use doctor::{Finding, Level, doctor};
+pub use error::Error;
+pub use facts::{ForwardChain, HostFacts, Link};
+pub use netlink::{Family, RuleFact, Target};
+pub use nft::{Pass, Ruleset};
+pub use plan::Plan;
+pub use record::enter_namespace;
+pub use settings::{KeptFlow, Settings};
+pub use tun::VIRTIO_HEADER_LEN;
+pub use watch::{Event, Watcher, watch};
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use crate::selector::{PolicyTable, Rule};
+use netlink::Netlink;
+use record::{Found, Namespace, Record, Store};
+
+/// One TUN device.
+#[derive(Debug)]
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// Its interface index.
+    pub index: u32,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// What the kernel agreed to hand over.
+    pub offloads: Offloads,
+    /// One non-blocking descriptor per queue. Every packet read and written has a virtio header of 10 bytes before it.
+    pub queues: Vec<OwnedFd>,
+}
+
+/// What the kernel leaves to us on a device (and takes from us).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Offloads {
+    /// Partial checksums.
+    pub checksum: bool,
+    /// TCP super-packets over IPv4.
+    pub tso4: bool,
+    /// TCP super-packets over IPv6.
+    pub tso6: bool,
+    /// Super-packets may have CWR set.
+    pub ecn: bool,
+}
+
+/// The two devices of an instance.
+#[derive(Debug)]
+pub struct Devices {
+    /// P sequence numbers: the local kernel, and at a gateway the hosts behind it.
+    pub plain: Device,
+    /// C sequence numbers: the network.
+    pub wire: Device,
+}
+
+/// A host that is set up. Dropping it changes nothing: what was set stays (and drops traffic
+/// once the devices are closed), as after a crash.
+#[derive(Debug)]
+pub struct Host {
+    settings: Settings,
+    store: Store,
+    record: Record,
+    ruleset: Ruleset,
+    kept: Vec<KeptFlow>,
+    /// The devices' MTU.
+    mtu: u32,
+    recovered: bool,
+}
+
+impl Host {
+    /// Sets the host up. What the record tells of an earlier instance that died is taken over: what is still wanted
+    /// stays in force without a gap, the rest is undone.
+    ///
+    /// # Errors
+    /// What is wrong and what to do; nothing is left changed then (or, after a crash, as it was).
+    pub fn up(settings: Settings, rules: &[Rule]) -> Result<(Self, Devices), Error> {
+        let store = Store::open(&settings.state_dir, &settings.instance)?;
+        let earlier = match store.load() {
+            Ok(Found::Ours(record)) => Some(record),
+            Ok(Found::Nothing) => None,
+            Err(error) => return Err(error),
+        };
+        match Self::up_with(settings, rules, &store, earlier.as_ref()) {
+            Ok((record, ruleset, settings, devices)) => {
+                let (recovered, mtu) = (earlier.is_some(), devices.plain.mtu);
+                Ok((Self { settings, store, record, ruleset, kept: Vec::new(), mtu, recovered }, devices))
+            }
+            Err(error) => {
+                match earlier {
+                    // Fail closed: what the earlier instance left is left.
+                    Some(record) => store.save(&record)?,
+                    None => store.remove()?,
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn up_with(
+        settings: Settings,
+        rules: &[Rule],
+        store: &Store,
+        earlier: Option<&Record>,
+    ) -> Result<(Record, Ruleset, Settings, Devices), Error> {
+        let namespace = Namespace::current()?;
+        if let Some(other) = store.others().into_iter().find(|record| record.is_of(&namespace)) {
+            return Err(Error::NamespaceTaken(other.instance));
+        }
+        // A permission that is missing shows first when the devices are made, before anything is changed.
+        let (plain, plain_offloads) = tun::open(&settings.tun, settings.queues)?;
+        let (wire, wire_offloads) = tun::open(&settings.wire_tun(), settings.queues)?;
+        let before = earlier.map(|record| record.changes.as_slice()).unwrap_or_default();
+        let plan = plan(&settings, rules, &[], before, store)?;
+        let mut record =
+            Record { instance: settings.instance.clone(), namespace, rules: rules.to_vec(), changes: Vec::new() };
+        let mut netlink = Netlink::new()?;
+        let plain_index = netlink.interface_index(&settings.tun)?;
+        let wire_index = netlink.interface_index(&settings.wire_tun())?;
+        let configure = |netlink: &mut Netlink| {
+            netlink.set_up(plain_index, plan.mtu, settings.txqueuelen)?;
+            netlink.set_up(wire_index, plan.mtu, settings.txqueuelen)
+        };
+        if let Err(error) = carry_out(&mut netlink, store, &mut record, before, &plan, configure) {
+            if earlier.is_none() {
+                undo(&mut netlink, store, &record.changes)?;
+            }
+            return Err(error);
+        }
+        let device = |name: String, index, offloads, queues| Device { name, index, mtu: plan.mtu, offloads, queues };
+        let devices = Devices {
+            plain: device(settings.tun.clone(), plain_index, plain_offloads, plain),
+            wire: device(settings.wire_tun(), wire_index, wire_offloads, wire),
+        };
+        Ok((record, plan.ruleset, settings, devices))
+    }
+
+    /// Whether an earlier instance of this name died without cleaning up. Connections that it had encrypted
+    /// are unknown now, so packets of unknown connections must be refused, not passed on.
+    #[must_use]
+    pub fn recovered(&self) -> bool {
+        self.recovered
+    }
+
+    /// The settings it was set up with.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Makes `rules` the selectors, in one step. `kept` are connections that stay diverted besides.
+    ///
+    /// # Errors
+    /// If nftables refuses; the old ones are in force then.
+    pub fn update(&mut self, rules: &[Rule], kept: &[KeptFlow]) -> Result<(), Error> {
+        apply::run_nft("changing the selectors", &nft::update(&self.settings, &Divert::new(rules, kept)))?;
+        self.kept = kept.to_vec();
+        self.record.rules = rules.to_vec();
+        self.store.save(&self.record)
+    }
+
+    /// Follows what has changed about the host: interfaces that came or went, chains of other firewalls.
+    ///
+    /// # Errors
+    /// If something could not be changed; it is tried again with the next call.
+    pub fn refresh(&mut self) -> Result<(), Error> {
+        let before = self.record.changes.clone();
+        let plan = plan(&self.settings, &self.record.rules, &self.kept, &before, &self.store)?;
+        // The devices' MTU only grows: what is under way keeps fitting.
+        let (mtu, txqueuelen) = (plan.mtu.max(self.mtu), self.settings.txqueuelen);
+        if plan.changes == before && plan.ruleset == self.ruleset && mtu == self.mtu {
+            return Ok(());
+        }
+        let mut netlink = Netlink::new()?;
+        let names = [self.settings.tun.clone(), self.settings.wire_tun()];
+        let configure = |netlink: &mut Netlink| {
+            names.iter().try_for_each(|name| {
+                let index = netlink.interface_index(name)?;
+                netlink.set_up(index, mtu, txqueuelen)
+            })
+        };
+        carry_out(&mut netlink, &self.store, &mut self.record, &before, &plan, configure)?;
+        (self.ruleset, self.mtu) = (plan.ruleset, mtu);
+        Ok(())
+    }
+
+    /// Puts everything back and removes the record. Encrypted connections must have been aborted: from here on the
+    /// kernel talks to the network itself.
+    ///
+    /// # Errors
+    /// If something could not be put back; it is still in the record then.
+    pub fn down(self) -> Result<(), Error> {
+        put_back(self.store, self.record)
+    }
+}
+
+/// Puts the host back after an instance that died; `false` if there is nothing to put back. Connections of this host
+/// that were selected are closed first: nobody can tell which of them were encrypted, and the kernel would send their
+/// data in the clear.
+///
+/// # Errors
+/// If the instance is running, or something could not be put back (it is still in the record then).
+pub fn down(settings: &Settings) -> Result<bool, Error> {
+    let store = Store::open(&settings.state_dir, &settings.instance)?;
+    match store.load() {
+        Ok(Found::Ours(record)) => {
+            match sockets::close_selected(&PolicyTable::new(record.rules.iter().cloned())) {
+                Ok(count) if count > 0 => {
+                    tracing::warn!("closed {count} connections that a daemon that died left open")
+                }
+                Ok(_) => {}
+                // A kernel without CONFIG_INET_DIAG_DESTROY.
+                Err(error) => {
+                    tracing::warn!("connections that a daemon that died left open may go on in the clear: {error}")
+                }
+            }
+            put_back(store, record).map(|()| true)
+        }
+        Ok(Found::Nothing) => store.remove().map(|()| false),
+        Err(error) => Err(error),
+    }
+}
+
+/// What `up` would do, one line per device, rule, route, sysctl, chain and file. Changes nothing.
+///
+/// # Errors
+/// If the host cannot be asked, or the settings do not fit it.
+pub fn dry_run(settings: &Settings, rules: &[Rule]) -> Result<Vec<String>, Error> {
+    let before = record::read(&settings.record_path())?.map(|record| record.changes).unwrap_or_default();
+    let facts = HostFacts::gather(settings)?.before(&before);
+    Ok(Plan::new(&facts, settings, &Divert::new(rules, &[]))?.lines(settings))
+}
+
+/// The plan for this host as it would be without us.
+fn plan(
+    settings: &Settings,
+    rules: &[Rule],
+    kept: &[KeptFlow],
+    before: &[Change],
+    store: &Store,
+) -> Result<Plan, Error> {
+    let mut facts = HostFacts::gather(settings)?;
+    // What other instances (of other namespaces) share with us is not the host's own either.
+    for other in store.others() {
+        let shared = |change: &&Change| matches!(change, Change::File { .. } | Change::Directory { .. });
+        let shared: Vec<Change> = other.changes.iter().filter(shared).cloned().collect();
+        facts = facts.before(&shared);
+    }
+    Plan::new(&facts.before(before), settings, &Divert::new(rules, kept))
+}
+
+/// Makes the plan's changes and undoes what `before` has besides. The record names all of them before the first.
+fn carry_out(
+    netlink: &mut Netlink,
+    store: &Store,
+    record: &mut Record,
+    before: &[Change],
+    plan: &Plan,
+    configure: impl FnOnce(&mut Netlink) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let stays = |old: &&Change| plan.changes.iter().any(|new| new.same_place(old));
+    let leftover: Vec<Change> = before.iter().filter(|old| !stays(old)).cloned().collect();
+    record.changes = leftover.iter().chain(&plan.changes).cloned().collect();
+    store.save(record)?;
+    let mut configure = Some(configure);
+    for change in &plan.changes {
+        if matches!(change, Change::Route { .. })
+            && let Some(configure) = configure.take()
+        {
+            configure(netlink)?;
+        }
+        apply::apply(netlink, change, &plan.ruleset)?;
+    }
+    undo(netlink, store, &leftover)?;
+    record.changes.clone_from(&plan.changes);
+    store.save(record)
+}
+
+/// Undoes `changes`, last first. What fails does not keep the rest from being undone.
+fn undo(netlink: &mut Netlink, store: &Store, changes: &[Change]) -> Result<(), Error> {
+    let others = store.others();
+    let shared = |path: &Path| {
+        let is_it = |change: &Change| matches!(change, Change::File { path: other, .. } if other == path);
+        others.iter().any(|record| record.changes.iter().any(is_it))
+    };
+    let mut failed = Vec::new();
+    for change in changes.iter().rev() {
+        if let Err(error) = apply::revert(netlink, change, shared) {
+            failed.push(format!("{change} ({error})"));
+        }
+    }
+    if failed.is_empty() { Ok(()) } else { Err(Error::Revert(failed.join("; "))) }
+}
+
+fn put_back(store: Store, record: Record) -> Result<(), Error> {
+    undo(&mut Netlink::new()?, &store, &record.changes)?;
+    store.remove()
+}

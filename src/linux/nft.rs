@@ -1,0 +1,467 @@
+//! Our nftables table: as values, as JSON for libnftables, as text for people. Pure.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde_json::{Value, json};
+
+use super::divert::Divert;
+use super::expr::{Element, Left, Part, Right, Set};
+use super::netlink::Family;
+use super::settings::Settings;
+use crate::selector::PortRange;
+
+/// Where a base chain is hooked in: type, hook, priority.
+type Hook = (&'static str, &'static str, i32);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Chain {
+    name: &'static str,
+    hook: Option<Hook>,
+    rules: Vec<Vec<Part>>,
+}
+
+/// The whole table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ruleset {
+    table: String,
+    sets: Vec<Set>,
+    chains: Vec<Chain>,
+}
+
+/// What the table has to know besides the settings.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Closed {
+    /// Interfaces that did not forward IPv4 before.
+    pub(super) v4: Vec<String>,
+    /// Interfaces that did not forward IPv6 before.
+    pub(super) v6: Vec<String>,
+}
+
+/// The comment by which our rules in other tables' chains are found again.
+pub(super) fn comment(instance: &str) -> String {
+    format!("enotun {instance}")
+}
+
+// Priorities, as <linux/netfilter_ipv4.h> names them. Marking inbound packets and choosing their zone comes before
+// connection tracking (-200) but after defragmentation (-400); our own filter before other filters.
+const RAW: i32 = -300;
+const MANGLE: i32 = -150;
+const FILTER: i32 = 0;
+
+impl Ruleset {
+    pub(super) fn new(settings: &Settings, divert: &Divert, closed: &Closed) -> Self {
+        let (plain, wire) = (settings.tun.clone(), settings.wire_tun());
+        let gateway = !settings.gateway.is_empty();
+        let from = |name: &str| Part::Is(Left::Meta("iifname"), Right::Word(name.to_owned()));
+        let to = |name: &str| Part::Is(Left::Meta("oifname"), Right::Word(name.to_owned()));
+        let tcp_only = || Part::IsNot(Left::Meta("l4proto"), Right::Word("tcp".to_owned()));
+        let local = || Right::Word("local".to_owned());
+        let mark = |value| Part::Mark { mask: settings.mark_mask, value };
+        let is_remote =
+            |ip, address, port, set| Part::Is(Left::Concat(vec![(ip, address), ("tcp", port)]), Right::Set(set));
+        // What goes to a selected remote, or comes from it, then does what `chain` says.
+        let selected = |address, port, own_port, chain| {
+            vec![
+                vec![is_remote("ip", address, port, "remote4"), Part::Goto(chain)],
+                vec![is_remote("ip6", address, port, "remote6"), Part::Goto(chain)],
+                vec![Part::Is(Left::Field("tcp", own_port), Right::Set("local")), Part::Goto(chain)],
+            ]
+        };
+        let link_local = |address| {
+            let net = Right::Prefix(link_local_net());
+            vec![Part::Is(Left::Field("ip6", address), net), Part::Return]
+        };
+        let excepted = |address, port| {
+            vec![
+                vec![is_remote("ip", address, port, "except4"), Part::Return],
+                vec![is_remote("ip6", address, port, "except6"), Part::Return],
+            ]
+        };
+
+        // Plaintext on its way out, from this host. To its own addresses it stays on loopback.
+        let mut output = vec![vec![to("lo"), Part::Goto("own_errors")]];
+        output.extend(quotes_tcp("icmp_out", "icmp6_out"));
+        output.push(vec![tcp_only(), Part::Return]);
+        output.push(vec![Part::Jump("kept_out")]);
+        output.extend(selected("daddr", "dport", "sport", "out"));
+        let mut out = excepted("daddr", "dport");
+        out.push(link_local("daddr"));
+        if gateway {
+            out.push(vec![Part::Is(Left::Meta("oifname"), Right::Set("inside")), Part::Return]);
+        }
+        out.push(vec![mark(settings.mark_plain())]);
+
+        // Everything that comes in.
+        let mut prerouting = vec![
+            vec![from(&wire), Part::Zone(settings.zone), Part::Return],
+            vec![Part::Is(Left::Meta("iifname"), Right::OneOf(vec!["lo".to_owned(), plain.clone()])), Part::Return],
+        ];
+        if gateway {
+            prerouting.push(vec![Part::Is(Left::Meta("iifname"), Right::Set("inside")), Part::Goto("inside_out")]);
+        }
+        prerouting.extend(quotes_tcp("icmp_in", "icmp6_in"));
+        prerouting.push(vec![tcp_only(), Part::Return]);
+        prerouting.push(vec![Part::Jump("kept_in")]);
+        prerouting.extend(selected("saddr", "sport", "dport", "in"));
+        let mut inbound = excepted("saddr", "sport");
+        inbound.push(link_local("saddr"));
+        inbound.push(vec![Part::Goto("in_now")]);
+        let mut in_now = Vec::new();
+        if !gateway {
+            in_now.push(vec![Part::IsNot(Left::DestinationType, local()), Part::Return]);
+        }
+        in_now.push(vec![mark(settings.mark_wire()), Part::Zone(settings.zone)]);
+
+        // At a gateway, plaintext on its way out from the hosts inside. What stays inside is left alone.
+        let mut inside_out = Vec::new();
+        let mut inside_now = Vec::new();
+        if gateway {
+            inside_out.extend(quotes_tcp("icmp_out", "icmp6_out"));
+            inside_out.push(vec![tcp_only(), Part::Return]);
+            inside_out.push(vec![Part::Jump("kept_inside")]);
+            inside_out.extend(selected("daddr", "dport", "sport", "inside_selected"));
+            inside_now.extend(excepted("daddr", "dport"));
+            inside_now.push(link_local("daddr"));
+            inside_now.push(vec![Part::Is(Left::DestinationType, local()), Part::Return]);
+            inside_now
+                .push(vec![Part::Is(Left::DestinationInterface, Right::OneOf(settings.gateway.clone())), Part::Return]);
+            inside_now.push(vec![mark(settings.mark_plain())]);
+        }
+
+        let mut chains = vec![
+            Chain {
+                name: "forward",
+                hook: Some(("filter", "forward", FILTER - 10)),
+                rules: forward(settings, gateway),
+            },
+            Chain { name: "in_now", hook: None, rules: in_now },
+            Chain { name: "in", hook: None, rules: inbound },
+            Chain { name: "out", hook: None, rules: out },
+        ];
+        if gateway {
+            chains.push(Chain { name: "inside_selected", hook: None, rules: inside_now });
+        }
+        chains.push(Chain { name: "own_now", hook: None, rules: vec![vec![mark(settings.mark_wire())]] });
+        chains.push(Chain { name: "out_now", hook: None, rules: vec![vec![mark(settings.mark_plain())]] });
+        chains.extend(dynamic_chains(settings, divert));
+        if gateway {
+            chains.push(Chain { name: "inside_out", hook: None, rules: inside_out });
+        }
+        // ICMP errors that this host itself makes out of packets of the wire side are for the engine as well.
+        chains.push(Chain { name: "own_errors", hook: None, rules: quotes_tcp("icmp_own", "icmp6_own") });
+        chains.push(Chain { name: "prerouting", hook: Some(("filter", "prerouting", RAW)), rules: prerouting });
+        chains.push(Chain { name: "output", hook: Some(("route", "output", MANGLE)), rules: output });
+        let mut sets = dynamic_sets(divert);
+        sets.push(names("closed4", &closed.v4));
+        sets.push(names("closed6", &closed.v6));
+        if gateway {
+            sets.push(names("inside", &settings.gateway));
+        }
+        Self { table: settings.nft_table(), sets, chains }
+    }
+
+    /// The transaction that makes the table, replacing an earlier one of that name in the same instant.
+    pub(super) fn json(&self) -> Value {
+        let table = json!({"family": "inet", "name": self.table});
+        let mut commands = vec![
+            json!({"add": {"table": table}}),
+            json!({"delete": {"table": table}}),
+            json!({"add": {"table": table}}),
+        ];
+        for set in &self.sets {
+            commands.push(set.declaration(&self.table));
+            commands.extend(set.contents(&self.table));
+        }
+        for chain in &self.chains {
+            let mut body = json!({"family": "inet", "table": self.table, "name": chain.name});
+            if let (Some((kind, hook, priority)), Some(body)) = (&chain.hook, body.as_object_mut()) {
+                let hook = json!({"type": kind, "hook": hook, "prio": priority, "policy": "accept"});
+                body.extend(hook.as_object().cloned().unwrap_or_default());
+            }
+            commands.push(json!({"add": {"chain": body}}));
+        }
+        for chain in &self.chains {
+            commands.extend(chain.rules.iter().map(|rule| add_rule(&self.table, chain.name, rule)));
+        }
+        json!({"nftables": commands})
+    }
+
+    /// One line per set, chain and rule, in nft's own language.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let table = format!("inet {}", self.table);
+        let mut lines = vec![format!("nft add table {table}")];
+        for set in &self.sets {
+            let elements: Vec<String> = set.elements.iter().map(ToString::to_string).collect();
+            let flags = if set.interval { "; flags interval" } else { "" };
+            let elements =
+                if elements.is_empty() { String::new() } else { format!("; elements = {{ {} }}", elements.join(", ")) };
+            lines.push(format!(
+                "nft add set {table} {} {{ type {}{flags}{elements}; }}",
+                set.name,
+                set.types.join(" . ")
+            ));
+        }
+        for chain in &self.chains {
+            let hook =
+                chain.hook.map(|(kind, hook, priority)| format!(" {{ type {kind} hook {hook} priority {priority}; }}"));
+            lines.push(format!("nft add chain {table} {}{}", chain.name, hook.unwrap_or_default()));
+        }
+        for chain in &self.chains {
+            for rule in &chain.rules {
+                let parts: Vec<String> = rule.iter().map(ToString::to_string).collect();
+                lines.push(format!("nft add rule {table} {} {}", chain.name, parts.join(" ")));
+            }
+        }
+        lines
+    }
+}
+
+/// fe80::/10: the kernel does not forward it, so it cannot go through a device.
+fn link_local_net() -> IpNet {
+    IpNet::V6(ipnet::Ipv6Net::new_assert(std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10))
+}
+
+/// Rules that send ICMP errors about TCP (RFC 792, RFC 4443 section 3) to chains that look at the quoted packet.
+/// Those that leave this host (or come from inside) quote decrypted data, which must not get onto the wire as it is.
+fn quotes_tcp(v4: &'static str, v6: &'static str) -> Vec<Vec<Part>> {
+    let kinds = |words: &[&str]| Right::OneOf(words.iter().map(|word| (*word).to_owned()).collect());
+    let errors4 = kinds(&["destination-unreachable", "time-exceeded", "parameter-problem"]);
+    let errors6 = kinds(&["destination-unreachable", "packet-too-big", "time-exceeded", "parameter-problem"]);
+    // The quoted header begins 8 bytes into the message; its protocol is byte 9 (IPv4) or 6 (IPv6).
+    vec![
+        vec![
+            Part::Is(Left::Field("icmp", "type"), errors4),
+            Part::Is(Left::Bits(136, 8), Right::Number(6)),
+            Part::Goto(v4),
+        ],
+        vec![
+            Part::Is(Left::Field("icmpv6", "type"), errors6),
+            Part::Is(Left::Bits(112, 8), Right::Number(6)),
+            Part::Goto(v6),
+        ],
+    ]
+}
+
+/// Only our two legs may be forwarded where forwarding was off, and none may loop.
+fn forward(settings: &Settings, gateway: bool) -> Vec<Vec<Part>> {
+    let (plain, wire) = (settings.tun.as_str(), settings.wire_tun());
+    let from = |name: &str| Part::Is(Left::Meta("iifname"), Right::Word(name.to_owned()));
+    let to = |name: &str| Part::Is(Left::Meta("oifname"), Right::Word(name.to_owned()));
+    let closed = |family: &str, set| {
+        let family = Part::Is(Left::Meta("nfproto"), Right::Word(family.to_owned()));
+        vec![family, Part::Is(Left::Meta("iifname"), Right::Set(set)), Part::Drop]
+    };
+    let wire_mark = Part::IsNot(Left::MarkBits(settings.mark_mask), Right::Number(settings.mark_wire().into()));
+    let mut rules = vec![
+        vec![from(&wire), to(plain), Part::Drop],
+        vec![from(plain), to(&wire), Part::Drop],
+        vec![from(&wire), to(&wire), Part::Drop],
+        vec![from(plain), to(plain), Part::Drop],
+        vec![from(&wire), Part::Accept],
+        vec![to(&wire), wire_mark, Part::Drop],
+        vec![to(&wire), Part::Accept],
+    ];
+    if gateway {
+        let inside = |key| Part::Is(Left::Meta(key), Right::Set("inside"));
+        rules.push(vec![inside("iifname"), to(plain), Part::Accept]);
+        rules.push(vec![from(plain), inside("oifname"), Part::Accept]);
+        rules.push(vec![from(plain), Part::Drop]);
+    }
+    rules.push(closed("ipv4", "closed4"));
+    rules.push(closed("ipv6", "closed6"));
+    rules
+}
+
+/// The sets that follow the selectors.
+fn dynamic_sets(divert: &Divert) -> Vec<Set> {
+    const NET4: &[&str] = &["ipv4_addr", "inet_service"];
+    const NET6: &[&str] = &["ipv6_addr", "inet_service"];
+    let nets = |name, types, v6: bool, entries: &[(IpNet, PortRange)]| Set {
+        name,
+        types,
+        interval: true,
+        elements: entries
+            .iter()
+            .filter(|(net, _)| net.addr().is_ipv6() == v6)
+            .map(|(net, ports)| Element::NetPorts(*net, *ports))
+            .collect(),
+    };
+    let kept = |name, types, v6| Set {
+        name,
+        types,
+        interval: false,
+        elements: divert.kept_of(v6).map(|(remote, port, own)| Element::Flow(remote, port, own)).collect(),
+    };
+    let local = divert.local.iter().copied().map(Element::Ports).collect();
+    vec![
+        nets("remote4", NET4, false, &divert.remote),
+        nets("remote6", NET6, true, &divert.remote),
+        nets("except4", NET4, false, &divert.except),
+        nets("except6", NET6, true, &divert.except),
+        Set { name: "local", types: &["inet_service"], interval: true, elements: local },
+        kept("kept4", &["ipv4_addr", "inet_service", "inet_service"], false),
+        kept("kept6", &["ipv6_addr", "inet_service", "inet_service"], true),
+    ]
+}
+
+fn names(name: &'static str, members: &[String]) -> Set {
+    let elements = members.iter().cloned().map(Element::Name).collect();
+    Set { name, types: &["ifname"], interval: false, elements }
+}
+
+/// The chains whose rules follow the selectors. The quoted packet of an ICMP error cannot be looked up in a set
+/// (its fields have no type), so there is a rule per selector; only ICMP errors about TCP pass by them.
+fn dynamic_chains(settings: &Settings, divert: &Divert) -> Vec<Chain> {
+    let gateway = !settings.gateway.is_empty();
+    let kept = |ports: [&'static str; 2], address, then: &Part| {
+        let mut rules = Vec::new();
+        for (ip, set, v6) in [("ip", "kept4", false), ("ip6", "kept6", true)] {
+            if divert.kept_of(v6).next().is_some() {
+                let key = Left::Concat(vec![(ip, address), ("tcp", ports[0]), ("tcp", ports[1])]);
+                rules.push(vec![Part::Is(key, Right::Set(set)), then.clone()]);
+            }
+        }
+        rules
+    };
+    let to_wire = Part::Goto("in_now");
+    let to_plain = Part::Mark { mask: settings.mark_mask, value: settings.mark_plain() };
+    let chain = |name, rules| Chain { name, hook: None, rules };
+    let mut chains = vec![
+        chain("kept_in", kept(["sport", "dport"], "saddr", &to_wire)),
+        chain("kept_out", kept(["dport", "sport"], "daddr", &to_plain)),
+        chain("icmp_in", quoted(divert, Family::V4, Quote::ToRemote, "in_now")),
+        chain("icmp6_in", quoted(divert, Family::V6, Quote::ToRemote, "in_now")),
+        chain("icmp_own", quoted(divert, Family::V4, Quote::ToRemote, "own_now")),
+        chain("icmp6_own", quoted(divert, Family::V6, Quote::ToRemote, "own_now")),
+        chain("icmp_out", quoted(divert, Family::V4, Quote::FromRemote, "out_now")),
+        chain("icmp6_out", quoted(divert, Family::V6, Quote::FromRemote, "out_now")),
+    ];
+    if gateway {
+        chains.push(chain("kept_inside", kept(["dport", "sport"], "daddr", &to_plain)));
+    }
+    chains
+}
+
+/// Selectors from which on it is not worth a rule for each, whether an ICMP error is about a selected connection.
+const MANY: usize = 256;
+
+/// Which way a quoted packet went.
+#[derive(Clone, Copy)]
+enum Quote {
+    ToRemote,
+    FromRemote,
+}
+
+/// One rule per selector, matching the remote address and the ports of a quoted packet.
+fn quoted(divert: &Divert, family: Family, quote: Quote, target: &'static str) -> Vec<Vec<Part>> {
+    // Where the remote address, the remote and the local port are, in bits from the start of the ICMP header (IPv4
+    // without options).
+    let (source, ports, width) = match family {
+        Family::V4 => (160, 224, 32),
+        Family::V6 => (128, 384, 128),
+    };
+    let (address, remote_port, local_port) = match quote {
+        Quote::FromRemote => (source, ports, ports + 16),
+        Quote::ToRemote => (source + width, ports + 16, ports),
+    };
+    let port_is = |offset: u16, range: PortRange| match range {
+        PortRange::ALL => None,
+        PortRange { first, last } if first == last => {
+            Some(Part::Is(Left::Bits(offset, 16), Right::Number(first.into())))
+        }
+        PortRange { first, last } => Some(Part::Is(Left::Bits(offset, 16), Right::Range(first, last))),
+    };
+    let address_is = |net: IpNet| {
+        let bits: u128 = match net.network() {
+            IpAddr::V4(v4) => v4.to_bits().into(),
+            IpAddr::V6(v6) => v6.to_bits(),
+        };
+        let length = u16::from(net.prefix_len());
+        // The first `length` bits of the address, as a number.
+        let prefix = bits.checked_shr(u32::from(width - length)).unwrap_or(0);
+        (length > 0).then_some(Part::Is(Left::Bits(address, length), Right::Number(prefix)))
+    };
+    let v6 = family == Family::V6;
+    let mut rules: Vec<Vec<Part>> = Vec::new();
+    if divert.remote.len() + divert.kept.len() + divert.local.len() > MANY {
+        // All of them then: the engine passes on what it does not know. But not those from this host to itself.
+        return if target == "own_now" { rules } else { vec![vec![Part::Goto(target)]] };
+    }
+    for (net, range) in divert.remote.iter().filter(|(net, _)| net.addr().is_ipv6() == v6) {
+        rules.push(address_is(*net).into_iter().chain(port_is(remote_port, *range)).collect());
+    }
+    for (remote, port, own_port) in divert.kept_of(v6) {
+        let one = |port| PortRange { first: port, last: port };
+        let matches = address_is(remote.into()).into_iter().chain(port_is(remote_port, one(port)));
+        rules.push(matches.chain(port_is(local_port, one(own_port))).collect());
+    }
+    rules.extend(divert.local.iter().map(|range| port_is(local_port, *range).into_iter().collect()));
+    for rule in &mut rules {
+        rule.push(Part::Goto(target));
+    }
+    rules
+}
+
+/// The transaction that makes the table follow another set of selectors.
+pub(super) fn update(settings: &Settings, divert: &Divert) -> Value {
+    let table = settings.nft_table();
+    let mut commands = Vec::new();
+    for set in dynamic_sets(divert) {
+        commands.push(json!({"flush": {"set": {"family": "inet", "table": table, "name": set.name}}}));
+        commands.extend(set.contents(&table));
+    }
+    for chain in dynamic_chains(settings, divert) {
+        commands.push(json!({"flush": {"chain": {"family": "inet", "table": table, "name": chain.name}}}));
+        commands.extend(chain.rules.iter().map(|rule| add_rule(&table, chain.name, rule)));
+    }
+    json!({"nftables": commands})
+}
+
+/// The transaction that removes the table, if there is one.
+pub(super) fn delete_table(table: &str) -> Value {
+    let table = json!({"table": {"family": "inet", "name": table}});
+    json!({"nftables": [{"add": table}, {"delete": table}]})
+}
+
+/// A pair of interfaces between which another table's forward chain must let packets pass.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Pass {
+    /// Where the packet comes from, if that matters.
+    pub from: Option<String>,
+    /// Where it goes, if that matters.
+    pub to: Option<String>,
+}
+
+impl Pass {
+    fn parts(&self) -> Vec<Part> {
+        let name = |key, name: &Option<String>| name.clone().map(|name| Part::Is(Left::Meta(key), Right::Word(name)));
+        let matches = name("iifname", &self.from).into_iter().chain(name("oifname", &self.to));
+        matches.chain([Part::Accept]).collect()
+    }
+}
+
+impl fmt::Display for Pass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts: Vec<String> = self.parts().iter().map(ToString::to_string).collect();
+        f.write_str(&parts.join(" "))
+    }
+}
+
+/// Commands that put `passes` at the head of another table's chain.
+pub(super) fn insert_passes(chain: (&str, &str, &str), passes: &[Pass], comment: &str) -> Vec<Value> {
+    let (family, table, chain) = chain;
+    let insert = |pass: &Pass| {
+        let expr: Vec<Value> = pass.parts().iter().map(Part::json).collect();
+        let rule = json!({"family": family, "table": table, "chain": chain, "expr": expr, "comment": comment});
+        json!({"insert": {"rule": rule}})
+    };
+    passes.iter().rev().map(insert).collect()
+}
+
+fn add_rule(table: &str, chain: &str, rule: &[Part]) -> Value {
+    let expr: Vec<Value> = rule.iter().map(Part::json).collect();
+    json!({"add": {"rule": {"family": "inet", "table": table, "chain": chain, "expr": expr}}})
+}

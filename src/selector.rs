@@ -1,0 +1,639 @@
+//! Which connections are protected: selectors as users write them, and the table that looks one
+//! up per new connection.
+//!
+//! A selector names the remote side (an address, a network or a host name, each with an optional
+//! port or port range) or, as `local:PORT`, the local side of a service offered here. Pure: names
+//! are resolved by the caller.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// What is done with the connections that a selector matches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Policy {
+    /// Encrypt if the peer can, else plain TCP.
+    #[default]
+    Opportunistic,
+    /// Never plain: a connection that cannot be encrypted is refused.
+    Required,
+    /// Leave alone, although a wider selector matches.
+    Off,
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Opportunistic => "opportunistic",
+            Self::Required => "required",
+            Self::Off => "off",
+        })
+    }
+}
+
+impl FromStr for Policy {
+    type Err = SelectorError;
+
+    fn from_str(text: &str) -> Result<Self, SelectorError> {
+        match text {
+            "opportunistic" => Ok(Self::Opportunistic),
+            "required" => Ok(Self::Required),
+            "off" => Ok(Self::Off),
+            _ => Err(SelectorError::Policy(text.to_owned())),
+        }
+    }
+}
+
+/// An inclusive range of TCP ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortRange {
+    /// The lowest port.
+    pub first: u16,
+    /// The highest port, never below `first`.
+    pub last: u16,
+}
+
+impl PortRange {
+    /// Every port.
+    pub const ALL: Self = Self { first: 0, last: u16::MAX };
+
+    /// Whether `port` lies in the range.
+    #[must_use]
+    pub fn contains(self, port: u16) -> bool {
+        self.first <= port && port <= self.last
+    }
+
+    /// Whether every port of `other` lies in the range.
+    #[must_use]
+    pub fn covers(self, other: Self) -> bool {
+        self.first <= other.first && other.last <= self.last
+    }
+
+    /// Whether the two ranges share a port.
+    #[must_use]
+    pub fn overlaps(self, other: Self) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+
+    fn width(self) -> u32 {
+        u32::from(self.last) - u32::from(self.first)
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last { write!(f, "{}", self.first) } else { write!(f, "{}-{}", self.first, self.last) }
+    }
+}
+
+/// The remote side's address.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Remote {
+    /// Any address, IPv4 or IPv6.
+    Any,
+    /// One address (a prefix of full length) or a network, host bits zero.
+    Net(IpNet),
+    /// A host name, still to be resolved.
+    Name(String),
+}
+
+/// Which connections are meant. Written and serialised in the form that users type.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Selector {
+    /// Connections to (or from) this remote address and port.
+    Remote(Remote, PortRange),
+    /// Connections whose local port is in the range: services offered here.
+    Local(PortRange),
+}
+
+/// Why a text is not a selector (or not a policy).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SelectorError {
+    /// Nothing there.
+    #[error("empty selector; write an address, a network, a host name, `:PORT` or `local:PORT`")]
+    Empty,
+    /// Not a port or port range.
+    #[error("`{0}` is not a port or port range (1-65535, as in `443` or `8000-8100`)")]
+    Port(String),
+    /// Neither address, network nor host name.
+    #[error("`{0}` is no address, network or host name")]
+    Host(String),
+    /// A network with bits set behind its prefix.
+    #[error("`{0}` has bits set behind the prefix; did you mean `{1}`?")]
+    HostBits(String, IpNet),
+    /// An address no TCP connection is diverted for.
+    #[error("`{0}` matches no TCP connection that leaves this host")]
+    Unreachable(String),
+    /// Not a policy.
+    #[error("`{0}` is no policy; write opportunistic, required or off")]
+    Policy(String),
+}
+
+impl Selector {
+    /// The selector for a whole network, as a route to the TUN gives it.
+    #[must_use]
+    pub fn net(net: IpNet) -> Self {
+        Self::Remote(Remote::Net(net.trunc()), PortRange::ALL)
+    }
+
+    /// The selector with its host name replaced by the addresses it stands for: one selector per
+    /// address, and itself where there is no name in it.
+    #[must_use]
+    pub fn resolved(&self, addresses: impl FnOnce(&str) -> Vec<IpAddr>) -> Vec<Self> {
+        match self {
+            Self::Remote(Remote::Name(name), ports) => addresses(name)
+                .into_iter()
+                .map(|address| Self::Remote(Remote::Net(canonical(address).into()), *ports))
+                .collect(),
+            other => vec![other.clone()],
+        }
+    }
+
+    /// The host name that is still to be resolved, if there is one.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Remote(Remote::Name(name), _) => Some(name),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local(ports) => write!(f, "local:{ports}"),
+            Self::Remote(Remote::Any, ports) => write!(f, ":{ports}"),
+            Self::Remote(Remote::Name(name), ports) => write_with_port(f, name, *ports),
+            Self::Remote(Remote::Net(net), ports) => {
+                let full = net.prefix_len() == net.max_prefix_len();
+                let text = if full { net.addr().to_string() } else { net.to_string() };
+                match net {
+                    IpNet::V6(_) if *ports != PortRange::ALL => write!(f, "[{text}]:{ports}"),
+                    _ => write_with_port(f, &text, *ports),
+                }
+            }
+        }
+    }
+}
+
+fn write_with_port(f: &mut fmt::Formatter<'_>, host: &str, ports: PortRange) -> fmt::Result {
+    if ports == PortRange::ALL { f.write_str(host) } else { write!(f, "{host}:{ports}") }
+}
+
+impl FromStr for Selector {
+    type Err = SelectorError;
+
+    fn from_str(text: &str) -> Result<Self, SelectorError> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Err(SelectorError::Empty);
+        }
+        if let Some(ports) = text.strip_prefix("local:") {
+            return Ok(Self::Local(parse_ports(ports)?));
+        }
+        if let Some(rest) = text.strip_prefix('[') {
+            let (host, rest) = rest.split_once(']').ok_or_else(|| SelectorError::Host(text.to_owned()))?;
+            let net = parse_net(host)?.ok_or_else(|| SelectorError::Host(host.to_owned()))?;
+            let ports = match rest.strip_prefix(':') {
+                Some(ports) => parse_ports(ports)?,
+                None if rest.is_empty() => PortRange::ALL,
+                None => return Err(SelectorError::Host(text.to_owned())),
+            };
+            return Ok(Self::Remote(Remote::Net(net), ports));
+        }
+        // More than one colon and no brackets: an IPv6 address or network without a port.
+        let (host, ports) = match text.split_once(':') {
+            Some((_, rest)) if rest.contains(':') => (text, PortRange::ALL),
+            Some((host, ports)) => (host, parse_ports(ports)?),
+            None => (text, PortRange::ALL),
+        };
+        if host.is_empty() {
+            return Ok(Self::Remote(Remote::Any, ports));
+        }
+        let remote = match parse_net(host)? {
+            Some(net) => Remote::Net(net),
+            None if is_host_name(host) => Remote::Name(host.to_ascii_lowercase()),
+            None => return Err(SelectorError::Host(host.to_owned())),
+        };
+        Ok(Self::Remote(remote, ports))
+    }
+}
+
+impl Serialize for Selector {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Selector {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+fn parse_ports(text: &str) -> Result<PortRange, SelectorError> {
+    let error = || SelectorError::Port(text.to_owned());
+    // u16's own parser would take "+80".
+    let port = |digits: &str| match digits.bytes().all(|b| b.is_ascii_digit()) {
+        true => digits.parse::<u16>().ok().filter(|port| *port != 0),
+        false => None,
+    };
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let range = PortRange { first: port(first).ok_or_else(error)?, last: port(last).ok_or_else(error)? };
+    if range.first > range.last { Err(error()) } else { Ok(range) }
+}
+
+/// `None` if the text is neither an address nor a network (it may be a name then).
+fn parse_net(text: &str) -> Result<Option<IpNet>, SelectorError> {
+    let net = if let Ok(address) = text.parse::<IpAddr>() {
+        IpNet::from(canonical(address))
+    } else if let Ok(net) = text.parse::<IpNet>() {
+        if net.addr() != net.network() {
+            return Err(SelectorError::HostBits(text.to_owned(), net.trunc()));
+        }
+        net
+    } else {
+        return Ok(None);
+    };
+    // Loopback traffic never leaves the host, and TCP has no multicast. The whole address space
+    // and 0.0.0.0/1 and the like do contain usable addresses.
+    let nowhere = match net {
+        IpNet::V4(net) => {
+            let address: Ipv4Addr = net.network();
+            address.is_loopback()
+                || address.is_multicast()
+                || address.is_broadcast()
+                || (address.is_unspecified() && net.prefix_len() >= 8)
+        }
+        IpNet::V6(net) => {
+            let address: Ipv6Addr = net.network();
+            address.is_loopback() || address.is_multicast() || (address.is_unspecified() && net.prefix_len() >= 96)
+        }
+    };
+    if nowhere { Err(SelectorError::Unreachable(text.to_owned())) } else { Ok(Some(net)) }
+}
+
+/// An IPv4 address written as `::ffff:a.b.c.d` is that IPv4 address on the wire.
+fn canonical(address: IpAddr) -> IpAddr {
+    address.to_canonical()
+}
+
+/// RFC 1123 section 2.1, underscores let pass. A last label of digits is a mistyped address
+/// (`10.0.0`, `300.1.1.1`), not a name.
+fn is_host_name(text: &str) -> bool {
+    let text = text.strip_suffix('.').unwrap_or(text);
+    let label_ok = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    text.len() <= 253
+        && text.split('.').all(label_ok)
+        && text.rsplit('.').next().is_some_and(|last| !last.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// A selector and what it asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Rule {
+    /// Which connections.
+    pub selector: Selector,
+    /// What is done with them.
+    #[serde(default)]
+    pub policy: Policy,
+    /// Whether their sessions may resume others: propose and accept it (TC-22).
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub resume: bool,
+    /// Whether their sessions are cached for others to resume (TC-22).
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub cache: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+fn is_yes(value: &bool) -> bool {
+    *value
+}
+
+impl Rule {
+    /// A rule with resumption and caching on.
+    #[must_use]
+    pub fn new(selector: Selector, policy: Policy) -> Self {
+        Self { selector, policy, resume: true, cache: true }
+    }
+}
+
+/// How narrow a match is: longer prefix first, then fewer ports, then the later rule.
+type Specificity = (u8, std::cmp::Reverse<u32>, usize);
+
+/// Non-overlapping port ranges in rising order, each with the rule that wins there.
+#[derive(Clone, Debug, Default)]
+struct Ports(Vec<(PortRange, usize)>);
+
+impl Ports {
+    /// Flattens overlapping ranges: the narrower one wins, of equal ones the later.
+    fn new(ranges: &[(PortRange, usize)]) -> Self {
+        let mut edges: Vec<u32> = Vec::new();
+        for (range, _) in ranges {
+            edges.extend([u32::from(range.first), u32::from(range.last) + 1]);
+        }
+        edges.sort_unstable();
+        edges.dedup();
+        let mut flat: Vec<(PortRange, usize)> = Vec::new();
+        for pair in edges.windows(2) {
+            let &[start, end] = pair else { continue };
+            let (Ok(first), Ok(last)) = (u16::try_from(start), u16::try_from(end - 1)) else {
+                continue;
+            };
+            let winner = ranges
+                .iter()
+                .filter(|(range, _)| range.contains(first))
+                .min_by_key(|(range, index)| (range.width(), std::cmp::Reverse(*index)));
+            if let Some((_, index)) = winner {
+                flat.push((PortRange { first, last }, *index));
+            }
+        }
+        Self(flat)
+    }
+
+    fn find(&self, port: u16) -> Option<usize> {
+        let at = self.0.partition_point(|(range, _)| range.last < port);
+        self.0.get(at).filter(|(range, _)| range.contains(port)).map(|(_, index)| *index)
+    }
+}
+
+/// All rules, ready to be asked about one connection.
+///
+/// The most specific rule wins: the longest remote prefix (`:PORT` and `local:PORT` count as
+/// length zero), then the smaller number of ports, then the rule given later. A lookup costs one
+/// hash per prefix length in use (at most 33 or 129), whatever the number of rules.
+#[derive(Clone, Debug, Default)]
+pub struct PolicyTable {
+    rules: Vec<Rule>,
+    v4: Family,
+    v6: Family,
+    local: Ports,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Family {
+    /// Prefix lengths in use, longest first.
+    lengths: Vec<u8>,
+    nets: HashMap<IpNet, Ports>,
+}
+
+impl Family {
+    fn new(nets: HashMap<IpNet, Vec<(PortRange, usize)>>) -> Self {
+        let mut lengths: Vec<u8> = nets.keys().map(IpNet::prefix_len).collect();
+        lengths.sort_unstable_by(|a, b| b.cmp(a));
+        lengths.dedup();
+        let nets = nets.into_iter().map(|(net, ranges)| (net, Ports::new(&ranges))).collect();
+        Self { lengths, nets }
+    }
+
+    fn find(&self, address: IpAddr, port: u16) -> Option<(u8, usize)> {
+        self.lengths.iter().find_map(|&length| {
+            let net = IpNet::new(address, length).ok()?.trunc();
+            Some((length, self.nets.get(&net)?.find(port)?))
+        })
+    }
+}
+
+impl PolicyTable {
+    /// Builds the table. Rules whose host name is not resolved match nothing.
+    #[must_use]
+    pub fn new(rules: impl IntoIterator<Item = Rule>) -> Self {
+        let rules: Vec<Rule> = rules.into_iter().collect();
+        let (mut v4, mut v6) = (HashMap::<_, Vec<_>>::new(), HashMap::<_, Vec<_>>::new());
+        let mut local = Vec::new();
+        for (index, rule) in rules.iter().enumerate() {
+            match &rule.selector {
+                Selector::Local(ports) => local.push((*ports, index)),
+                Selector::Remote(Remote::Name(_), _) => {}
+                Selector::Remote(Remote::Net(net), ports) => {
+                    let family = if net.addr().is_ipv4() { &mut v4 } else { &mut v6 };
+                    family.entry(net.trunc()).or_default().push((*ports, index));
+                }
+                Selector::Remote(Remote::Any, ports) => {
+                    v4.entry(any_v4()).or_default().push((*ports, index));
+                    v6.entry(any_v6()).or_default().push((*ports, index));
+                }
+            }
+        }
+        Self { rules, v4: Family::new(v4), v6: Family::new(v6), local: Ports::new(&local) }
+    }
+
+    /// The rule for a connection, or `None` if nothing selects it.
+    #[must_use]
+    pub fn lookup(&self, remote: IpAddr, remote_port: u16, local_port: u16) -> Option<&Rule> {
+        let remote = canonical(remote);
+        let family = if remote.is_ipv4() { &self.v4 } else { &self.v6 };
+        let by_remote = family.find(remote, remote_port);
+        let by_local = self.local.find(local_port).map(|index| (0, index));
+        let winner =
+            by_remote.into_iter().chain(by_local).max_by_key(|&(length, index)| self.specificity(length, index))?;
+        self.rules.get(winner.1)
+    }
+
+    fn specificity(&self, length: u8, index: usize) -> Specificity {
+        let width = self.rules.get(index).map_or(u32::MAX, |rule| match &rule.selector {
+            Selector::Remote(_, ports) | Selector::Local(ports) => ports.width(),
+        });
+        (length, std::cmp::Reverse(width), index)
+    }
+
+    /// The rules as they were given.
+    #[must_use]
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// Adds a rule, or changes the policy of the one with the same selector.
+    pub fn enable(&mut self, rule: Rule) {
+        let mut rules = std::mem::take(&mut self.rules);
+        rules.retain(|old| old.selector != rule.selector);
+        rules.push(rule);
+        *self = Self::new(rules);
+    }
+
+    /// Takes the rule with exactly this selector away; `false` if there was none.
+    pub fn disable(&mut self, selector: &Selector) -> bool {
+        let mut rules = std::mem::take(&mut self.rules);
+        let before = rules.len();
+        rules.retain(|old| old.selector != *selector);
+        let found = rules.len() != before;
+        *self = Self::new(rules);
+        found
+    }
+}
+
+/// 0.0.0.0/0
+pub(crate) fn any_v4() -> IpNet {
+    IpNet::V4(ipnet::Ipv4Net::default())
+}
+
+/// ::/0
+pub(crate) fn any_v6() -> IpNet {
+    IpNet::V6(ipnet::Ipv6Net::default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn selector(text: &str) -> Selector {
+        text.parse().unwrap_or_else(|e| panic!("{text}: {e}"))
+    }
+
+    fn table(rules: &[(&str, Policy)]) -> PolicyTable {
+        PolicyTable::new(rules.iter().map(|(text, policy)| Rule::new(selector(text), *policy)))
+    }
+
+    fn policy(table: &PolicyTable, remote: &str, remote_port: u16, local: u16) -> Option<Policy> {
+        table.lookup(remote.parse().expect("address"), remote_port, local).map(|rule| rule.policy)
+    }
+
+    #[test]
+    fn every_form_survives_printing_and_parsing() {
+        for text in [
+            "10.0.0.0/8",
+            "10.1.2.3",
+            "10.1.2.3:22",
+            "10.0.0.0/8:8000-8100",
+            "db.example",
+            "db.example:5432",
+            "2001:db8::/32",
+            "2001:db8::1",
+            "[2001:db8::/32]:443",
+            "[2001:db8::1]:443",
+            ":5432",
+            "local:22",
+            "local:8000-8100",
+            "0.0.0.0/0",
+            "::/0",
+        ] {
+            assert_eq!(selector(text).to_string(), text);
+            let json = serde_json::to_string(&selector(text)).expect("serialises");
+            assert_eq!(json, format!("\"{text}\""));
+            assert_eq!(serde_json::from_str::<Selector>(&json).expect("parses"), selector(text));
+        }
+        assert_eq!(selector("[2001:db8::1]"), selector("2001:db8::1"));
+        assert_eq!(selector("::ffff:10.1.2.3"), selector("10.1.2.3"));
+        assert_eq!(selector("DB.Example."), selector("db.example."));
+    }
+
+    #[test]
+    fn what_selects_nothing_is_an_error() {
+        for text in [
+            "",
+            " ",
+            ":",
+            "local:",
+            "local:0",
+            ":0",
+            ":70000",
+            "10.0.0.1:",
+            "10.0.0.1:+80",
+            "10.0.0.1:90-80",
+            "10.0.0",
+            "300.1.1.1",
+            "10.0.0.0/33",
+            "10.0.0.1/8",
+            "[10.0.0.1",
+            "[::1]:80",
+            "[fe80::1]80",
+            "127.0.0.0/8",
+            "::1",
+            "224.0.0.0/4",
+            "ff02::/16",
+            "a b",
+            "-x.example",
+            "x..y",
+            "0.0.0.0",
+            "2001:db8::zz",
+            "[db.example]:80",
+            "::",
+        ] {
+            assert!(text.parse::<Selector>().is_err(), "{text:?} was accepted");
+        }
+        assert_eq!(
+            "10.0.0.1/8".parse::<Selector>().expect_err("host bits").to_string(),
+            "`10.0.0.1/8` has bits set behind the prefix; did you mean `10.0.0.0/8`?"
+        );
+    }
+
+    #[test]
+    fn names_resolve_to_one_selector_per_address() {
+        let addresses = |name: &str| {
+            assert_eq!(name, "db.example");
+            vec!["10.0.0.1".parse().expect("v4"), "2001:db8::1".parse().expect("v6")]
+        };
+        assert_eq!(
+            selector("db.example:5432").resolved(addresses),
+            [selector("10.0.0.1:5432"), selector("[2001:db8::1]:5432")]
+        );
+        assert_eq!(selector(":80").resolved(|_| unreachable!()), [selector(":80")]);
+    }
+
+    #[test]
+    fn the_longest_prefix_wins_then_the_fewest_ports_then_the_latest() {
+        use Policy::{Off, Opportunistic, Required};
+        let table = table(&[
+            ("10.1.0.0/16", Required),
+            ("10.0.0.0/8", Opportunistic),
+            ("10.1.2.3:22", Off),
+            ("10.0.0.0/8:8000-8100", Off),
+            ("10.0.0.0/8:8050", Required),
+            (":5432", Required),
+            ("2001:db8::/32", Opportunistic),
+        ]);
+        assert_eq!(policy(&table, "10.9.9.9", 80, 40000), Some(Opportunistic));
+        assert_eq!(policy(&table, "10.1.9.9", 80, 40000), Some(Required));
+        assert_eq!(policy(&table, "10.1.2.3", 22, 40000), Some(Off));
+        assert_eq!(policy(&table, "10.1.2.3", 23, 40000), Some(Required));
+        assert_eq!(policy(&table, "10.2.0.1", 8000, 40000), Some(Off));
+        assert_eq!(policy(&table, "10.2.0.1", 8100, 40000), Some(Off));
+        assert_eq!(policy(&table, "10.2.0.1", 8050, 40000), Some(Required));
+        assert_eq!(policy(&table, "10.2.0.1", 5432, 40000), Some(Opportunistic));
+        assert_eq!(policy(&table, "192.0.2.1", 5432, 40000), Some(Required));
+        assert_eq!(policy(&table, "192.0.2.1", 80, 40000), None);
+        assert_eq!(policy(&table, "2001:db8::7", 80, 40000), Some(Opportunistic));
+        assert_eq!(policy(&table, "2001:db9::7", 80, 40000), None);
+        assert_eq!(policy(&table, "::ffff:10.1.9.9", 80, 1), Some(Required));
+    }
+
+    #[test]
+    fn a_local_port_ranks_below_any_remote_prefix() {
+        use Policy::{Off, Opportunistic, Required};
+        let table =
+            table(&[("local:22", Required), ("10.0.0.0/8", Off), ("local:1-1024", Opportunistic), (":1-65535", Off)]);
+        assert_eq!(policy(&table, "192.0.2.1", 40000, 22), Some(Required));
+        assert_eq!(policy(&table, "192.0.2.1", 40000, 80), Some(Opportunistic));
+        assert_eq!(policy(&table, "10.0.0.1", 40000, 22), Some(Off));
+        assert_eq!(policy(&table, "192.0.2.1", 40000, 8080), Some(Off));
+    }
+
+    #[test]
+    fn enabling_again_changes_the_policy_and_disabling_takes_it_away() {
+        let mut table = PolicyTable::default();
+        let rule = |policy| Rule::new(selector("10.0.0.0/8"), policy);
+        table.enable(rule(Policy::Opportunistic));
+        table.enable(rule(Policy::Required));
+        assert_eq!(table.rules(), [rule(Policy::Required)]);
+        assert_eq!(policy(&table, "10.0.0.1", 1, 1), Some(Policy::Required));
+        assert!(table.disable(&selector("10.0.0.0/8")));
+        assert!(!table.disable(&selector("10.0.0.0/8")));
+        assert_eq!(policy(&table, "10.0.0.1", 1, 1), None);
+    }
+}

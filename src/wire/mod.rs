@@ -1,0 +1,14 @@
+//! Packets as bytes: views, builders, offload facts and the two kinds of sequence numbers. Pure.
+
+pub mod build;
+pub mod checksum;
+pub mod icmp;
+pub mod options;
+pub mod outgoing;
+pub mod packet;
+pub mod seq;
+pub mod split;
+
+pub use outgoing::{HeaderBuf, Outgoing};
+pub use packet::{Checksum, Flags, Gso, Offload, Packet};
+pub use seq::{C, Offset, P, Seq};

@@ -1,0 +1,86 @@
+//! Authenticated encryption (RFC 8548, section 6): identifiers, and the trait that a backend implements.
+
+use core::fmt;
+
+use crate::constants::{AEAD_NONCE_LEN, TAG_LEN};
+
+/// An AEAD algorithm of RFC 8548.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u16)]
+pub enum AeadId {
+    /// AEAD_AES_128_GCM, which every implementation supports.
+    Aes128Gcm = 0x0001,
+    /// AEAD_AES_256_GCM.
+    Aes256Gcm = 0x0002,
+    /// AEAD_CHACHA20_POLY1305.
+    Chacha20Poly1305 = 0x0010,
+}
+
+impl AeadId {
+    /// All of them, by identifier.
+    pub const ALL: [Self; 3] = [Self::Aes128Gcm, Self::Aes256Gcm, Self::Chacha20Poly1305];
+
+    /// The AEAD with this `sym_cipher` value.
+    #[must_use]
+    pub fn from_id(id: u16) -> Option<Self> {
+        match id {
+            0x0001 => Some(Self::Aes128Gcm),
+            0x0002 => Some(Self::Aes256Gcm),
+            0x0010 => Some(Self::Chacha20Poly1305),
+            _ => None,
+        }
+    }
+
+    /// The `sym_cipher` value.
+    #[must_use]
+    pub fn id(self) -> u16 {
+        self as u16
+    }
+
+    /// The name in the IANA registry.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Aes128Gcm => "AEAD_AES_128_GCM",
+            Self::Aes256Gcm => "AEAD_AES_256_GCM",
+            Self::Chacha20Poly1305 => "AEAD_CHACHA20_POLY1305",
+        }
+    }
+
+    /// Length of the key in bytes.
+    #[must_use]
+    pub fn key_len(self) -> usize {
+        match self {
+            Self::Aes128Gcm => 16,
+            Self::Aes256Gcm | Self::Chacha20Poly1305 => 32,
+        }
+    }
+}
+
+impl fmt::Display for AeadId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The ciphertext did not authenticate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotAuthentic;
+
+/// One AEAD key, ready for use. It erases itself when dropped.
+pub trait AeadKey: Send + Sync {
+    /// Encrypts `buffer` in place and returns the tag.
+    fn seal(&self, nonce: &[u8; AEAD_NONCE_LEN], aad: &[u8], buffer: &mut [u8]) -> [u8; TAG_LEN];
+
+    /// Decrypts `buffer` in place.
+    ///
+    /// # Errors
+    /// [`NotAuthentic`] if the tag does not match; what `buffer` holds then is unspecified.
+    fn open(
+        &self,
+        nonce: &[u8; AEAD_NONCE_LEN],
+        aad: &[u8],
+        buffer: &mut [u8],
+        tag: &[u8; TAG_LEN],
+    ) -> Result<(), NotAuthentic>;
+}

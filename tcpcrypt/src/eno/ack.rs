@@ -1,0 +1,158 @@
+//! The ENO handshake after the SYNs (RFC 8547, section 4.6; ENO-12 to ENO-15): which segments carry the
+//! option, and when it is decided for good whether the connection is encrypted.
+
+/// What is decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// Neither: encryption may still be disabled. Neither plaintext nor frames may pass yet.
+    Pending,
+    /// Encryption is on for good (ENO-15): no plaintext is sent, nothing raw is delivered.
+    Encrypted,
+    /// Plain TCP for good (ENO-13).
+    Plain,
+}
+
+/// Follows the segments of one connection from the first SYN with ENO that this host sends. RST segments are not
+/// shown to it: they need no option (docs/readings.md, reading 8).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AckPhase {
+    sent_ack: bool,
+    received_ack: bool,
+    received_non_syn: bool,
+    plain: bool,
+}
+
+impl AckPhase {
+    /// Nothing was sent or received yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A segment with the ACK bit and the option was sent.
+    pub fn sent_ack(&mut self) {
+        self.sent_ack = true;
+    }
+
+    /// A segment was received, a retransmission included. `has_eno` of a SYN means a well-formed SYN-form
+    /// option. Returns what is decided now.
+    pub fn received(&mut self, syn: bool, ack: bool, has_eno: bool) -> Decision {
+        // ENO-13: every segment counts up to and including the first one with ACK, none after it.
+        if !self.received_ack && !has_eno {
+            self.disable();
+        }
+        self.received_ack |= ack;
+        self.received_non_syn |= !syn;
+        self.decision()
+    }
+
+    /// Encryption is off: the negotiation ended in plain TCP. Without effect once encryption is on for good.
+    pub fn disable(&mut self) {
+        if self.decision() == Decision::Pending {
+            self.plain = true;
+        }
+    }
+
+    /// Whether the next segment carries the option (ENO-12).
+    #[must_use]
+    pub fn must_carry(&self) -> bool {
+        !self.plain && !self.received_non_syn
+    }
+
+    /// What is decided.
+    #[must_use]
+    pub fn decision(&self) -> Decision {
+        match (self.plain, self.sent_ack && self.received_ack) {
+            (true, _) => Decision::Plain,
+            (false, true) => Decision::Encrypted,
+            (false, false) => Decision::Pending,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SYN: bool = true;
+    const ACK: bool = true;
+    const ENO: bool = true;
+
+    #[test]
+    fn eno_12_active_opener_carries_it_until_the_first_non_syn_segment() {
+        let mut phase = AckPhase::new();
+        assert!(phase.must_carry());
+        phase.received(SYN, ACK, ENO);
+        phase.sent_ack();
+        assert!(phase.must_carry(), "the third segment and what follows it");
+        phase.received(SYN, ACK, ENO);
+        assert!(phase.must_carry(), "a repeated SYN-ACK is no non-SYN segment");
+        phase.received(!SYN, ACK, ENO);
+        assert!(!phase.must_carry());
+        assert_eq!(phase.decision(), Decision::Encrypted);
+    }
+
+    #[test]
+    fn eno_12_passive_opener_carries_it_in_syn_acks_only() {
+        let mut phase = AckPhase::new();
+        assert_eq!(phase.received(SYN, !ACK, ENO), Decision::Pending);
+        phase.sent_ack();
+        assert!(phase.must_carry());
+        assert_eq!(phase.received(!SYN, ACK, ENO), Decision::Encrypted);
+        assert!(!phase.must_carry());
+    }
+
+    #[test]
+    fn eno_13_first_ack_without_the_option_is_plain_for_good() {
+        let mut phase = AckPhase::new();
+        phase.received(SYN, !ACK, ENO);
+        phase.sent_ack();
+        assert_eq!(phase.received(!SYN, ACK, !ENO), Decision::Plain);
+        assert_eq!(phase.received(!SYN, ACK, ENO), Decision::Plain);
+        assert!(!phase.must_carry());
+    }
+
+    #[test]
+    fn eno_13_syn_without_the_option_is_plain() {
+        let mut phase = AckPhase::new();
+        assert_eq!(phase.received(SYN, ACK, !ENO), Decision::Plain);
+        phase.sent_ack();
+        assert_eq!(phase.decision(), Decision::Plain);
+    }
+
+    #[test]
+    fn eno_13_segments_after_the_first_ack_may_go_without() {
+        let mut phase = AckPhase::new();
+        phase.received(SYN, ACK, ENO);
+        assert_eq!(phase.received(!SYN, ACK, !ENO), Decision::Pending);
+        phase.sent_ack();
+        assert_eq!(phase.decision(), Decision::Encrypted);
+    }
+
+    #[test]
+    fn eno_13_failed_negotiation_is_plain() {
+        let mut phase = AckPhase::new();
+        phase.received(SYN, ACK, ENO);
+        phase.disable();
+        phase.sent_ack();
+        assert_eq!(phase.decision(), Decision::Plain);
+    }
+
+    #[test]
+    fn eno_15_nothing_turns_encryption_off_again() {
+        let mut phase = AckPhase::new();
+        phase.received(SYN, ACK, ENO);
+        phase.sent_ack();
+        phase.disable();
+        assert_eq!(phase.received(!SYN, ACK, !ENO), Decision::Encrypted);
+    }
+
+    #[test]
+    fn eno_15_simultaneous_open_waits_for_the_peers_ack() {
+        let mut phase = AckPhase::new();
+        assert_eq!(phase.received(SYN, !ACK, ENO), Decision::Pending);
+        phase.sent_ack();
+        assert_eq!(phase.decision(), Decision::Pending);
+        assert_eq!(phase.received(SYN, ACK, ENO), Decision::Encrypted);
+    }
+}

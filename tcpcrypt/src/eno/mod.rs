@@ -1,0 +1,6 @@
+//! TCP-ENO (RFC 8547): the option, the negotiation, the handshake.
+
+pub mod ack;
+pub mod negotiate;
+pub mod option;
+pub mod transcript;

@@ -1,0 +1,311 @@
+//! The negotiation (RFC 8547, sections 4.3 and 4.5 to 4.7; RFC 8548, section 3.5; ENO-7 to ENO-11 and TC-12 to
+//! TC-20): what to put into a SYN or SYN-ACK, and what follows from both options.
+//!
+//! ENO-14: an option is built once per connection and sent unchanged in every retransmission; keep the bytes.
+//! ENO-16: a SYN with ENO carries neither data nor a non-empty Fast Open option.
+
+use alloc::vec;
+use alloc::vec::Vec;
+use core::fmt;
+
+use super::option::{GLOBAL_A, GLOBAL_B, IllFormed, KIND, Suboption, SynArea, SynOption};
+use super::transcript::transcript;
+use crate::constants::{RESUME_HALF_LEN, RESUME_NONCE_MAX};
+use crate::resume::{CachedSecret, Proposal, ResumeNonce, Session};
+use crate::tep::{Role, Tep};
+
+/// Room for TCP options in a segment.
+pub const MAX_OPTION_AREA: usize = 40;
+
+/// How this host negotiates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Use ENO at all.
+    pub enabled: bool,
+    /// Send a = 1 (ENO-8).
+    pub aware: bool,
+    /// No encryption unless the peer sends a = 1 (ENO-8).
+    pub mandatory_aware: bool,
+    /// Send b = 1 as an active opener: exactly one side of a simultaneous open does (ENO-7).
+    pub active_b: bool,
+    /// Propose and accept resumption (TC-22).
+    pub resume: bool,
+    /// The TEPs to use, by rising priority.
+    pub teps: Vec<Tep>,
+    /// Length of this host's resumption nonce, 0 to 8 bytes (TC-13).
+    pub nonce_len: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            aware: false,
+            mandatory_aware: false,
+            active_b: false,
+            resume: true,
+            teps: Tep::ALL.to_vec(),
+            nonce_len: RESUME_NONCE_MAX,
+        }
+    }
+}
+
+impl Settings {
+    fn global(&self, b: bool) -> u8 {
+        (if b { GLOBAL_B } else { 0 }) | (if self.aware { GLOBAL_A } else { 0 })
+    }
+}
+
+/// An active opener's option.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActiveOption {
+    /// The whole option, kind and length included.
+    pub bytes: Vec<u8>,
+    /// Whether the proposal went into it: only then is its secret used up.
+    pub proposes: bool,
+}
+
+/// The ENO option of a SYN, in at most `room` bytes of the option area: with the proposal if it fits, and as many
+/// other TEPs as fit, those of highest priority first. `None`: no ENO (off, no TEPs, or no room).
+#[must_use]
+pub fn active_option(settings: &Settings, proposal: Option<&Proposal>, room: usize) -> Option<ActiveOption> {
+    if !settings.enabled {
+        return None;
+    }
+    let mut bytes = vec![KIND, 0];
+    match settings.global(settings.active_b) {
+        0 => {}
+        global => bytes.push(global),
+    }
+    let room = room.min(MAX_OPTION_AREA).checked_sub(bytes.len())?;
+    let resumption = proposal
+        .filter(|p| settings.resume && settings.teps.contains(&p.secret.tep()))
+        .map(resumption_suboption)
+        .filter(|suboption| suboption.len() <= room);
+    // TC-20: a TEP that is proposed for resumption is not offered a second time without data.
+    let resumed_tep = resumption.as_ref().and(proposal).map(|p| p.secret.tep());
+    let others: Vec<Tep> = settings.teps.iter().copied().filter(|tep| Some(*tep) != resumed_tep).collect();
+    let fitting = others.len().min(room - resumption.as_ref().map_or(0, Vec::len));
+    bytes.extend(others[others.len() - fitting..].iter().map(|tep| tep.id()));
+    let proposes = resumption.is_some();
+    if fitting == 0 && !proposes {
+        return None;
+    }
+    // Last, so that it needs no length byte (ENO-6), and has the highest priority if this host becomes B.
+    bytes.extend(resumption.unwrap_or_default());
+    Some(ActiveOption { bytes: with_length(bytes), proposes })
+}
+
+/// A passive opener's answer.
+#[derive(Debug, Clone, Default)]
+pub struct Reply {
+    /// The whole option for the SYN-ACK, if any.
+    pub option: Option<Vec<u8>>,
+    /// The proposal that the option accepts; to be given to [`conclude`].
+    pub resumes: Option<Proposal>,
+}
+
+/// The ENO option of a SYN-ACK, in at most `room` bytes, to a SYN with `peer`. `lookup(tep, half)` finds the unused
+/// secret whose [`peer_half`](CachedSecret::peer_half) is `half`, and reserves it. `nonce` is this host's fresh
+/// resumption nonce, of which `nonce_len` bytes are used.
+pub fn passive_reply(
+    settings: &Settings,
+    peer: &SynArea<'_>,
+    room: usize,
+    nonce: &[u8; RESUME_NONCE_MAX],
+    mut lookup: impl FnMut(Tep, &[u8; RESUME_HALF_LEN]) -> Option<CachedSecret>,
+) -> Reply {
+    let SynArea::Option(peer) = peer else { return Reply::default() };
+    // ENO-7: a passive opener is always B; with b = 1 in the SYN nothing can come of it.
+    if !settings.enabled || peer.b() {
+        return Reply::default();
+    }
+    let room = room.min(MAX_OPTION_AREA);
+    let head = vec![KIND, 0, settings.global(true)];
+    let wanted = !settings.mandatory_aware || peer.aware();
+
+    let nonce = nonce.get(..settings.nonce_len).and_then(ResumeNonce::new).unwrap_or_default();
+    let resumption_len = head.len() + 1 + RESUME_HALF_LEN + nonce.as_bytes().len();
+    if wanted && settings.resume && resumption_len <= room {
+        let accepted = settings.teps.iter().rev().find_map(|&tep| {
+            let (half, _) = resumption_data(&peer.only(tep.id())?)?;
+            lookup(tep, half).filter(|secret| secret.tep() == tep && secret.peer_half() == half)
+        });
+        if let Some(secret) = accepted {
+            let proposal = Proposal { secret, nonce };
+            let bytes = [head, resumption_suboption(&proposal)].concat();
+            return Reply { option: Some(with_length(bytes)), resumes: Some(proposal) };
+        }
+    }
+
+    // ENO-10: exactly one TEP, a valid one; by this host's priority.
+    let tep = settings.teps.iter().rev().find(|tep| wanted && peer.only(tep.id()).is_some());
+    let mut bytes = head;
+    // ENO-11: if nothing can be negotiated, a vacuous option says that ENO is supported.
+    bytes.extend(tep.map(|tep| tep.id()));
+    Reply { option: (bytes.len() <= room).then(|| with_length(bytes)), resumes: None }
+}
+
+/// What was negotiated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Negotiated {
+    /// This host's role (ENO-7).
+    pub role: Role,
+    /// The negotiated TEP.
+    pub tep: Tep,
+    /// The byte that B sent for it, v bit included.
+    pub tep_byte: u8,
+    /// The negotiation transcript (ENO-17).
+    pub transcript: Vec<u8>,
+}
+
+/// What follows from the two SYN-form options. Encryption may still be disabled by what comes after the SYNs:
+/// see [`AckPhase`](super::ack::AckPhase).
+#[derive(Debug)]
+pub enum Outcome {
+    /// Plain TCP; no ENO option is sent any more.
+    Plain(PlainReason),
+    /// A fresh key exchange.
+    Fresh(Negotiated),
+    /// A cached session is resumed: no key exchange.
+    Resumed(Negotiated, Session),
+}
+
+/// Why a connection is plain TCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PlainReason {
+    /// This host sent no ENO option.
+    NotOffered,
+    /// The peer sent no ENO option.
+    PeerNoEno,
+    /// The peer's SYN has more than one ENO option (ENO-3).
+    Duplicate,
+    /// The option area of the peer's SYN is broken.
+    MalformedArea,
+    /// The peer's option is ill-formed (ENO-5).
+    IllFormed(IllFormed),
+    /// Both hosts have the same b bit, or a middlebox echoes options (ENO-7).
+    SameRole,
+    /// The peer is not application-aware, and that is required (ENO-8).
+    NotAware,
+    /// One of the options names no TEP: supported, not wanted (ENO-11).
+    Vacuous,
+    /// No TEP is valid (ENO-9, TC-18).
+    NoCommonTep,
+}
+
+impl fmt::Display for PlainReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotOffered => "not-offered",
+            Self::PeerNoEno => "peer-no-eno",
+            Self::Duplicate => "duplicate-eno",
+            Self::MalformedArea => "malformed-options",
+            Self::IllFormed(_) => "ill-formed",
+            Self::SameRole => "same-role",
+            Self::NotAware => "not-aware",
+            Self::Vacuous => "vacuous",
+            Self::NoCommonTep => "no-common-tep",
+        })
+    }
+}
+
+/// Concludes from this host's option (`own`, the whole option as sent) and what the peer's SYN has. `proposal` is
+/// what this host's option proposes or accepts, if it does.
+#[must_use]
+pub fn conclude(settings: &Settings, own: Option<&[u8]>, proposal: Option<&Proposal>, peer: &SynArea<'_>) -> Outcome {
+    negotiate(settings, own, proposal, peer).unwrap_or_else(Outcome::Plain)
+}
+
+fn negotiate(
+    settings: &Settings,
+    own: Option<&[u8]>,
+    proposal: Option<&Proposal>,
+    peer: &SynArea<'_>,
+) -> Result<Outcome, PlainReason> {
+    let own =
+        own.filter(|_| settings.enabled).and_then(|own| SynOption::parse(own).ok()).ok_or(PlainReason::NotOffered)?;
+    let peer = match peer {
+        SynArea::None => return Err(PlainReason::PeerNoEno),
+        SynArea::Duplicate => return Err(PlainReason::Duplicate),
+        SynArea::MalformedArea => return Err(PlainReason::MalformedArea),
+        SynArea::IllFormed(why) => return Err(PlainReason::IllFormed(*why)),
+        SynArea::Option(option) => option,
+    };
+    let (role, a, b) = match (own.b(), peer.b()) {
+        (false, true) => (Role::A, &own, peer),
+        (true, false) => (Role::B, peer, &own),
+        _ => return Err(PlainReason::SameRole),
+    };
+    if settings.mandatory_aware && !peer.aware() {
+        return Err(PlainReason::NotAware);
+    }
+    if peer.is_vacuous() || own.is_vacuous() {
+        return Err(PlainReason::Vacuous);
+    }
+    // ENO-10: the last valid TEP in B's option.
+    let mut valid = None;
+    for of_b in b.suboptions() {
+        valid = valid_tep(settings, role, a, b, &of_b, proposal).or(valid);
+    }
+    let (tep, tep_byte, session) = valid.ok_or(PlainReason::NoCommonTep)?;
+    let negotiated = Negotiated { role, tep, tep_byte, transcript: transcript(role, own.raw(), peer.raw()) };
+    Ok(match session {
+        None => Outcome::Fresh(negotiated),
+        Some(session) => Outcome::Resumed(negotiated, session),
+    })
+}
+
+/// Whether B's suboption names a TEP that is valid for the connection (ENO-9), and whether it resumes a session.
+fn valid_tep(
+    settings: &Settings,
+    role: Role,
+    a: &SynOption<'_>,
+    b: &SynOption<'_>,
+    of_b: &Suboption<'_>,
+    proposal: Option<&Proposal>,
+) -> Option<(Tep, u8, Option<Session>)> {
+    let tep = Tep::from_id(of_b.tep).filter(|tep| settings.teps.contains(tep))?;
+    b.only(tep.id())?;
+    let of_a = a.only(tep.id())?;
+    // TC-17: v = 1 with less than a half is v = 0.
+    if !of_b.v || of_b.data.len() < RESUME_HALF_LEN {
+        return Some((tep, of_b.byte(), None));
+    }
+    // TC-18: a resumption counts only if both halves are those of the secret that this host has.
+    let (own, peer) = match role {
+        Role::A => (&of_a, of_b),
+        Role::B => (of_b, &of_a),
+    };
+    let secret = proposal.map(|p| &p.secret).filter(|secret| secret.tep() == tep)?;
+    let (own_half, own_nonce) = resumption_data(own)?;
+    let (peer_half, peer_nonce) = resumption_data(peer)?;
+    (own_half == secret.own_half() && peer_half == secret.peer_half())
+        .then(|| (tep, of_b.byte(), Some(Session::resumed(of_b.byte(), secret, &own_nonce, &peer_nonce))))
+}
+
+/// Half and nonce of a resumption suboption (TC-12); `None` if it is none: without v, too short (TC-17) or too
+/// long (docs/readings.md, reading 6).
+fn resumption_data<'a>(suboption: &Suboption<'a>) -> Option<(&'a [u8; RESUME_HALF_LEN], ResumeNonce)> {
+    let (half, nonce) = suboption.data.split_first_chunk()?;
+    Some((half, ResumeNonce::new(nonce)?))
+}
+
+fn resumption_suboption(proposal: &Proposal) -> Vec<u8> {
+    let byte = proposal.secret.tep().id() | 0x80;
+    [&[byte], &proposal.secret.own_half()[..], proposal.nonce.as_bytes()].concat()
+}
+
+fn with_length(mut option: Vec<u8>) -> Vec<u8> {
+    // Never more than MAX_OPTION_AREA bytes.
+    let len = option.len() as u8;
+    if let Some(field) = option.get_mut(1) {
+        *field = len;
+    }
+    option
+}
+
+#[cfg(test)]
+#[path = "negotiate_tests.rs"]
+mod tests;

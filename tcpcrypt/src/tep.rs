@@ -1,0 +1,119 @@
+//! TCP encryption protocols (TEPs) and what they are made of: identifiers of RFC 8548, section 7.
+
+use core::fmt;
+
+/// A TEP of RFC 8548: tcpcrypt with one key agreement scheme.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Tep {
+    /// TCPCRYPT_ECDHE_P256.
+    P256 = 0x21,
+    /// TCPCRYPT_ECDHE_P521.
+    P521 = 0x22,
+    /// TCPCRYPT_ECDHE_Curve25519, which every implementation supports.
+    Curve25519 = 0x23,
+    /// TCPCRYPT_ECDHE_Curve448.
+    Curve448 = 0x24,
+}
+
+impl Tep {
+    /// All of them, by identifier.
+    pub const ALL: [Self; 4] = [Self::P256, Self::P521, Self::Curve25519, Self::Curve448];
+
+    /// The TEP with this identifier (the v bit is ignored), if it is one of tcpcrypt's.
+    #[must_use]
+    pub fn from_id(id: u8) -> Option<Self> {
+        match id & 0x7f {
+            0x21 => Some(Self::P256),
+            0x22 => Some(Self::P521),
+            0x23 => Some(Self::Curve25519),
+            0x24 => Some(Self::Curve448),
+            _ => None,
+        }
+    }
+
+    /// The seven-bit identifier.
+    #[must_use]
+    pub fn id(self) -> u8 {
+        self as u8
+    }
+
+    /// The name in the IANA registry, without its prefix.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::P256 => "ECDHE-P256",
+            Self::P521 => "ECDHE-P521",
+            Self::Curve25519 => "ECDHE-Curve25519",
+            Self::Curve448 => "ECDHE-Curve448",
+        }
+    }
+
+    /// Length of a public key without the two-byte length that NIST curves have on the wire.
+    #[must_use]
+    pub fn public_key_len(self) -> usize {
+        match self {
+            Self::P256 => 33,
+            Self::P521 => 67,
+            Self::Curve25519 => 32,
+            Self::Curve448 => 56,
+        }
+    }
+
+    /// Length of a private key.
+    #[must_use]
+    pub fn private_key_len(self) -> usize {
+        match self {
+            Self::P256 | Self::Curve25519 => 32,
+            Self::P521 => 66,
+            Self::Curve448 => 56,
+        }
+    }
+
+    /// Whether a two-byte length goes before the public key (TC-2).
+    #[must_use]
+    pub fn has_key_length(self) -> bool {
+        matches!(self, Self::P256 | Self::P521)
+    }
+}
+
+impl fmt::Display for Tep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The part a host plays (ENO-7): the host whose `b` bit is 0 is A.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// `b` = 0: usually the active opener. Sends Init1.
+    A,
+    /// `b` = 1: usually the passive opener. Sends Init2.
+    B,
+}
+
+impl Role {
+    /// The other host's.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+
+    /// The letter.
+    #[must_use]
+    pub fn letter(self) -> char {
+        match self {
+            Self::A => 'A',
+            Self::B => 'B',
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.letter())
+    }
+}

@@ -1,0 +1,357 @@
+//! The packet loop with an engine that passes everything through, between TUN devices in two network namespaces:
+//! the real kernel's super-packets, partial checksums and errors. Needs root and /dev/net/tun, else says so.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use enotun::engine::{Config, Engine, Side};
+use enotun::io::device::Dead;
+use enotun::io::{Device, Format, WorkerError, WorkerHandle, spawn};
+use rustix::ioctl::{IntegerSetter, Updater, ioctl, opcode};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+/// Why the tests cannot run here, if they cannot.
+fn missing() -> Option<&'static str> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("not root");
+    }
+    if !std::path::Path::new("/dev/net/tun").exists() {
+        return Some("no /dev/net/tun");
+    }
+    Command::new("ip").arg("-V").output().is_err().then_some("no ip command")
+}
+
+macro_rules! need_root {
+    () => {
+        if let Some(missing) = missing() {
+            eprintln!("skipped: {missing}");
+            return;
+        }
+    };
+}
+
+fn ip(arguments: &str) {
+    let output = Command::new("ip").args(arguments.split_whitespace()).output().unwrap();
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A network namespace, gone with the value.
+struct Namespace(String);
+
+impl Namespace {
+    fn new(role: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let n = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("io-{}-{n}-{role}", std::process::id());
+        ip(&format!("netns add {name}"));
+        Self(name)
+    }
+
+    /// Runs `f` on a thread inside.
+    fn run<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
+        std::thread::scope(|scope| self.spawn(scope, f).join().unwrap())
+    }
+
+    /// Starts `f` on a thread inside.
+    fn spawn<'s, R: Send + 's>(
+        &self,
+        scope: &'s std::thread::Scope<'s, '_>,
+        f: impl FnOnce() -> R + Send + 's,
+    ) -> std::thread::ScopedJoinHandle<'s, R> {
+        let namespace = File::open(format!("/run/netns/{}", self.0)).unwrap();
+        scope.spawn(move || {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            f()
+        })
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+/// `struct ifreq` with flags.
+#[repr(C)]
+struct InterfaceRequest {
+    name: [u8; 16],
+    flags: u16,
+    padding: [u8; 22],
+}
+
+/// A TUN device in the namespace of this thread.
+fn open_tun(name: &str, format: Format) -> OwnedFd {
+    const SET_INTERFACE: rustix::ioctl::Opcode = opcode::write::<i32>(b'T', 202);
+    const SET_OFFLOAD: rustix::ioctl::Opcode = opcode::write::<u32>(b'T', 208);
+    const IFF_TUN_NO_PI: u16 = 0x1001;
+    const IFF_VNET_HDR: u16 = 0x4000;
+    const CSUM_TSO4_TSO6_ECN: usize = 0b1111;
+    let nonblock = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap();
+    let tun = OpenOptions::new().read(true).write(true).custom_flags(nonblock).open("/dev/net/tun").unwrap();
+    let mut request = InterfaceRequest { name: [0; 16], flags: IFF_TUN_NO_PI, padding: [0; 22] };
+    request.name[..name.len()].copy_from_slice(name.as_bytes());
+    if format == Format::Vnet {
+        request.flags |= IFF_VNET_HDR;
+    }
+    // SAFETY: TUNSETIFF reads and writes a `struct ifreq` of 40 bytes, which `request` is.
+    unsafe { ioctl(&tun, Updater::<SET_INTERFACE, InterfaceRequest>::new(&mut request)) }.unwrap();
+    if format == Format::Vnet {
+        // SAFETY: TUNSETOFFLOAD takes its argument by value.
+        unsafe { ioctl(&tun, IntegerSetter::<SET_OFFLOAD>::new_usize(CSUM_TSO4_TSO6_ECN)) }.unwrap();
+    }
+    tun.into()
+}
+
+/// Two hosts, 10.77.0.1 and 10.77.0.2 (fd77::1 and fd77::2), whose only link is the worker.
+struct Link {
+    worker: WorkerHandle,
+    plain: Namespace,
+    wire: Namespace,
+}
+
+impl Link {
+    fn new(plain_format: Format, wire_format: Format) -> Self {
+        let device = |role, format, n: u32| {
+            let namespace = Namespace::new(role);
+            let tun = namespace.run(|| open_tun(role, format));
+            for arguments in [
+                format!("addr add 10.77.0.{n}/24 dev {role}"),
+                format!("addr add fd77::{n}/64 dev {role} nodad"),
+                format!("link set {role} up mtu 1500 txqueuelen 10000"),
+                "link set lo up".to_owned(),
+            ] {
+                ip(&format!("-n {} {arguments}", namespace.0));
+            }
+            (namespace, Device::new(tun, format))
+        };
+        let (plain, plain_device) = device("plain", plain_format, 1);
+        let (wire, wire_device) = device("wire", wire_format, 2);
+        let worker =
+            spawn(Engine::new(Config::default(), enotun::crypto::provider()), plain_device, wire_device).unwrap();
+        Self { worker, plain, wire }
+    }
+}
+
+/// Bytes that are different everywhere, so that nothing can be lost, repeated or swapped unseen.
+fn content(len: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let words = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    });
+    words.flatten().take(len).collect()
+}
+
+/// Sends `up` to `address` on the wire side's host and gets `down` back, both at once.
+fn exchange(link: &Link, address: &str, up: &[u8], down: &[u8]) {
+    let address: SocketAddr = address.parse().unwrap();
+    let both = |stream: &TcpStream, send: &[u8], receive: &[u8]| {
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                (&mut &*stream).write_all(send).unwrap();
+                stream.shutdown(std::net::Shutdown::Write).unwrap();
+            });
+            let mut got = Vec::new();
+            (&mut &*stream).read_to_end(&mut got).unwrap();
+            assert!(got == receive, "{} bytes came of {}", got.len(), receive.len());
+        });
+    };
+    let listener = link.wire.run(|| TcpListener::bind(address).unwrap());
+    std::thread::scope(|scope| {
+        scope.spawn(|| both(&listener.accept().unwrap().0, down, up));
+        link.plain.spawn(scope, || both(&TcpStream::connect(address).unwrap(), up, down));
+    });
+}
+
+fn counters(worker: &WorkerHandle) -> enotun::io::IoCounters {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(worker.io_counters()).unwrap()
+}
+
+fn ended(worker: &WorkerHandle) -> Result<(), WorkerError> {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(worker.ended())
+}
+
+#[test]
+fn tcp_passes_in_super_packets_both_ways() {
+    need_root!();
+    let link = Link::new(Format::Vnet, Format::Vnet);
+    let up = content(20_000_000);
+    exchange(&link, "10.77.0.2:7000", &up, &up[..10_000_001]);
+    exchange(&link, "[fd77::2]:7000", &up[..9_999_999], &up);
+    exchange(&link, "[fd77::2]:7001", b"?", b"");
+    let counters = counters(&link.worker);
+    for device in [counters.plain, counters.wire] {
+        assert_eq!((device.read_errors, device.refused_other, device.not_split), (0, 0, 0), "{device:?}");
+        assert!(device.read_bytes > 29_000_000, "{device:?}");
+        // Acknowledgements included; single segments would give 1500 at most.
+        assert!(device.read_bytes / device.read_packets > 3000, "super-packets: {device:?}");
+    }
+}
+
+#[test]
+fn devices_without_offloads_get_single_segments() {
+    need_root!();
+    let up = content(5_000_000);
+    for (plain, wire) in
+        [(Format::Vnet, Format::Packets), (Format::Packets, Format::Vnet), (Format::Packets, Format::Packets)]
+    {
+        let link = Link::new(plain, wire);
+        exchange(&link, "10.77.0.2:7000", &up, &up[..3_000_001]);
+        exchange(&link, "[fd77::2]:7000", &up[..2_999_999], &up);
+        let counters = counters(&link.worker);
+        let refused = [counters.plain, counters.wire].map(|c| c.read_errors + c.refused_other + c.not_split);
+        assert_eq!(refused, [0, 0], "{counters:?}");
+    }
+}
+
+#[test]
+fn other_protocols_pass_whole() {
+    need_root!();
+    let link = Link::new(Format::Vnet, Format::Vnet);
+    for (from, to) in [("10.77.0.1:9", "10.77.0.2:9"), ("[fd77::1]:9", "[fd77::2]:9")] {
+        let receiver = link.wire.run(|| UdpSocket::bind(to).unwrap());
+        let sender = link.plain.run(|| UdpSocket::bind(from).unwrap());
+        receiver.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        // The last is sent in fragments.
+        for len in [0, 1, 1400, 20_000] {
+            sender.send_to(&content(len), to).unwrap();
+            let mut got = vec![0; 65_536];
+            assert_eq!(receiver.recv_from(&mut got).unwrap(), (len, from.parse().unwrap()));
+            assert!(got[..len] == content(len));
+        }
+    }
+}
+
+#[test]
+fn a_deleted_device_ends_the_worker_with_the_reason() {
+    need_root!();
+    let link = Link::new(Format::Vnet, Format::Vnet);
+    ip(&format!("-n {} link del wire", link.wire.0));
+    assert_eq!(ended(&link.worker), Err(WorkerError::Device { side: Side::Wire, dead: Dead::Gone }));
+}
+
+#[test]
+fn a_device_that_is_down_loses_packets_and_not_the_worker() {
+    need_root!();
+    let link = Link::new(Format::Vnet, Format::Vnet);
+    ip(&format!("-n {} link set wire down", link.wire.0));
+    let sender = link.plain.run(|| UdpSocket::bind("10.77.0.1:9").unwrap());
+    sender.send_to(b"lost", "10.77.0.2:9").unwrap();
+    for _ in 0..1000 {
+        if counters(&link.worker).wire.refused_down > 0 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(counters(&link.worker).wire.refused_down > 0);
+    ip(&format!("-n {} link set wire up", link.wire.0));
+    exchange(&link, "10.77.0.2:7000", b"here", b"again");
+    link.worker.stop();
+    assert_eq!(ended(&link.worker), Ok(()));
+}
+
+/// Processor time of this process's packet threads.
+fn packet_threads_nanoseconds() -> u64 {
+    let of_thread = |path: std::path::PathBuf| {
+        let read = |file| std::fs::read_to_string(path.join(file)).unwrap_or_default();
+        if read("comm").trim() != "enotun-packets" {
+            return 0;
+        }
+        read("schedstat").split(' ').next().and_then(|ns| ns.parse().ok()).unwrap_or(0)
+    };
+    std::fs::read_dir("/proc/self/task").unwrap().map(|entry| of_thread(entry.unwrap().path())).sum()
+}
+
+/// A measurement, for a release build and `--ignored --nocapture`: iperf3 over a veth pair, and over two hosts with a
+/// worker each (that encrypt, with ENCRYPT set), as in use: application - plain device - worker - wire device -
+/// forwarding - veth - the same back.
+#[test]
+#[ignore = "a measurement, needs iperf3"]
+fn throughput_beside_a_veth_alone() {
+    need_root!();
+    let [a, b, direct_a, direct_b, router_a, router_b] = ["a", "b", "da", "db", "ra", "rb"].map(Namespace::new);
+    let veth = |one: &Namespace, other: &Namespace, n: u8| {
+        ip(&format!("-n {} link add v type veth peer name v netns {}", one.0, other.0));
+        for (namespace, host) in [(one, 1), (other, 2)] {
+            ip(&format!("-n {} addr add 10.77.{n}.{host}/24 dev v", namespace.0));
+            ip(&format!("-n {} link set v up", namespace.0));
+        }
+    };
+    veth(&direct_a, &direct_b, 9);
+    veth(&router_a, &router_b, 3);
+    let worker = |host: &Namespace, router: &Namespace, n: u8| {
+        let device = |namespace: &Namespace, name: &str, address: &str, route: &str, gateway: &str| {
+            let tun = namespace.run(|| {
+                std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+                open_tun(name, Format::Vnet)
+            });
+            ip(&format!("-n {} addr add {address} dev {name}", namespace.0));
+            ip(&format!("-n {} link set {name} up txqueuelen 10000", namespace.0));
+            ip(&format!("-n {} route add {route} dev {name}", namespace.0));
+            if !gateway.is_empty() {
+                ip(&format!("-n {} route add 10.77.{}.0/24 via {gateway}", namespace.0, 3 - n));
+            }
+            Device::new(tun, Format::Vnet)
+        };
+        let plain = device(host, "plain", &format!("10.77.{n}.1/24"), "10.77.0.0/16", "");
+        let wire = device(
+            router,
+            "wire",
+            &format!("10.77.{n}.2/32"),
+            &format!("10.77.{n}.0/24"),
+            &format!("10.77.3.{}", 3 - n),
+        );
+        let mut engine = Engine::new(Config::default(), enotun::crypto::provider());
+        if std::env::var_os("ENCRYPT").is_some() {
+            let rule = enotun::selector::Rule::new("10.77.0.0/16".parse().unwrap(), enotun::selector::Policy::Required);
+            engine.set_policy(enotun::selector::PolicyTable::new([rule]));
+        }
+        spawn(engine, plain, wire).unwrap()
+    };
+    let workers = [worker(&a, &router_a, 1), worker(&b, &router_b, 2)];
+    let iperf = |client: &Namespace, server: &Namespace, address: &str, reverse: bool| {
+        let iperf = |namespace: &Namespace, arguments: &str| {
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", &namespace.0, "iperf3"]).args(arguments.split_whitespace());
+            command
+        };
+        let mut listening = iperf(server, "-s -1").stdout(std::process::Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(500));
+        let reverse = if reverse { "-R" } else { "" };
+        let seconds = std::env::var("SECONDS").unwrap_or_else(|_| "3".to_owned());
+        let output = iperf(client, &format!("-c {address} -t {seconds} -J {reverse}")).output().unwrap();
+        listening.wait().unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        report["end"]["sum_received"]["bits_per_second"].as_f64().unwrap() / 1e9
+    };
+    // On a machine with other work, the workers' processor time tells more than the throughput.
+    let cost = |run: &dyn Fn() -> f64| {
+        let before = (packet_threads_nanoseconds(), counters(&workers[0]));
+        let throughput = run();
+        let after = (packet_threads_nanoseconds(), counters(&workers[0]));
+        let bytes = |c: enotun::io::IoCounters| c.plain.read_bytes + c.plain.written_bytes;
+        (throughput, (after.0 - before.0) as f64 / (bytes(after.1) - bytes(before.1)) as f64 * 1024.0)
+    };
+    for round in 0..3 {
+        let direct = iperf(&direct_a, &direct_b, "10.77.9.2", false);
+        let (through, there) = cost(&|| iperf(&a, &b, "10.77.2.1", false));
+        let (reverse, back) = cost(&|| iperf(&a, &b, "10.77.2.1", true));
+        println!(
+            "round {round}: veth {direct:.1} Gbit/s, through two workers {through:.1} ({there:.0} ns/KiB of theirs), \
+             in reverse {reverse:.1} ({back:.0} ns/KiB)"
+        );
+    }
+    for worker in &workers {
+        println!("{:?}", counters(worker));
+    }
+}

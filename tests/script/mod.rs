@@ -1,0 +1,231 @@
+//! The stage for scripts: hosts with an engine each, and the kernel's lines.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use enotun::engine::{Config, Engine, Env, FlowInfo, RandomFor, Side};
+use enotun::selector::{Policy, PolicyTable, Rule};
+use enotun::time::Instant;
+use enotun::wire::{Offload, Outgoing};
+
+use crate::packet::{self, ACK, SYN, Seg};
+
+mod closing;
+mod forged;
+mod limits;
+mod opening;
+mod windows;
+
+/// Initial sequence numbers of the client and the server.
+pub const A_ISN: u32 = 1000;
+pub const B_ISN: u32 = 0xffff_fff0;
+/// The window of both kernels, without scale.
+pub const WINDOW: u16 = 60_000;
+
+pub fn a_addr() -> SocketAddr {
+    "10.0.0.1:40000".parse().expect("an address")
+}
+
+pub fn b_addr() -> SocketAddr {
+    "10.0.0.2:80".parse().expect("an address")
+}
+
+#[derive(Default)]
+struct Stage {
+    out: Vec<(Side, Vec<u8>, Offload, bool)>,
+    drawn: u64,
+}
+
+impl Env for Stage {
+    fn emit(&mut self, side: Side, packet: &Outgoing<'_>) {
+        self.out.push((side, packet.to_vec(), packet.offload, true));
+    }
+    fn forward(&mut self, side: Side, offload: Offload, bytes: &[u8]) {
+        self.out.push((side, bytes.to_vec(), offload, false));
+    }
+    fn random(&mut self, wanted: &RandomFor<'_>, out: &mut [u8]) {
+        for byte in out {
+            self.drawn += 1;
+            *byte = (self.drawn * 31 + wanted.context.len() as u64 + u64::from(wanted.local.port())) as u8;
+        }
+    }
+    fn random_is_ready(&self) -> bool {
+        true
+    }
+}
+
+/// What a host sent: towards its kernel and towards the network.
+#[derive(Default)]
+pub struct Sent {
+    pub plain: Vec<Seg>,
+    pub wire: Vec<Seg>,
+}
+
+impl Sent {
+    /// The payload towards the kernel.
+    pub fn delivered(&self) -> Vec<u8> {
+        self.plain.iter().flat_map(|s| s.payload.clone()).collect()
+    }
+}
+
+pub struct Host {
+    pub engine: Engine,
+    stage: Stage,
+    pub now: Instant,
+}
+
+impl Host {
+    pub fn new(config: Config) -> Self {
+        Self::with_policy(config, Policy::Opportunistic)
+    }
+
+    pub fn with_policy(config: Config, policy: Policy) -> Self {
+        let mut engine = Engine::new(config, enotun::crypto::provider());
+        engine.set_policy(PolicyTable::new([Rule::new("0.0.0.0/0".parse().expect("a selector"), policy)]));
+        Self { engine, stage: Stage::default(), now: Instant::from_micros(1_000_000) }
+    }
+
+    fn collect(&mut self) -> Sent {
+        let mut sent = Sent::default();
+        for (side, bytes, offload, built) in std::mem::take(&mut self.stage.out) {
+            for segment in packet::materialise(&bytes, offload, built).expect("a packet that can be sent") {
+                let seg = Seg::parse(&segment).expect("TCP");
+                match side {
+                    Side::Plain => sent.plain.push(seg),
+                    Side::Wire => sent.wire.push(seg),
+                }
+            }
+        }
+        sent
+    }
+
+    pub fn hear(&mut self, side: Side, seg: &Seg) -> Sent {
+        self.engine.handle_packet(self.now, side, Offload::NONE, &mut seg.build(), &mut self.stage);
+        self.collect()
+    }
+
+    pub fn kernel(&mut self, seg: &Seg) -> Sent {
+        self.hear(Side::Plain, seg)
+    }
+
+    pub fn wire(&mut self, seg: &Seg) -> Sent {
+        self.hear(Side::Wire, seg)
+    }
+
+    /// Lets time pass, timers included.
+    pub fn wait(&mut self, time: Duration) -> Sent {
+        let end = self.now + time;
+        while let Some(due) = self.engine.poll_timeout().filter(|due| *due <= end) {
+            self.now = self.now.max(due);
+            self.engine.handle_timeout(self.now, &mut self.stage);
+        }
+        self.now = end;
+        self.collect()
+    }
+
+    pub fn rekey(&mut self, local: SocketAddr, remote: SocketAddr) -> Sent {
+        self.engine.rekey(self.now, local, remote, &mut self.stage).expect("an encrypted connection");
+        self.collect()
+    }
+}
+
+/// A client and a server, each with its engine; the kernels are the script.
+pub struct Pair {
+    pub a: Host,
+    pub b: Host,
+    /// Sequence number of the next byte of each kernel (P), after the SYN.
+    pub a_next: u32,
+    pub b_next: u32,
+}
+
+pub fn syn_options(scale: u8) -> Vec<u8> {
+    // MSS 1460, SACK permitted, NOP, window scale.
+    vec![2, 4, 5, 0xb4, 1, 1, 4, 2, 1, 3, 3, scale]
+}
+
+impl Pair {
+    pub fn new() -> Self {
+        Self {
+            a: Host::new(Config::default()),
+            b: Host::new(Config::default()),
+            a_next: A_ISN.wrapping_add(1),
+            b_next: B_ISN.wrapping_add(1),
+        }
+    }
+
+    /// A segment of the client's kernel without data.
+    pub fn from_a(&self) -> Seg {
+        let mut seg = Seg::new(a_addr(), b_addr());
+        (seg.seq, seg.ack, seg.win) = (self.a_next, self.b_next, WINDOW);
+        seg
+    }
+
+    /// A segment of the server's kernel without data.
+    pub fn from_b(&self) -> Seg {
+        let mut seg = Seg::new(b_addr(), a_addr());
+        (seg.seq, seg.ack, seg.win) = (self.b_next, self.a_next, WINDOW);
+        seg
+    }
+
+    /// The client's kernel writes.
+    pub fn a_writes(&mut self, data: &[u8]) -> Sent {
+        let mut seg = self.from_a();
+        seg.payload = data.to_vec();
+        self.a_next = self.a_next.wrapping_add(data.len() as u32);
+        self.a.kernel(&seg)
+    }
+
+    pub fn syn() -> Seg {
+        let mut syn = Seg::new(a_addr(), b_addr());
+        (syn.seq, syn.flags, syn.win, syn.options) = (A_ISN, SYN, WINDOW, syn_options(0));
+        syn
+    }
+
+    pub fn syn_ack() -> Seg {
+        let mut syn_ack = Seg::new(b_addr(), a_addr());
+        (syn_ack.seq, syn_ack.ack) = (B_ISN, A_ISN.wrapping_add(1));
+        (syn_ack.flags, syn_ack.win, syn_ack.options) = (SYN | ACK, WINDOW, syn_options(0));
+        syn_ack
+    }
+
+    /// SYN and SYN-ACK have passed; returns what the client's engine makes of its kernel's first acknowledgement.
+    pub fn until_ack(&mut self) -> Sent {
+        let mut sent = self.a.kernel(&Self::syn());
+        sent = self.b.wire(&sent.wire.remove(0));
+        assert_eq!(sent.plain.len(), 1, "the SYN for the server's kernel");
+        sent = self.b.kernel(&Self::syn_ack());
+        sent = self.a.wire(&sent.wire.remove(0));
+        assert_eq!(sent.plain.len(), 1, "the SYN-ACK for the client's kernel");
+        self.a.kernel(&self.from_a())
+    }
+
+    /// An encrypted connection on which all is acknowledged.
+    pub fn connected() -> Self {
+        let mut pair = Self::new();
+        let sent = pair.until_ack();
+        let mut to_a = Vec::new();
+        for seg in sent.wire {
+            to_a.extend(pair.b.wire(&seg).wire);
+        }
+        for seg in to_a {
+            for seg in pair.a.wire(&seg).wire {
+                pair.b.wire(&seg);
+            }
+        }
+        let sent = pair.a.kernel(&pair.from_a());
+        for seg in sent.wire {
+            pair.b.wire(&seg);
+        }
+        assert_eq!(pair.flow_a().map(|f| f.state), Some(enotun::engine::FlowState::Encrypted));
+        assert_eq!(pair.flow_b().map(|f| f.state), Some(enotun::engine::FlowState::Encrypted));
+        pair
+    }
+
+    pub fn flow_a(&self) -> Option<FlowInfo> {
+        self.a.engine.flow(a_addr(), b_addr())
+    }
+
+    pub fn flow_b(&self) -> Option<FlowInfo> {
+        self.b.engine.flow(b_addr(), a_addr())
+    }
+}

@@ -1,0 +1,563 @@
+//! One engine, every packet by hand: the test is the local kernel (P) and the peer (C) at once. The peer opens the connection
+//! and is A; the engine's host is B.
+#![allow(unreachable_pub, reason = "modules of a test crate have no outside")]
+#![allow(missing_docs, reason = "a test crate has no readers but its authors")]
+#![allow(dead_code, reason = "the packets are shared with the simulated network")]
+
+#[path = "sim/packet.rs"]
+mod packet;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use enotun::engine::{Config, Engine, Env, FlowState, RandomFor, Side};
+use enotun::selector::{Policy, PolicyTable, Rule};
+use enotun::time::Instant;
+use enotun::wire::{Offload, Outgoing};
+use packet::{ACK, ENO, FIN, PSH, RST, SYN, Seg};
+use tcpcrypt::eno::negotiate::{active_option, conclude};
+use tcpcrypt::eno::option::find_syn;
+use tcpcrypt::frame::OVERHEAD;
+use tcpcrypt::handshake::Initiator;
+use tcpcrypt::rust_crypto::PROVIDER;
+use tcpcrypt::{AeadId, Outcome, Plaintext, Record, Settings, Tep};
+
+const KERNEL_ISN: u32 = 1_000;
+/// The numbers wrap early in every test.
+const PEER_ISN: u32 = u32::MAX - 150;
+
+#[derive(Default)]
+struct Out {
+    packets: Vec<(Side, Vec<u8>, Offload)>,
+    counter: u8,
+}
+
+impl Env for Out {
+    fn emit(&mut self, side: Side, packet: &Outgoing<'_>) {
+        self.packets.push((side, packet.to_vec(), packet.offload));
+    }
+    fn forward(&mut self, side: Side, offload: Offload, bytes: &[u8]) {
+        self.packets.push((side, bytes.to_vec(), offload));
+    }
+    fn random(&mut self, _: &RandomFor<'_>, out: &mut [u8]) {
+        self.counter += 1;
+        out.iter_mut().enumerate().for_each(|(i, b)| *b = self.counter.wrapping_mul(31).wrapping_add(i as u8));
+    }
+    fn random_is_ready(&self) -> bool {
+        true
+    }
+}
+
+/// What one packet led to, by side.
+#[derive(Debug, Default)]
+struct Seen {
+    plain: Vec<Seg>,
+    wire: Vec<Seg>,
+}
+
+impl Seen {
+    /// The payload that went to the kernel.
+    fn delivered(&self) -> Vec<u8> {
+        self.plain.iter().flat_map(|s| s.payload.clone()).collect()
+    }
+    fn wire_bytes(&self) -> Vec<u8> {
+        self.wire.iter().flat_map(|s| s.payload.clone()).collect()
+    }
+}
+
+/// The engine with a kernel and a peer that do what the test says.
+struct Bench {
+    engine: Engine,
+    out: Out,
+    now: Instant,
+    kernel: SocketAddr,
+    peer: SocketAddr,
+    kernel_window: u16,
+    record: Option<Record>,
+    /// Bytes that the peer has made, and those of the engine that it knows, without the SYN.
+    peer_made: u32,
+    engine_made: u32,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let mut engine = Engine::new(Config::default(), &PROVIDER);
+        let selector = "0.0.0.0/0".parse().expect("a selector");
+        engine.set_policy(PolicyTable::new([Rule::new(selector, Policy::Opportunistic)]));
+        Self {
+            engine,
+            out: Out::default(),
+            now: Instant::from_micros(1_000_000),
+            kernel: "10.0.0.1:80".parse().expect("an address"),
+            peer: "10.0.0.2:50000".parse().expect("an address"),
+            kernel_window: 0xffff,
+            record: None,
+            peer_made: 0,
+            engine_made: 0,
+        }
+    }
+
+    fn give(&mut self, side: Side, mut bytes: Vec<u8>) -> Seen {
+        self.engine.handle_packet(self.now, side, Offload::NONE, &mut bytes, &mut self.out);
+        self.take()
+    }
+
+    fn take(&mut self) -> Seen {
+        let mut seen = Seen::default();
+        for (side, bytes, offload) in std::mem::take(&mut self.out.packets) {
+            for bytes in packet::materialise(&bytes, offload, true).expect("a packet in order") {
+                let seg = Seg::parse(&bytes).expect("a TCP packet");
+                match side {
+                    Side::Plain => seen.plain.push(seg),
+                    Side::Wire => seen.wire.push(seg),
+                }
+            }
+        }
+        seen
+    }
+
+    fn pass_time(&mut self, time: Duration) -> Seen {
+        let end = self.now + time;
+        while let Some(due) = self.engine.poll_timeout().filter(|due| *due <= end) {
+            self.now = self.now.max(due);
+            self.engine.handle_timeout(self.now, &mut self.out);
+        }
+        self.now = end;
+        self.take()
+    }
+
+    /// A segment of the peer's, `seq` and `ack` counting bytes after the SYNs.
+    fn peer_seg(&self, seq: u32, ack: u32, flags: u8, payload: &[u8]) -> Seg {
+        let mut seg = Seg::new(self.peer, self.kernel);
+        seg.seq = PEER_ISN.wrapping_add(1).wrapping_add(seq);
+        seg.ack = (KERNEL_ISN + 1).wrapping_add(ack);
+        seg.flags = flags | ACK;
+        seg.payload = payload.to_vec();
+        seg
+    }
+
+    fn from_peer(&mut self, seq: u32, flags: u8, payload: &[u8]) -> Seen {
+        let seg = self.peer_seg(seq, self.engine_made, flags, payload);
+        self.give(Side::Wire, seg.build())
+    }
+
+    fn kernel_seg(&self, seq: u32, ack: u32, flags: u8, payload: &[u8]) -> Seg {
+        let mut seg = Seg::new(self.kernel, self.peer);
+        seg.seq = (KERNEL_ISN + 1).wrapping_add(seq);
+        seg.ack = PEER_ISN.wrapping_add(1).wrapping_add(ack);
+        seg.win = self.kernel_window;
+        seg.flags = flags | ACK;
+        seg.payload = payload.to_vec();
+        seg
+    }
+
+    fn from_kernel(&mut self, seq: u32, ack: u32, flags: u8, payload: &[u8]) -> Seen {
+        let seg = self.kernel_seg(seq, ack, flags, payload);
+        self.give(Side::Plain, seg.build())
+    }
+
+    /// A frame at the end of what the peer has made; the peer has made it then.
+    fn frame(&mut self, data: &[u8], fin: bool) -> (u32, Vec<u8>) {
+        let plaintext = Plaintext { fin, urgent: None, data };
+        let mut bytes = vec![0; plaintext.frame_len()];
+        let at = self.peer_made;
+        self.record.as_mut().expect("keys").seal(u64::from(at), &plaintext, &mut bytes).expect("sealed");
+        self.peer_made += bytes.len() as u32;
+        (at, bytes)
+    }
+
+    /// Opens the engine's frame with which `bytes` begin, at `at`.
+    fn open(&mut self, at: u32, bytes: &[u8]) -> (Vec<u8>, tcpcrypt::Opened) {
+        let mut frame = bytes.to_vec();
+        let opened = self.record.as_mut().expect("keys").open(u64::from(at), &mut frame).expect("authentic");
+        (frame[opened.data.clone()].to_vec(), opened)
+    }
+
+    /// The SYNs. Returns what the kernel saw of the SYN and the peer of the SYN-ACK.
+    fn handshake(&mut self) -> (Seg, Seg) {
+        let settings = settings();
+        let own = active_option(&settings, None, 20).expect("an option").bytes;
+        let mut syn = self.peer_seg(0, 0, 0, &[]);
+        (syn.seq, syn.ack, syn.flags) = (PEER_ISN, 0, SYN);
+        syn.set_options(&[(2, vec![5, 180]), (4, vec![]), (ENO, own[2..].to_vec())]);
+        let seen = self.give(Side::Wire, syn.build());
+        assert!(seen.wire.is_empty());
+        let [kernel_syn] = &seen.plain[..] else { panic!("{seen:?}") };
+        let kernel_syn = kernel_syn.clone();
+        let mut syn_ack = self.kernel_seg(0, 0, 0, &[]);
+        (syn_ack.seq, syn_ack.flags) = (KERNEL_ISN, SYN | ACK);
+        syn_ack.set_options(&[(2, vec![5, 180]), (4, vec![])]);
+        let seen = self.give(Side::Plain, syn_ack.build());
+        assert!(seen.plain.is_empty());
+        let [peer_syn_ack] = &seen.wire[..] else { panic!("{seen:?}") };
+        (kernel_syn, peer_syn_ack.clone())
+    }
+
+    /// A connection with keys in place.
+    fn encrypted() -> Self {
+        Self::encrypted_with_window(0xffff)
+    }
+
+    /// The same with a kernel that announces `window`.
+    fn encrypted_with_window(window: u16) -> Self {
+        let mut b = Self::new();
+        b.kernel_window = window;
+        let (_, syn_ack) = b.handshake();
+        let settings = settings();
+        let own = active_option(&settings, None, 20).expect("an option").bytes;
+        let Outcome::Fresh(negotiated) = conclude(&settings, Some(&own), None, &find_syn(&syn_ack.options)) else {
+            panic!("{syn_ack:?}")
+        };
+        let mut random = |out: &mut [u8]| out.fill(0x42);
+        let ciphers = [AeadId::Aes128Gcm];
+        let (init1, initiator) = Initiator::start(&PROVIDER, negotiated, &ciphers, &mut random).expect("Init1");
+        let mut seg = b.peer_seg(0, 0, PSH, &init1);
+        seg.set_options(&[(ENO, vec![])]);
+        let seen = b.give(Side::Wire, seg.build());
+        b.peer_made = init1.len() as u32;
+        let init2 = seen.wire_bytes();
+        b.engine_made = init2.len() as u32;
+        let session = initiator.handle_init2(&init2).expect("a session");
+        let flow = b.engine.flow(b.kernel, b.peer).expect("a flow");
+        assert_eq!(flow.state, FlowState::Encrypted);
+        assert_eq!(flow.session_id, Some(session.id().to_string()));
+        assert!(seen.delivered().is_empty());
+        b.record = Some(Record::new(&PROVIDER, &session));
+        let acknowledge = b.peer_made;
+        let seen = b.from_peer(acknowledge, 0, &[]);
+        assert!(seen.wire.is_empty(), "{seen:?}");
+        b
+    }
+}
+
+fn settings() -> Settings {
+    Settings { teps: vec![Tep::Curve25519], resume: false, ..Settings::default() }
+}
+
+#[test]
+fn the_kernel_sees_a_syn_without_eno_and_an_mss_that_leaves_room_for_a_frame() {
+    let (kernel_syn, syn_ack) = Bench::new().handshake();
+    assert!(!kernel_syn.eno());
+    assert_eq!(kernel_syn.mss(), Some(1460 - OVERHEAD as u16));
+    assert_eq!(syn_ack.option(ENO), Some(vec![0x01, 0x23]), "ENO-7: b = 1; ENO-10: one TEP");
+    assert_eq!(syn_ack.mss(), Some(1460));
+}
+
+#[test]
+fn packets_of_connections_that_were_open_before_pass_unchanged() {
+    let mut b = Bench::new();
+    let from_peer = b.peer_seg(5, 7, PSH, b"data").build();
+    b.engine.handle_packet(b.now, Side::Wire, Offload::NONE, &mut from_peer.clone(), &mut b.out);
+    let from_kernel = b.kernel_seg(7, 5, FIN, b"data").build();
+    b.engine.handle_packet(b.now, Side::Plain, Offload::NONE, &mut from_kernel.clone(), &mut b.out);
+    let out: Vec<_> = std::mem::take(&mut b.out.packets).into_iter().map(|(side, bytes, _)| (side, bytes)).collect();
+    assert_eq!(out, [(Side::Plain, from_peer), (Side::Wire, from_kernel)]);
+}
+
+#[test]
+fn a_udp_packet_passes_unchanged() {
+    let mut b = Bench::new();
+    let mut bytes = b.peer_seg(0, 0, 0, b"").build();
+    bytes[9] = 17;
+    b.engine.handle_packet(b.now, Side::Plain, Offload::NONE, &mut bytes.clone(), &mut b.out);
+    assert_eq!(b.out.packets, [(Side::Wire, bytes, Offload::NONE)]);
+}
+
+#[test]
+fn tc_27_what_the_kernel_sends_again_is_answered_with_the_same_ciphertext() {
+    let mut b = Bench::encrypted();
+    let made = b.engine_made;
+    let first = b.from_kernel(0, 0, PSH, b"hello, world");
+    let bytes = first.wire_bytes();
+    assert_eq!(bytes.len(), 12 + OVERHEAD);
+    assert_eq!(first.wire[0].seq, KERNEL_ISN + 1 + made);
+    assert_eq!(b.open(made, &bytes).0, b"hello, world");
+    // The whole, a part of it, and another part, in other boundaries than before.
+    for (from, data) in [(0, &b"hello, world"[..]), (3, b"lo"), (7, b"world")] {
+        let again = b.from_kernel(from, 0, PSH, data);
+        assert_eq!(again.wire_bytes(), bytes, "from {from}");
+        assert_eq!(again.wire[0].seq, first.wire[0].seq);
+    }
+    // Old and new bytes in one segment: the old frame and a new one, never one frame over both.
+    let more = b.from_kernel(7, 0, PSH, b"world and more");
+    assert_eq!(more.wire_bytes()[..bytes.len()], bytes);
+    assert_eq!(b.open(made + bytes.len() as u32, &more.wire_bytes()[bytes.len()..]).0, b" and more");
+}
+
+#[test]
+fn an_acknowledgement_inside_a_frame_is_not_one_for_the_kernel() {
+    let mut b = Bench::encrypted();
+    let made = b.engine_made;
+    b.from_kernel(0, 0, PSH, b"0123456789");
+    b.from_kernel(10, 0, PSH, b"abcdefghij");
+    let frame = 10 + OVERHEAD as u32;
+    for (acked, told) in
+        [(made + 5, 0), (made + frame - 1, 0), (made + frame, 10), (made + 2 * frame - 1, 10), (made + 2 * frame, 20)]
+    {
+        let seg = b.peer_seg(b.peer_made, acked, 0, &[]);
+        let seen = b.give(Side::Wire, seg.build());
+        let last = seen.plain.last().unwrap_or_else(|| panic!("nothing told of {acked}"));
+        assert_eq!(last.ack, KERNEL_ISN + 1 + told, "acknowledged {acked}");
+    }
+}
+
+#[test]
+fn an_acknowledgement_of_what_was_never_sent_is_not_believed() {
+    let mut b = Bench::encrypted();
+    b.from_kernel(0, 0, PSH, b"0123456789");
+    let seg = b.peer_seg(b.peer_made, b.engine_made + 10 + OVERHEAD as u32 + 1, 0, &[]);
+    let seen = b.give(Side::Wire, seg.build());
+    assert!(seen.plain.is_empty(), "{seen:?}");
+}
+
+#[test]
+fn frames_that_arrive_in_the_wrong_order_are_delivered_in_the_right_one() {
+    let mut b = Bench::encrypted();
+    let (first_at, first) = b.frame(b"one ", false);
+    let (second_at, second) = b.frame(b"two", false);
+    let seen = b.from_peer(second_at, PSH, &second);
+    assert!(seen.delivered().is_empty());
+    let [ack] = &seen.wire[..] else { panic!("{seen:?}") };
+    assert_eq!(ack.ack, PEER_ISN.wrapping_add(1).wrapping_add(first_at));
+    let edge = |n: u32| PEER_ISN.wrapping_add(1).wrapping_add(n).to_be_bytes();
+    assert_eq!(ack.option(5), Some([edge(second_at), edge(second_at + second.len() as u32)].concat()));
+    let seen = b.from_peer(first_at, PSH, &first);
+    assert_eq!(seen.delivered(), b"one two");
+    assert_eq!(seen.plain[0].seq, PEER_ISN.wrapping_add(1));
+    // The wire hears of it when the kernel has it.
+    let seen = b.from_kernel(0, 7, 0, &[]);
+    assert_eq!(seen.wire[0].ack, PEER_ISN.wrapping_add(1).wrapping_add(b.peer_made));
+}
+
+#[test]
+fn a_frame_cut_anywhere_is_delivered_whole() {
+    for cut in 1..10 + OVERHEAD {
+        let mut b = Bench::encrypted();
+        let (at, bytes) = b.frame(b"0123456789", false);
+        let seen = b.from_peer(at, 0, &bytes[..cut]);
+        assert!(seen.delivered().is_empty());
+        let seen = b.from_peer(at + cut as u32, PSH, &bytes[cut..]);
+        assert_eq!(seen.delivered(), b"0123456789", "cut at {cut}");
+    }
+}
+
+#[test]
+fn tc_28_a_forged_segment_does_no_harm_if_the_genuine_one_follows() {
+    for forged in [vec![0; 40], vec![0xff; 40], vec![0, 0, 17], b"plain text, not a frame".to_vec()] {
+        let mut b = Bench::encrypted();
+        let (at, bytes) = b.frame(b"genuine", false);
+        let seen = b.from_peer(at, PSH, &forged);
+        assert!(seen.delivered().is_empty());
+        assert!(seen.wire.iter().all(|s| s.ack == PEER_ISN.wrapping_add(1).wrapping_add(at)), "{seen:?}");
+        let seen = b.from_peer(at, PSH, &bytes);
+        assert_eq!(seen.delivered(), b"genuine", "after {forged:02x?}");
+    }
+}
+
+#[test]
+fn a_segment_with_a_wrong_checksum_is_not_looked_at() {
+    let mut b = Bench::encrypted();
+    let (at, bytes) = b.frame(b"genuine", false);
+    let mut damaged = b.peer_seg(at, b.engine_made, PSH, &bytes).build();
+    *damaged.last_mut().expect("payload") ^= 1;
+    let seen = b.give(Side::Wire, damaged);
+    assert!(seen.plain.is_empty() && seen.wire.is_empty(), "{seen:?}");
+    assert_eq!(b.engine.counters().bad_checksum, 1);
+    assert_eq!(b.from_peer(at, PSH, &bytes).delivered(), b"genuine");
+}
+
+#[test]
+fn a_reset_counts_only_at_the_very_next_byte() {
+    let mut b = Bench::encrypted();
+    for wrong in [1u32, 1000, 60_000, 1u32.wrapping_neg()] {
+        let seen = b.from_peer(b.peer_made.wrapping_add(wrong), RST, &[]);
+        assert!(seen.plain.is_empty(), "{wrong} off: {seen:?}");
+    }
+    assert_eq!(b.engine.counters().resets_ignored, 4);
+    let seen = b.from_peer(b.peer_made, RST, &[]);
+    let [reset] = &seen.plain[..] else { panic!("{seen:?}") };
+    assert!(reset.has(RST));
+    assert_eq!(reset.seq, PEER_ISN.wrapping_add(1), "in the kernel's numbers: nothing was delivered yet");
+}
+
+#[test]
+fn a_reset_of_the_kernels_reaches_the_peer_in_its_numbers() {
+    let mut b = Bench::encrypted();
+    b.from_kernel(0, 0, PSH, b"0123456789");
+    let seen = b.from_kernel(10, 0, RST, &[]);
+    let [reset] = &seen.wire[..] else { panic!("{seen:?}") };
+    assert!(reset.has(RST));
+    assert_eq!(reset.seq, KERNEL_ISN + 1 + b.engine_made + 10 + OVERHEAD as u32);
+}
+
+#[test]
+fn tc_29_end_of_file_needs_finp_and_fin() {
+    let mut b = Bench::encrypted();
+    let (at, bytes) = b.frame(b"bye", true);
+    let seen = b.from_peer(at, PSH, &bytes);
+    assert_eq!(seen.delivered(), b"bye");
+    assert!(!seen.plain.iter().any(|s| s.has(FIN)), "the FIN has not come yet");
+    let seen = b.from_peer(b.peer_made, FIN, &[]);
+    assert!(seen.plain.iter().any(|s| s.has(FIN) && s.seq_len() == 1), "{seen:?}");
+    // The kernel closes as well.
+    let seen = b.from_kernel(0, 4, FIN, &[]);
+    let [fin] = &seen.wire[..] else { panic!("{seen:?}") };
+    assert!(fin.has(FIN));
+    assert_eq!(fin.ack, PEER_ISN.wrapping_add(1).wrapping_add(b.peer_made + 1));
+    let (data, opened) = b.open(b.engine_made, &fin.payload.clone());
+    assert!(opened.fin && data.is_empty());
+    b.engine_made += fin.payload.len() as u32 + 1;
+    let seen = b.from_peer(b.peer_made + 1, 0, &[]);
+    assert_eq!(seen.plain[0].ack, KERNEL_ISN + 2);
+    assert_eq!(b.engine.held_bytes(), 0);
+    assert_eq!(b.engine.flow(b.kernel, b.peer).expect("lingers").state, FlowState::Closed);
+    b.pass_time(Duration::from_secs(120));
+    assert!(b.engine.is_empty());
+}
+
+#[test]
+fn tc_29_a_fin_that_no_finp_announced_is_not_end_of_file() {
+    let mut b = Bench::encrypted();
+    let mut resets = 0;
+    for _ in 0..6 {
+        let seen = b.from_peer(b.peer_made, FIN, &[]);
+        assert!(!seen.plain.iter().any(|s| s.has(FIN)), "{seen:?}");
+        resets += seen.plain.iter().filter(|s| s.has(RST)).count();
+        b.pass_time(Duration::from_secs(1));
+    }
+    assert_eq!(resets, 1, "once it is clear that nothing better will come, the application is told by a reset");
+}
+
+#[test]
+fn tc_32_a_rekey_is_answered_at_once() {
+    let mut b = Bench::encrypted();
+    assert!(b.record.as_mut().expect("keys").start_rekey());
+    let (at, bytes) = b.frame(b"", false);
+    assert_eq!(bytes[0] & 1, 1);
+    let seen = b.from_peer(at, PSH, &bytes);
+    let answer = seen.wire_bytes();
+    assert_eq!(answer[0] & 1, 1, "TC-31: the first frame of the new generation has the bit");
+    let (data, _) = b.open(b.engine_made, &answer);
+    assert!(data.is_empty());
+    let flow = b.engine.flow(b.kernel, b.peer).expect("a flow");
+    assert_eq!((flow.generation_local, flow.generation_remote), (Some(1), Some(1)));
+    // Nobody but the engine can send it again.
+    let again = b.pass_time(Duration::from_secs(2));
+    assert_eq!(again.wire[0].payload, answer);
+}
+
+#[test]
+fn the_largest_frame_comes_through_a_sender_that_waits_for_acknowledgements() {
+    let mut b = Bench::encrypted();
+    let data: Vec<u8> = (0..60_000u32).map(|i| (i % 251) as u8).collect();
+    let (at, bytes) = b.frame(&data, false);
+    let mut delivered = Vec::new();
+    // A sender with a window of twelve segments and a retransmission timer of 300 ms.
+    let (mut acked, mut sent, mut rounds) = (0usize, 0usize, 0);
+    while delivered.len() < data.len() {
+        rounds += 1;
+        assert!(rounds < 200, "stuck with {acked} of {} acknowledged", bytes.len());
+        let mut answers = Vec::new();
+        while sent < bytes.len() && sent < acked + 12 * 1460 {
+            let end = (sent + 1460).min(bytes.len());
+            let seen = b.from_peer(at + sent as u32, 0, &bytes[sent..end]);
+            delivered.extend(seen.delivered());
+            answers.extend(seen.wire);
+            sent = end;
+        }
+        answers.extend(b.pass_time(Duration::from_millis(300)).wire);
+        let before = acked;
+        for seg in answers {
+            let ack = seg.ack.wrapping_sub(PEER_ISN.wrapping_add(1).wrapping_add(at)) as usize;
+            assert!(ack <= bytes.len(), "{seg:?}");
+            acked = acked.max(ack);
+        }
+        if acked == before {
+            sent = acked;
+        }
+    }
+    assert_eq!(delivered, data);
+}
+
+#[test]
+fn plaintext_waits_for_the_kernels_window() {
+    let mut b = Bench::encrypted_with_window(1_000);
+    let mut delivered = Vec::new();
+    for i in 0..10 {
+        let (at, bytes) = b.frame(&[i; 500], false);
+        delivered.extend(b.from_peer(at, PSH, &bytes).delivered());
+    }
+    assert_eq!(delivered.len(), 1_000, "no more than the kernel announced");
+    // What waits here is acknowledged: the peer's kernel would give up on it otherwise, however long the reader pauses.
+    let seen = b.from_kernel(0, 1_000, 0, &[]);
+    assert_eq!(seen.wire[0].ack, PEER_ISN.wrapping_add(1).wrapping_add(b.peer_made));
+    assert_eq!(seen.delivered().len(), 1_000, "as much as its window takes now");
+    let mut open = b.kernel_seg(0, 2_000, 0, &[]);
+    open.win = 10_000;
+    delivered.extend(seen.delivered());
+    delivered.extend(b.give(Side::Plain, open.build()).delivered());
+    assert_eq!(delivered, (0..10).flat_map(|i| [i; 500]).collect::<Vec<u8>>());
+}
+
+#[test]
+fn a_closed_window_of_the_kernels_is_probed_until_it_opens() {
+    let mut b = Bench::encrypted_with_window(1_000);
+    let (at, bytes) = b.frame(&[0; 1_000], false);
+    assert_eq!(b.from_peer(at, PSH, &bytes).delivered().len(), 1_000);
+    let mut full = b.kernel_seg(0, 1_000, 0, &[]);
+    full.win = 0;
+    b.give(Side::Plain, full.build());
+    let (at, bytes) = b.frame(b"waits", false);
+    assert!(b.from_peer(at, PSH, &bytes).delivered().is_empty());
+    let seen = b.pass_time(Duration::from_secs(3));
+    let probe = seen.plain.first().expect("a probe: the kernel's update may have been lost");
+    assert!(probe.payload.is_empty() && probe.seq == PEER_ISN.wrapping_add(1_000), "{seen:?}");
+    let mut open = b.kernel_seg(0, 1_000, 0, &[]);
+    open.win = 100;
+    assert_eq!(b.give(Side::Plain, open.build()).delivered(), b"waits");
+}
+
+#[test]
+fn a_keep_alive_of_the_peers_is_the_kernels_to_answer() {
+    let mut b = Bench::encrypted();
+    let seen = b.from_peer(b.peer_made - 1, 0, &[]);
+    let [probe] = &seen.plain[..] else { panic!("{seen:?}") };
+    assert_eq!(probe.seq, PEER_ISN, "the byte before the next");
+    let seen = b.from_kernel(0, 0, 0, &[]);
+    let [answer] = &seen.wire[..] else { panic!("{seen:?}") };
+    assert_eq!(answer.ack, PEER_ISN.wrapping_add(1).wrapping_add(b.peer_made));
+}
+
+#[test]
+fn a_gap_in_what_the_kernel_sends_is_not_framed_over() {
+    let mut b = Bench::encrypted();
+    let made = b.engine_made;
+    let seen = b.from_kernel(5, 0, PSH, b"later");
+    assert!(seen.wire_bytes().is_empty());
+    let [ack] = &seen.plain[..] else { panic!("{seen:?}") };
+    assert_eq!(ack.ack, KERNEL_ISN + 1, "a duplicate acknowledgement");
+    let seen = b.from_kernel(0, 0, PSH, b"first");
+    let bytes = seen.wire_bytes();
+    let mut at = 0;
+    let mut plaintext = Vec::new();
+    while at < bytes.len() {
+        let len = 3 + usize::from(u16::from_be_bytes([bytes[at + 1], bytes[at + 2]]));
+        plaintext.extend(b.open(made + at as u32, &bytes[at..at + len]).0);
+        at += len;
+    }
+    assert!(plaintext == b"firstlater" || plaintext == b"first", "{plaintext:?}");
+}
+
+#[test]
+fn a_forged_syn_does_not_disturb_an_encrypted_connection() {
+    let mut b = Bench::encrypted();
+    let mut syn = b.peer_seg(0, 0, 0, &[]);
+    (syn.seq, syn.ack, syn.flags) = (PEER_ISN.wrapping_add(5000), 0, SYN);
+    syn.set_options(&[(2, vec![5, 180])]);
+    let seen = b.give(Side::Wire, syn.build());
+    assert!(seen.plain.is_empty(), "{seen:?}");
+    let [challenge] = &seen.wire[..] else { panic!("RFC 5961, section 4.2: {seen:?}") };
+    assert_eq!(challenge.flags, ACK);
+    let (at, bytes) = b.frame(b"still here", false);
+    assert_eq!(b.from_peer(at, PSH, &bytes).delivered(), b"still here");
+}

@@ -1,0 +1,10 @@
+//! A simulated network: two hosts, each a smoltcp TCP stack and an engine, virtual time, everything from one seed.
+
+pub mod app;
+pub mod host;
+pub mod net;
+pub mod packet;
+pub mod profile;
+pub mod rng;
+pub mod run;
+pub mod watch;
