@@ -2,40 +2,48 @@
 # Runs every fuzz target for a while, starting from its committed corpus:
 # scripts/fuzz.sh [SECONDS-EACH] [TARGET...]
 #
-# With the stable toolchain and without cargo-fuzz: the coverage that libFuzzer steers by comes
-# from LLVM's own pass, the sanitizers (nightly only) are left out; overflow checks and debug
-# assertions are on. New inputs go to a scratch directory, not into the corpus.
+# With the stable toolchain and without cargo-fuzz: coverage of the workspace's own crates comes from LLVM's own pass
+# (scripts/fuzz-rustc), the sanitizers (nightly only) are left out; overflow checks and debug assertions are on.
+# Everything else is shared with `cargo build`. New inputs go to a scratch directory, not into the corpus; one that fails
+# is kept in tests/fuzz/artifacts. tests/fuzz/README.md says how to use cargo-fuzz.
 set -euo pipefail
-cd "$(dirname "$0")/../tests/fuzz"
+cd "$(dirname "$0")/.."
 
 seconds=${1:-30}
 if (($#)); then shift; fi
 targets=("$@")
 if ((${#targets[@]} == 0)); then
-    for file in fuzz_targets/*.rs; do targets+=("$(basename "$file" .rs)"); done
+    for file in tests/fuzz/fuzz_targets/*.rs; do targets+=("$(basename "$file" .rs)"); done
 fi
 
-host=$(rustc -vV | sed -n 's/^host: //p')
-export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Ccodegen-units=1 -Cdebug-assertions -Coverflow-checks
-    -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters
-    -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares"
-# With --target the flags are not applied to build scripts and procedural macros.
-cargo build -q --release --target "$host" --bins
+began=$SECONDS
+RUSTC_WORKSPACE_WRAPPER=$PWD/scripts/fuzz-rustc cargo build -q -p enotun-fuzz "${targets[@]/#/--bin=}"
+echo "built in $((SECONDS - began)) s"
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-failed=0
-for target in "${targets[@]}"; do
-    corpus=(corpus/"$target")
-    [[ -d ${corpus[0]} ]] || corpus=()
-    mkdir -p "$scratch/$target" "artifacts/$target"
-    if target/"$host"/release/"$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 \
-        -artifact_prefix="artifacts/$target/" "$scratch/$target" "${corpus[@]}" >"$scratch/log" 2>&1; then
-        echo "ok - $target: $(sed -n 's/^Done \([0-9]*\) runs.*/\1 runs/p' "$scratch/log")"
-    else
-        tail -n 40 "$scratch/log"
-        echo "not ok - $target"
-        failed=1
+export scratch seconds
+
+# one TARGET: its corpus first, then what libFuzzer makes of it.
+one() {
+    local target=$1 log=$scratch/$1.log inputs seeds
+    inputs=tests/fuzz/artifacts/$target
+    mkdir -p "$scratch/$target" "$inputs"
+    seeds=$(find "tests/fuzz/corpus/$target" -type f | wc -l)
+    if ((seeds == 0)); then
+        echo "not ok - $target: no corpus"
+        return 1
     fi
-done
-exit $failed
+    if "target/debug/$target" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 -max_len=8192 \
+        -artifact_prefix="$inputs/" "$scratch/$target" "tests/fuzz/corpus/$target" >"$log" 2>&1; then
+        echo "ok - $target: $seeds seeds, $(sed -n 's/^Done \([0-9]*\) runs.*/\1 runs/p' "$log"), coverage" \
+            "$(sed -n 's/.*INITED cov: \([0-9]*\).*/\1/p' "$log") at first and" \
+            "$(sed -n 's/.* cov: \([0-9]*\).*/\1/p' "$log" | tail -n 1) at last"
+    else
+        tail -n 40 "$log"
+        echo "not ok - $target: the input is in $inputs"
+        return 1
+    fi
+}
+export -f one
+printf '%s\n' "${targets[@]}" | xargs -P "$(nproc)" -I{} bash -c 'one {}'

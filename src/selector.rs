@@ -10,7 +10,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// What is done with the connections that a selector matches.
@@ -196,7 +196,8 @@ impl FromStr for Selector {
         if text.is_empty() {
             return Err(SelectorError::Empty);
         }
-        if let Some(ports) = text.strip_prefix("local:") {
+        // In any case, as host names are: `Local:80` must not be the port of a host called `local`.
+        if let Some((_, ports)) = text.split_at_checked(6).filter(|(word, _)| word.eq_ignore_ascii_case("local:")) {
             return Ok(Self::Local(parse_ports(ports)?));
         }
         if let Some(rest) = text.strip_prefix('[') {
@@ -259,7 +260,7 @@ fn parse_net(text: &str) -> Result<Option<IpNet>, SelectorError> {
         if net.addr() != net.network() {
             return Err(SelectorError::HostBits(text.to_owned(), net.trunc()));
         }
-        net
+        canonical_net(net)
     } else {
         return Ok(None);
     };
@@ -284,6 +285,16 @@ fn parse_net(text: &str) -> Result<Option<IpNet>, SelectorError> {
 /// An IPv4 address written as `::ffff:a.b.c.d` is that IPv4 address on the wire.
 fn canonical(address: IpAddr) -> IpAddr {
     address.to_canonical()
+}
+
+/// The same for networks.
+fn canonical_net(net: IpNet) -> IpNet {
+    match (net.addr().to_canonical(), net.prefix_len().checked_sub(96)) {
+        (IpAddr::V4(address), Some(prefix)) if net.addr().is_ipv6() => {
+            Ipv4Net::new(address, prefix).map_or(net, IpNet::from)
+        }
+        _ => net,
+    }
 }
 
 /// RFC 1123 section 2.1, underscores let pass. A last label of digits is a mistyped address
@@ -530,7 +541,10 @@ mod tests {
         }
         assert_eq!(selector("[2001:db8::1]"), selector("2001:db8::1"));
         assert_eq!(selector("::ffff:10.1.2.3"), selector("10.1.2.3"));
+        assert_eq!(selector("::ffff:10.1.0.0/112"), selector("10.1.0.0/16"));
+        assert_eq!(selector("[::ffff:0:0/96]:80"), selector("0.0.0.0/0:80"));
         assert_eq!(selector("DB.Example."), selector("db.example."));
+        assert_eq!(selector("LOCAL:22"), selector("local:22"));
     }
 
     #[test]

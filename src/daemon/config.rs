@@ -210,14 +210,18 @@ impl File {
         Self::parse(&text).map_err(|(line, message)| ConfigError::Wrong { path: path.to_owned(), line, message })
     }
 
-    /// Parses a file's text; an error has the line, if it is known.
-    fn parse(text: &str) -> Result<Self, (Option<usize>, String)> {
+    /// Parses a file's text.
+    ///
+    /// # Errors
+    /// What is wrong, in one line, and where (counted from 1), if that is known.
+    pub fn parse(text: &str) -> Result<Self, (Option<usize>, String)> {
         let file: Self = toml::from_str(text).map_err(|error| {
             let line =
                 error.span().and_then(|span| text.get(..span.start)).map(|before| before.matches('\n').count() + 1);
-            (line, error.message().replace('\n', "; "))
+            (line, one_line(error.message()))
         })?;
-        file.check().map_err(|message| (None, message))?;
+        // What is wrong is quoted, and that may be anything.
+        file.check().map_err(|message| (None, one_line(&message)))?;
         Ok(file)
     }
 
@@ -236,6 +240,10 @@ impl File {
         }
         Ok(())
     }
+}
+
+fn one_line(message: &str) -> String {
+    message.replace('\n', "; ")
 }
 
 /// Whether the kernel would take `name` for an interface, and ours derived from it.
@@ -314,6 +322,12 @@ mod tests {
             File::parse("[selectors]\nrequired = [\n  \"10.0.0.0/8\",\n  \"10.0.0\",\n]\n").unwrap_err();
         assert_eq!(line, Some(2));
         assert!(message.contains("`10.0.0`"), "{message}");
+    }
+
+    #[test]
+    fn a_refusal_is_one_line_whatever_it_quotes() {
+        let (_, message) = File::parse(r#"log = "enotun=deb,\nfo""#).unwrap_err();
+        assert!(message.contains("enotun=deb") && !message.contains('\n'), "{message:?}");
     }
 
     #[test]

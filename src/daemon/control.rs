@@ -161,7 +161,11 @@ async fn read_line(reader: &mut BufReader<OwnedReadHalf>) -> Result<Option<Vec<u
     }
 }
 
-fn parse(line: &[u8], privileged: bool) -> Result<Command, Failure> {
+/// Reads a line from a client; `privileged` if the client may change things.
+///
+/// # Errors
+/// What is sent back to it.
+pub fn parse(line: &[u8], privileged: bool) -> Result<Command, Failure> {
     // The version first: what another version's request looks like is not known.
     #[derive(serde::Deserialize)]
     struct Versioned {
