@@ -5,6 +5,7 @@ mod doctor;
 mod down;
 mod flows;
 mod output;
+mod probe;
 mod rekey;
 mod selectors;
 mod session;

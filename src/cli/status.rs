@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use super::output::{NOT_AUTHENTICATED, print, print_json};
-use super::{Common, Failed, client, selectors};
+use super::{Common, Failed, client, probe, selectors};
 use crate::daemon::protocol::Command;
-use crate::daemon::status::Status;
+use crate::daemon::status::{Paths, Status};
 
 pub(super) fn run(common: &Common) -> Result<(), Failed> {
     let answer = client::ask(&common.instance()?, Command::Status {})?;
@@ -72,6 +72,7 @@ fn show(status: &Status) -> String {
             counter("connections_aborted")
         ),
     );
+    block(&mut text, "paths", &paths(&status.paths));
     let suspicious =
         ["frames_rejected", "conflicting_segments", "bad_checksum", "malformed", "resets_ignored", "orphans_refused"];
     let named = |names: &[&str]| {
@@ -97,6 +98,20 @@ fn show(status: &Status) -> String {
         text.push('\n');
     }
     text
+}
+
+/// Lines about paths, those that cost something first.
+fn paths(paths: &Paths) -> String {
+    const SHOWN: usize = 8;
+    if paths.remembered == 0 {
+        return String::new();
+    }
+    let mut lines = vec![format!("{} remembered, {} of them go without ENO for now", paths.remembered, paths.avoided)];
+    lines.extend(paths.list.iter().take(SHOWN).map(probe::remembered));
+    if let Some(more) = paths.list.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+        lines.push(format!("and {more} more: `enotun status --json`"));
+    }
+    lines.join("\n")
 }
 
 /// Packets that the kernel did not take or give, by device.
@@ -145,6 +160,7 @@ mod tests {
             random_ready: true,
             recovered: false,
             connections: Connections { encrypted: 1, ..Default::default() },
+            paths: Paths::default(),
             kept_connections: 0,
             counters: BTreeMap::from([("limit_flows".to_owned(), 3), ("frames_rejected".to_owned(), 0)]),
             io: serde_json::json!({ "plain": { "read_packets": 9, "refused_full": 2 }, "wire": { "refused_down": 0 } }),

@@ -74,6 +74,12 @@ pub struct Limits {
     pub max_held_bytes: Option<usize>,
     /// [`engine::Config::syn_attempts`].
     pub syn_attempts: Option<u8>,
+    /// [`engine::PathLimits::max`].
+    pub max_paths: Option<usize>,
+    /// [`engine::PathLimits::retry`], seconds.
+    pub path_retry: Option<u32>,
+    /// [`engine::PathLimits::retry_max`], seconds.
+    pub path_retry_max: Option<u32>,
     /// [`engine::Config::handshake_timeout`], seconds.
     pub handshake_timeout: Option<u32>,
     /// [`engine::Config::plain_idle_timeout`], seconds.
@@ -93,6 +99,12 @@ impl Limits {
             max_half_open: self.max_half_open.unwrap_or(default.max_half_open),
             max_held_bytes: self.max_held_bytes.unwrap_or(default.max_held_bytes),
             syn_attempts: self.syn_attempts.unwrap_or(default.syn_attempts),
+            paths: engine::PathLimits {
+                max: self.max_paths.unwrap_or(default.paths.max),
+                retry: seconds(self.path_retry, default.paths.retry),
+                retry_max: seconds(self.path_retry_max, default.paths.retry_max),
+                ..default.paths
+            },
             handshake_timeout: seconds(self.handshake_timeout, default.handshake_timeout),
             plain_idle_timeout: seconds(self.plain_idle_timeout, default.plain_idle_timeout),
             closed_linger: seconds(self.closed_linger, default.closed_linger),
@@ -301,6 +313,9 @@ mod tests {
             ("max-half-open", default.max_half_open as u64),
             ("max-held-bytes", default.max_held_bytes as u64),
             ("syn-attempts", default.syn_attempts.into()),
+            ("max-paths", default.paths.max as u64),
+            ("path-retry", default.paths.retry.as_secs()),
+            ("path-retry-max", default.paths.retry_max.as_secs()),
             ("handshake-timeout", default.handshake_timeout.as_secs()),
             ("plain-idle-timeout", default.plain_idle_timeout.as_secs()),
             ("closed-linger", default.closed_linger.as_secs()),

@@ -48,6 +48,13 @@ pub enum Command {
         /// Address and port on the wire side.
         remote: SocketAddr,
     },
+    /// Forgets what is remembered of paths; the answer is how many there were.
+    ForgetPaths {
+        /// Those to and from this host; all if it is not said.
+        host: Option<std::net::IpAddr>,
+        /// Of those, the one to this port.
+        port: Option<u16>,
+    },
     /// Protects more connections, or changes the policy of selectors.
     Enable {
         /// Which connections.

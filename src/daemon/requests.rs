@@ -10,7 +10,7 @@ use super::control::{Answer, Asked};
 use super::life::{Daemon, Next};
 use super::notify;
 use super::protocol::{Command, Failure, FailureKind};
-use super::status::{Connections, Device, Status};
+use super::status::{Connections, Device, Paths, Status};
 use crate::engine::{Engine, Env};
 use crate::selector::{Policy, Selector};
 use crate::time::Instant;
@@ -45,6 +45,9 @@ impl Daemon {
             Command::Flows {} => self.with_engine(|engine, _, _| engine.flows()).await.and_then(Answer::list),
             Command::Flow { local, remote } => self.flow(local, remote).await,
             Command::Rekey { local, remote } => self.rekey(local, remote).await,
+            Command::ForgetPaths { host, port } => {
+                self.with_engine(move |engine, _, _| engine.forget_paths(host, port)).await.and_then(Answer::one)
+            }
             Command::Enable { selectors, policy } => self.enable(selectors, policy).await,
             Command::Disable { selectors } => self.disable(&selectors).await,
             Command::Down {} => {
@@ -129,9 +132,14 @@ impl Daemon {
     }
 
     async fn status(&self) -> Result<Answer, Failure> {
-        let (connections, counters, random_ready) = self
-            .with_engine(|engine, _, env| {
-                (Connections::count(&engine.flows()), engine.counters().clone(), env.random_is_ready())
+        let (connections, counters, random_ready, paths) = self
+            .with_engine(|engine, now, env| {
+                (
+                    Connections::count(&engine.flows()),
+                    engine.counters().clone(),
+                    env.random_is_ready(),
+                    Paths::new(engine.paths(now)),
+                )
             })
             .await?;
         let io = self.worker.io_counters().await.map_err(failed)?;
@@ -154,6 +162,7 @@ impl Daemon {
             random_ready,
             recovered: self.recovered,
             connections,
+            paths,
             kept_connections: self.kept.len(),
             counters: counters
                 .named()

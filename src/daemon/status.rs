@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::log::Problem;
 use super::selectors::Entry;
-use crate::engine::{FlowInfo, FlowState};
+use crate::engine::{Finding, FlowInfo, FlowState, PathInfo};
 use crate::selector::Policy;
 
 /// How a daemon is.
@@ -34,6 +34,8 @@ pub struct Status {
     pub recovered: bool,
     /// Connections now.
     pub connections: Connections,
+    /// What is remembered of paths.
+    pub paths: Paths,
     /// Connections that stay diverted although no selector matches them any more, because they are encrypted.
     pub kept_connections: usize,
     /// Counts since it came up ([`crate::engine::Counters`]).
@@ -70,6 +72,38 @@ pub struct Connections {
     pub closed: usize,
     /// Why connections are plain, and how many.
     pub plain_reasons: BTreeMap<String, usize>,
+}
+
+/// What is remembered of paths that remove ENO options or drop SYNs that have one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paths {
+    /// How many are remembered.
+    pub remembered: usize,
+    /// Paths on which connections go without ENO for now, where policy allows that.
+    pub avoided: usize,
+    /// Those of interest, at most 100: all but those on which encryption works and those to peers without ENO. Avoided
+    /// ones come first.
+    pub list: Vec<PathInfo>,
+}
+
+impl Paths {
+    /// Of interest at most.
+    const LISTED: usize = 100;
+
+    /// Sums `paths` up, which stand in the order of [`crate::engine::Engine::paths`].
+    #[must_use]
+    pub fn new(paths: Vec<PathInfo>) -> Self {
+        let remembered = paths.len();
+        let avoided = paths.iter().filter(|path| path.avoided_seconds.is_some()).count();
+        let interesting = |path: &PathInfo| match path.finding {
+            Finding::Encrypted => false,
+            // A peer that could once is worth a look.
+            Finding::NoEno => path.encrypted_seconds.is_some(),
+            _ => true,
+        };
+        let list = paths.into_iter().filter(interesting).take(Self::LISTED).collect();
+        Self { remembered, avoided, list }
+    }
 }
 
 impl Connections {

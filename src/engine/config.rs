@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tcpcrypt::{AeadId, Settings, Tep};
 
-use super::SessionLimits;
+use super::{PathLimits, SessionLimits};
 
 /// When the keys of a direction are replaced (TC-31), whichever comes first.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +37,8 @@ pub struct Config {
     pub rekey: RekeyLimits,
     /// The cache of sessions to resume. `negotiation.resume` says whether there is resumption at all.
     pub sessions: SessionLimits,
+    /// What is remembered of paths that remove ENO options or drop SYNs that have one.
+    pub paths: PathLimits,
     /// The largest packet that the network takes, in bytes, if it is known: a peer that announces a larger MSS is not
     /// believed. The kernel cannot be asked to leave room in its packets for what a frame adds otherwise.
     pub wire_mtu: Option<u16>,
@@ -66,6 +68,7 @@ impl Default for Config {
             ciphers: vec![AeadId::Chacha20Poly1305, AeadId::Aes256Gcm, AeadId::Aes128Gcm],
             rekey: RekeyLimits::default(),
             sessions: SessionLimits::default(),
+            paths: PathLimits::default(),
             wire_mtu: None,
             max_flows: 200_000,
             max_half_open: 16_384,

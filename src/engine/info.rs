@@ -92,6 +92,10 @@ counters! {
     sessions_evicted,
     /// Connections that became plain TCP.
     connections_plain,
+    /// Of those, connections without ENO because of what is remembered of the path.
+    paths_avoided,
+    /// Connections that tried ENO again on such a path.
+    paths_retried,
     /// Connections refused because policy requires encryption.
     connections_refused,
     /// Connections that enotun aborted (TC-6).

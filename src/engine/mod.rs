@@ -4,11 +4,14 @@
 mod config;
 mod env;
 mod info;
+mod paths;
 mod sessions;
 
 pub use config::{Config, RekeyLimits};
 pub use env::{Env, RandomFor, Side};
 pub use info::{Counters, FlowInfo, FlowState};
+pub(crate) use paths::{Advice, PathKey, Paths};
+pub use paths::{Finding, PathInfo, PathLimits};
 pub(crate) use sessions::{ChainId, Sessions};
 pub use sessions::{SessionInfo, SessionLimits};
 
@@ -17,7 +20,10 @@ use std::collections::{BinaryHeap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::flow::{AbortReason, Closed, Cx, Encrypted, Flow, FlowKey, Link, Next, Opened, Opening, PlainFlow, Rules};
+use crate::flow::{
+    AbortReason, Closed, Cx, Encrypted, Flow, FlowKey, Link, Lost, Next, OpenQuestion, Opened, Opening, PlainFlow,
+    Rules,
+};
 use crate::selector::{Policy, PolicyTable};
 use crate::time::Instant;
 use crate::wire::icmp::IcmpError;
@@ -38,6 +44,7 @@ pub struct Engine {
     held: usize,
     counters: Counters,
     sessions: Sessions,
+    paths: Paths,
     scratch: Vec<u8>,
 }
 
@@ -77,6 +84,7 @@ impl Engine {
     pub fn new(config: Config, provider: &'static dyn tcpcrypt::Provider) -> Self {
         Self {
             sessions: Sessions::new(config.sessions),
+            paths: Paths::new(config.paths),
             config,
             policy: PolicyTable::default(),
             provider,
@@ -168,10 +176,7 @@ impl Engine {
             Flow::Opening(opening) => {
                 opening.learn(Side::Plain, packet);
                 let opened = opening.from_kernel(cx, packet, bytes);
-                let left = Left {
-                    isn: opening.isn(),
-                    suspect: if matches!(opened, Opened::Plain(..)) { opening.suspect(cx) } else { None },
-                };
+                let left = Left::new(cx, opening, &opened);
                 let fate = after_opening(cx, key, left, opened, |cx, encrypted, dealt_with| {
                     if dealt_with { Next::Stay } else { encrypted.from_kernel(cx, packet, bytes, &offload) }
                 });
@@ -205,20 +210,28 @@ impl Engine {
             Flow::Opening(opening) => {
                 opening.learn(Side::Wire, packet);
                 let opened = opening.from_wire(cx, packet, bytes);
-                let left = Left {
-                    isn: opening.isn(),
-                    suspect: if matches!(opened, Opened::Plain(..)) { opening.suspect(cx) } else { None },
-                };
+                let left = Left::new(cx, opening, &opened);
                 let fate = after_opening(cx, key, left, opened, |cx, encrypted, dealt_with| {
-                    if dealt_with { Next::Stay } else { encrypted.from_wire(cx, packet, bytes) }
+                    let next = if dealt_with { Next::Stay } else { encrypted.from_wire(cx, packet, bytes) };
+                    encrypted.note_path(cx, next, Some((packet, bytes)));
+                    next
                 });
                 pass(cx, Side::Wire, offload, bytes, fate)
             }
             Flow::Plain(plain) => {
+                let mut lost = None;
+                if let Some(learnt) = plain.note_path(packet, bytes) {
+                    cx.learn(key, learnt.active, learnt.finding);
+                    lost = (learnt.finding == Finding::StrippedHere).then_some(Lost::Syn);
+                }
                 if plain.is_one_sided(packet.seq.0, bytes.get(packet.payload.clone()).unwrap_or(&[])) {
+                    cx.learn(key, false, Finding::NonSynStripped);
+                    lost = Some(Lost::Ack);
+                }
+                if let Some(lost) = lost {
                     let link = Link::new(key);
                     link.reset(cx.env, Side::Plain, packet.seq.0, packet.ack.0);
-                    link.reset(cx.env, Side::Wire, packet.ack.0, packet.seq.0);
+                    link.reset_saying(cx.env, lost, packet.ack.0, packet.seq.0);
                     return fail(cx, key, AbortReason::OneSided);
                 }
                 plain.note_end(Side::Wire, packet.flags);
@@ -229,6 +242,7 @@ impl Engine {
             Flow::Encrypted(encrypted) => {
                 encrypted.learn(Side::Wire, packet);
                 let next = encrypted.from_wire(cx, packet, bytes);
+                encrypted.note_path(cx, next, Some((packet, bytes)));
                 settle(cx, encrypted, next)
             }
             Flow::Closed(closed) => {
@@ -308,6 +322,7 @@ impl Engine {
             counters: &mut self.counters,
             provider: self.provider,
             sessions: &mut self.sessions,
+            paths: &mut self.paths,
             tight: false,
             scratch: &mut self.scratch,
         };
@@ -342,6 +357,7 @@ impl Engine {
             counters: &mut self.counters,
             provider: self.provider,
             sessions: &mut self.sessions,
+            paths: &mut self.paths,
             tight: self.held >= self.config.max_held_bytes,
             scratch: &mut self.scratch,
         };
@@ -379,7 +395,7 @@ impl Engine {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let flows = self.timers.peek().map(|Reverse((due, _))| *due);
-        [flows, self.sessions.poll_timeout()].into_iter().flatten().min()
+        [flows, self.sessions.poll_timeout(), self.paths.poll_timeout()].into_iter().flatten().min()
     }
 
     fn count_erased(&mut self) {
@@ -391,6 +407,7 @@ impl Engine {
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant, env: &mut dyn Env) {
         self.sessions.expire(now);
+        self.paths.expire(now);
         self.count_erased();
         while let Some(Reverse((due, key))) = self.timers.peek().copied().filter(|Reverse((due, _))| *due <= now) {
             self.timers.pop();
@@ -412,6 +429,7 @@ impl Engine {
                     Flow::Opening(_) | Flow::Plain(_) | Flow::Closed(_) => Fate::Remove,
                     Flow::Encrypted(encrypted) => {
                         let next = encrypted.handle_timeout(cx);
+                        encrypted.note_path(cx, next, None);
                         settle(cx, encrypted, next)
                     }
                 }
@@ -448,6 +466,24 @@ impl Engine {
     /// go on; their later ones make fresh keys.
     pub fn flush_sessions(&mut self, peer: Option<IpAddr>) -> usize {
         self.sessions.flush(peer)
+    }
+
+    /// What is remembered of paths: those that are avoided first, then by when they were used, the last first.
+    #[must_use]
+    pub fn paths(&self, now: Instant) -> Vec<PathInfo> {
+        self.paths.list(now)
+    }
+
+    /// What is remembered of the path to `remote`.
+    #[must_use]
+    pub fn path(&self, now: Instant, remote: SocketAddr) -> Option<PathInfo> {
+        self.paths.info(now, PathKey::new(remote, true))
+    }
+
+    /// Forgets what is remembered of all paths, of those to and from one host, or of those to one of its ports; returns
+    /// how many there were.
+    pub fn forget_paths(&mut self, host: Option<IpAddr>, port: Option<u16>) -> usize {
+        self.paths.forget(host, port)
     }
 
     /// Erases what a connection resumed and what it has put into the cache, and keeps it from putting anything there
@@ -537,6 +573,16 @@ impl Engine {
 struct Left {
     isn: Option<u32>,
     suspect: Option<Box<tcpcrypt::Record>>,
+    question: OpenQuestion,
+}
+
+impl Left {
+    fn new(cx: &Cx<'_>, opening: &Opening, opened: &Opened) -> Self {
+        let Opened::Plain(why, _) = opened else {
+            return Self { isn: opening.isn(), suspect: None, question: OpenQuestion::None };
+        };
+        Self { isn: opening.isn(), suspect: opening.suspect(cx), question: opening.question(*why) }
+    }
 }
 
 /// What follows from what an opening came to. The second value says whether the packet is to be passed on.
@@ -557,9 +603,9 @@ fn after_opening(
         Opened::Plain(why, pass) => {
             cx.counters.connections_plain += 1;
             let (idle, linger) = (cx.config.plain_idle_timeout, cx.config.closed_linger);
-            let (isn, suspect) = (left.isn.unwrap_or(0), left.suspect);
+            let (isn, suspect, open) = (left.isn.unwrap_or(0), left.suspect, left.question);
             let (last_seen, ended) = (cx.now, [false; 2]);
-            let plain = PlainFlow { why, isn, last_seen, sent: 0, received: 0, idle, linger, ended, suspect };
+            let plain = PlainFlow { why, isn, last_seen, sent: 0, received: 0, idle, linger, ended, suspect, open };
             (Fate::Replace(Flow::Plain(Box::new(plain))), pass)
         }
         Opened::Refused(why) => {

@@ -11,12 +11,12 @@ use tcpcrypt::{AckPhase, AeadId, Negotiated, Record, Role, Session, SessionId};
 
 use super::egress::Out;
 use super::ingress::In;
-use super::link::{Clocks, Cx, Link};
-use crate::engine::{ChainId, Side};
+use super::link::{Clocks, Cx, Link, Lost};
+use crate::engine::{ChainId, Finding, Side};
 use crate::time::Instant;
 use crate::wire::build::TcpFields;
 use crate::wire::options::OptionBuf;
-use crate::wire::{C, Flags, Offset, P};
+use crate::wire::{C, Flags, Offset, P, Packet};
 
 /// How far the keys are.
 pub(crate) enum Stage {
@@ -124,6 +124,8 @@ pub(crate) struct Encrypted {
     pub(super) active: bool,
     /// The session is cached for others to resume (TC-22).
     pub(super) cache: bool,
+    /// What this connection shows about the path was remembered.
+    path_known: bool,
     /// When the key exchange is given up.
     pub(super) deadline: Option<Instant>,
     /// The kernel wants to know whether the peer is alive (TC-35). Until the peer's answer is authentic, the kernel is
@@ -159,6 +161,7 @@ impl Encrypted {
             phase,
             active,
             cache: cache && cx.config.negotiation.resume,
+            path_known: false,
             out: Out::new(ends),
             inn: In::new(ends),
             clocks: ends.timestamps.then_some(clocks),
@@ -208,6 +211,30 @@ impl Encrypted {
     pub(crate) fn forget_session(&mut self) -> Option<ChainId> {
         self.cache = false;
         self.facts.chain.take()
+    }
+
+    /// Remembers what a packet of the peer's, or its absence, has shown about the path. That the path lets ENO through is
+    /// shown by what can only come from a peer that has the keys, or makes them with this host.
+    pub(crate) fn note_path(&mut self, cx: &mut Cx<'_>, next: Next, packet: Option<(&Packet<C>, &[u8])>) {
+        if self.path_known {
+            return;
+        }
+        let reset = packet.filter(|(packet, _)| packet.flags.any(Flags::RST));
+        let said = reset.and_then(|(packet, bytes)| Lost::said(bytes.get(packet.payload.clone())?));
+        let finding = match (next, said) {
+            (Next::Reset, Some(Lost::Ack)) => Finding::NonSynStripped,
+            _ if self.is_ready() && (!self.active || self.inn.has_begun()) => Finding::Encrypted,
+            (Next::Reset, _) => Finding::Unfinished,
+            (Next::Abort(AbortReason::KeyExchange(_) | AbortReason::FinWithoutFinp | AbortReason::Timeout), _) => {
+                Finding::Unfinished
+            }
+            _ => return,
+        };
+        self.path_known = true;
+        // Whatever a client does not finish is no reason to deny others encryption.
+        if self.active || finding == Finding::Encrypted {
+            cx.learn(self.link.key, self.active, finding);
+        }
     }
 
     pub(super) fn is_ready(&self) -> bool {

@@ -208,6 +208,11 @@ impl In {
         at <= self.waiting.contiguous_end(self.next.c) && (at + len).ahead_of(self.next.c) <= 2 * self.peer_segment
     }
 
+    /// Whether an Init message or a frame of the peer's was taken in.
+    pub(super) fn has_begun(&self) -> bool {
+        self.next.c > Offset::START
+    }
+
     /// What waits behind a gap, for SACK blocks.
     pub(super) fn sack(&self, out: &mut [Range<Offset<C>>; 4]) -> usize {
         if self.waiting.is_empty() {

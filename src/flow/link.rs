@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::engine::{Counters, Env, RandomFor, Sessions, Side};
+use crate::engine::{Counters, Env, Finding, PathKey, Paths, RandomFor, Sessions, Side};
 use crate::time::Instant;
 use crate::wire::build::{self, IpFields, TcpFields};
 use crate::wire::options::Timestamps;
@@ -25,6 +25,7 @@ pub(crate) struct Cx<'a> {
     pub(crate) counters: &'a mut Counters,
     pub(crate) provider: &'static dyn tcpcrypt::Provider,
     pub(crate) sessions: &'a mut Sessions,
+    pub(crate) paths: &'a mut Paths,
     /// The memory for held bytes is used up: nothing more may be kept.
     pub(crate) tight: bool,
     /// Memory for one frame.
@@ -35,6 +36,11 @@ impl Cx<'_> {
     /// Random bytes for `key`'s connection.
     pub(crate) fn random(&mut self, purpose: &'static str, key: FlowKey, context: &[u8], out: &mut [u8]) {
         self.env.random(&RandomFor { purpose, local: key.local, remote: key.remote, context }, out);
+    }
+
+    /// Remembers what a connection has shown about the path to (`active`) or from its peer.
+    pub(crate) fn learn(&mut self, key: FlowKey, active: bool, finding: Finding) {
+        self.paths.learn(self.now, PathKey::new(key.remote, active), finding);
     }
 }
 
@@ -129,10 +135,43 @@ impl Link {
         self.emit(env, side, &TcpFields { seq, ack, flags, window: 0, urgent: 0, options: &[] }, &[], None);
     }
 
+    /// Sends a RST to the peer that says which of its options were lost (RFC 9293, section 3.5.3, lets a RST carry a text
+    /// that explains it).
+    pub(crate) fn reset_saying(&self, env: &mut dyn Env, lost: Lost, seq: u32, ack: u32) {
+        let flags = crate::wire::Flags::RST.with(crate::wire::Flags::ACK);
+        let tcp = TcpFields { seq, ack, flags, window: 0, urgent: 0, options: &[] };
+        self.emit(env, Side::Wire, &tcp, &[lost.text()], None);
+    }
+
     /// Sends a bare acknowledgement without a window out on `side`.
     pub(crate) fn acknowledge(&self, env: &mut dyn Env, side: Side, seq: u32, ack: u32) {
         let flags = crate::wire::Flags::ACK;
         self.emit(env, side, &TcpFields { seq, ack, flags, window: 0, urgent: 0, options: &[] }, &[], None);
+    }
+}
+
+/// What one end tells the other in a RST, when they do not agree whether the connection is encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lost {
+    /// The peer's SYN came without an ENO option, and yet it takes one for agreed.
+    Syn,
+    /// The peer's first acknowledgement came without it.
+    Ack,
+}
+
+impl Lost {
+    const ALL: [Self; 2] = [Self::Syn, Self::Ack];
+
+    fn text(self) -> &'static [u8] {
+        match self {
+            Self::Syn => b"tcpcrypt: your SYN came without ENO",
+            Self::Ack => b"tcpcrypt: your ACK came without ENO",
+        }
+    }
+
+    /// What a RST with this payload says. It is as easily forged as the RST.
+    pub(crate) fn said(payload: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|lost| lost.text() == payload)
     }
 }
 

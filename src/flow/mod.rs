@@ -17,13 +17,14 @@ use tcpcrypt::{PlainReason, Record};
 
 pub(crate) use closed::Closed;
 pub(crate) use encrypted::{AbortReason, Encrypted, Next};
-pub(crate) use link::{Cx, FlowKey, Link};
+pub(crate) use link::{Cx, FlowKey, Link, Lost};
 pub(crate) use syn::{Opened, Opening, begins_frame, begins_init1};
 
-use crate::engine::{FlowInfo, FlowState, Side};
+use crate::engine::{Finding, FlowInfo, FlowState, Side};
 use crate::selector::Policy;
 use crate::time::Instant;
-use crate::wire::Flags;
+use crate::wire::options::{self, SegmentOptions, SynOptions, kind};
+use crate::wire::{C, Flags, Packet};
 
 /// What was asked for this connection.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +65,10 @@ pub(crate) enum Plain {
     NoEntropy,
     /// SYNs with ENO were not answered.
     SynLost,
+    /// SYNs with ENO were not answered on this path before.
+    PathDropsEno,
+    /// ENO was taken out of segments on this path before.
+    PathStripsEno,
 }
 
 impl fmt::Display for Plain {
@@ -79,6 +84,8 @@ impl fmt::Display for Plain {
             Self::Signed => "signed-segments",
             Self::NoEntropy => "no-entropy",
             Self::SynLost => "syn-lost",
+            Self::PathDropsEno => "path-drops-eno",
+            Self::PathStripsEno => "path-strips-eno",
         })
     }
 }
@@ -99,6 +106,26 @@ pub(crate) struct PlainFlow {
     pub(crate) ended: [bool; 2],
     /// The keys of a session that this host has agreed to resume.
     pub(crate) suspect: Option<Box<Record>>,
+    /// What the peer's next segment can tell about the path.
+    pub(crate) open: OpenQuestion,
+}
+
+/// What the peer's next segment on a plain connection can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OpenQuestion {
+    /// Nothing any more.
+    None,
+    /// Whether a SYN without ENO is answered where those with it were not; the timestamp that it had.
+    Answer(Option<u32>),
+    /// Whether the peer's acknowledgement has ENO although its SYN had none.
+    FirstAck,
+}
+
+/// What a plain connection's segment has told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Learnt {
+    pub(crate) active: bool,
+    pub(crate) finding: Finding,
 }
 
 impl PlainFlow {
@@ -109,6 +136,32 @@ impl PlainFlow {
         *(if side == Side::Plain { plain } else { wire }) |= flags.any(Flags::FIN);
         if flags.any(Flags::RST) {
             self.ended = [true; 2];
+        }
+    }
+
+    /// Takes in a segment of the peer's: what it tells about the path, if it does.
+    pub(crate) fn note_path(&mut self, packet: &Packet<C>, bytes: &[u8]) -> Option<Learnt> {
+        let area = packet.options(bytes);
+        let (syn, ack) = (packet.flags.any(Flags::SYN), packet.flags.any(Flags::ACK));
+        match self.open {
+            OpenQuestion::None => None,
+            OpenQuestion::Answer(sent) if syn && ack && packet.ack.0 == self.isn.wrapping_add(1) => {
+                self.open = OpenQuestion::None;
+                // With the option it is late, and nothing was lost. So it is if it answers an earlier SYN, which had it.
+                if options::walk(area).any(|(k, _)| k == kind::ENO) {
+                    return None;
+                }
+                let echo = SynOptions::parse(area).timestamps.map(|ts| ts.echo);
+                let earlier = sent.zip(echo).is_some_and(|(sent, echo)| sent.wrapping_sub(echo).cast_signed() > 0);
+                let finding = if earlier { Finding::NoEno } else { Finding::SynDropped };
+                Some(Learnt { active: true, finding })
+            }
+            OpenQuestion::FirstAck if !syn && ack && packet.seq.0 == self.isn.wrapping_add(1) => {
+                self.open = OpenQuestion::None;
+                let carries = SegmentOptions::parse(area).eno;
+                carries.then_some(Learnt { active: false, finding: Finding::StrippedHere })
+            }
+            OpenQuestion::Answer(_) | OpenQuestion::FirstAck => None,
         }
     }
 

@@ -14,9 +14,9 @@ use tcpcrypt::{AckPhase, Decision, Negotiated, OpenError, Outcome, Proposal, Rec
 
 use super::egress::Out;
 use super::encrypted::{AbortReason, Encrypted, Ends, Stage};
-use super::link::{Clocks, Cx, Link};
-use super::{Plain, Rules};
-use crate::engine::{ChainId, Side};
+use super::link::{Clocks, Cx, Link, Lost};
+use super::{OpenQuestion, Plain, Rules};
+use crate::engine::{Advice, ChainId, Finding, PathKey, Side};
 use crate::selector::Policy;
 use crate::time::Instant;
 use crate::wire::build::TcpFields;
@@ -50,6 +50,8 @@ pub(crate) struct Opening {
     own: Option<Vec<u8>>,
     /// SYNs sent with it.
     attempts: u8,
+    /// As many are sent at most, if policy allows plain TCP.
+    tries: u8,
     /// The peer's latest SYN came without an option: the next SYN-ACK goes without (docs/readings.md, reading 9).
     omit: bool,
     agreed: Option<Negotiated>,
@@ -91,6 +93,7 @@ impl Opening {
             peer: None,
             own: None,
             attempts: 0,
+            tries: cx.config.syn_attempts,
             omit: false,
             agreed: None,
             proposal: None,
@@ -185,12 +188,15 @@ impl Opening {
             if seen.signed {
                 return self.plain(cx, Plain::Signed, true);
             }
+            if let Some(why) = self.avoid(cx) {
+                return self.plain(cx, why, true);
+            }
             let room = options::MAX_AREA - squeezed(packet.options(bytes)).map_or(options::MAX_AREA, |o| o.used());
             self.own = self.propose(cx, packet, bytes, room);
             if self.own.is_none() {
                 return self.plain(cx, Plain::OptionSpace, true);
             }
-        } else if self.attempts >= cx.config.syn_attempts && self.rules.policy != Policy::Required {
+        } else if self.attempts >= self.tries && self.rules.policy != Policy::Required {
             // ENO-14: the path may be dropping SYNs with options it does not know.
             return Opened::Plain(Plain::SynLost, true);
         }
@@ -201,6 +207,35 @@ impl Opening {
         }
         self.emit_syn(cx, Side::Wire, packet, options, packet.window);
         Opened::Still
+    }
+
+    /// Whether what is remembered of the path speaks against ENO. Policy `required` has no choice.
+    fn avoid(&mut self, cx: &mut Cx<'_>) -> Option<Plain> {
+        if self.rules.policy == Policy::Required {
+            return None;
+        }
+        let finding = match cx.paths.advice(cx.now, PathKey::new(self.link.key.remote, self.active)) {
+            Advice::Offer => return None,
+            Advice::TryAgain => {
+                self.tries = 1;
+                cx.counters.paths_retried += 1;
+                return None;
+            }
+            Advice::Avoid(finding) => finding,
+        };
+        cx.counters.paths_avoided += 1;
+        Some(if finding == Finding::SynDropped { Plain::PathDropsEno } else { Plain::PathStripsEno })
+    }
+
+    /// What the peer's next segment can tell about the path once this is plain TCP, `why` being the reason.
+    pub(crate) fn question(&self, why: Plain) -> OpenQuestion {
+        match why {
+            Plain::SynLost => {
+                OpenQuestion::Answer(self.local.and_then(|seen| seen.options.timestamps).map(|ts| ts.value))
+            }
+            Plain::PeerNoEno if !self.active => OpenQuestion::FirstAck,
+            _ => OpenQuestion::None,
+        }
     }
 
     /// This host's option for the SYN in `bytes`, which has `room` for it: with a proposal if there is a session to resume
@@ -329,6 +364,10 @@ impl Opening {
             let reply = passive_reply(&cx.config.negotiation, &area, REPLY_ROOM, &[0; RESUME_NONCE_MAX], |_, _| None);
             self.asked = packet.options(bytes).to_vec();
             self.own = reply.option;
+            let avoided = if self.own.is_some() { self.avoid(cx) } else { None };
+            if let Some(why) = avoided {
+                return self.plain_at_syn(cx, why, packet, bytes, &area);
+            }
             match conclude(&cx.config.negotiation, self.own.as_deref(), None, &area) {
                 Outcome::Fresh(negotiated) => self.agreed = Some(negotiated),
                 Outcome::Resumed(..) => {}
@@ -338,17 +377,7 @@ impl Opening {
                         SynArea::None => Plain::PeerNoEno,
                         _ => Plain::Eno(why),
                     };
-                    // ENO-16: its data is discarded even so.
-                    let pass = !area.discards_data() || packet.payload.is_empty();
-                    if pass {
-                        return self.plain(cx, why, true);
-                    }
-                    let options = squeezed(packet.options(bytes)).unwrap_or_default();
-                    let next = self.plain(cx, why, false);
-                    if matches!(next, Opened::Plain(..)) {
-                        self.emit_syn(cx, Side::Plain, packet, options, packet.window);
-                    }
-                    return next;
+                    return self.plain_at_syn(cx, why, packet, bytes, &area);
                 }
             }
             let received = self.phase.received(true, false, true);
@@ -358,6 +387,26 @@ impl Opening {
         let options = self.for_kernel(cx.config.wire_mtu, packet.options(bytes));
         self.emit_syn(cx, Side::Plain, packet, options, packet.window);
         Opened::Still
+    }
+
+    /// The peer's SYN leads to plain TCP. If it had an ENO option its data is discarded even so (ENO-16).
+    fn plain_at_syn(
+        &mut self,
+        cx: &mut Cx<'_>,
+        why: Plain,
+        packet: &Packet<C>,
+        bytes: &[u8],
+        area: &SynArea<'_>,
+    ) -> Opened {
+        if !area.discards_data() || packet.payload.is_empty() {
+            return self.plain(cx, why, true);
+        }
+        let options = squeezed(packet.options(bytes)).unwrap_or_default();
+        let next = self.plain(cx, why, false);
+        if matches!(next, Opened::Plain(..)) {
+            self.emit_syn(cx, Side::Plain, packet, options, packet.window);
+        }
+        next
     }
 
     /// The peer answers.
@@ -387,8 +436,17 @@ impl Opening {
                     self.agreed = Some(negotiated);
                     self.session = proposal.map(|(chain, _)| (chain, session));
                 }
-                Outcome::Plain(_) if matches!(area, SynArea::None) => return self.plain(cx, Plain::PeerNoEno, true),
-                Outcome::Plain(why) => return self.plain(cx, Plain::Eno(why), true),
+                Outcome::Plain(_) if matches!(area, SynArea::None) => {
+                    cx.learn(self.link.key, true, Finding::NoEno);
+                    return self.plain(cx, Plain::PeerNoEno, true);
+                }
+                Outcome::Plain(why) => {
+                    let mut options = options::walk(packet.options(bytes));
+                    if options.any(|(k, option)| k == kind::ENO && Some(option) == self.own.as_deref()) {
+                        cx.learn(self.link.key, true, Finding::Echoed);
+                    }
+                    return self.plain(cx, Plain::Eno(why), true);
+                }
             }
             let _ = self.phase.received(true, true, true);
         }
@@ -464,10 +522,15 @@ impl Opening {
                 let payload = bytes.get(packet.payload.clone()).unwrap_or(&[]);
                 let resumed = self.suspect(cx).is_some_and(|mut record| begins_frame(&mut record, payload));
                 if resumed || begins_init1(payload) {
-                    self.refuse(cx);
+                    cx.learn(self.link.key, false, Finding::NonSynStripped);
+                    self.link.reset(cx.env, Side::Plain, peer.isn.wrapping_add(1), local.isn.wrapping_add(1));
+                    self.link.reset_saying(cx.env, Lost::Ack, packet.ack.0, packet.seq.0);
                     return Opened::Aborted(AbortReason::OneSided);
                 }
                 let plain = if options.eno { Plain::NotNegotiated } else { Plain::AckWithoutEno };
+                if plain == Plain::AckWithoutEno && !self.omit {
+                    cx.learn(self.link.key, false, Finding::AckWithoutEno);
+                }
                 return self.plain(cx, plain, true);
             }
         }

@@ -14,6 +14,7 @@ mod closing;
 mod forged;
 mod limits;
 mod opening;
+mod paths;
 mod windows;
 
 /// Initial sequence numbers of the client and the server.

@@ -1,0 +1,240 @@
+//! Paths that take ENO out of segments or drop SYNs that have it, and what is remembered of them.
+
+use enotun::engine::{Finding, FlowState, PathInfo};
+
+use super::packet::{ENO, RST};
+use super::*;
+
+fn has_eno(seg: &Seg) -> bool {
+    let mut at = &seg.options[..];
+    while let [kind, rest @ ..] = at {
+        match kind {
+            0 => return false,
+            1 => at = rest,
+            &ENO => return true,
+            _ => at = &at[usize::from(rest[0])..],
+        }
+    }
+    false
+}
+
+/// What a middlebox does that does not know the option: NOPs in its place.
+fn strip(seg: &Seg) -> Seg {
+    let mut seg = seg.clone();
+    let mut at = 0;
+    while at < seg.options.len() && seg.options[at] != 0 {
+        let len = if seg.options[at] == 1 { 1 } else { usize::from(seg.options[at + 1]) };
+        if seg.options[at] == ENO {
+            seg.options[at..at + len].fill(1);
+        }
+        at += len;
+    }
+    seg
+}
+
+/// The `n`th connection's SYN, as the client's kernel sends it `again` seconds after the first.
+fn syn(n: u16, again: u32) -> Seg {
+    let mut syn = Pair::syn();
+    syn.src.set_port(41_000 + n);
+    syn.options.extend([8, 10]);
+    syn.options.extend((7_000 + 1000 * again).to_be_bytes());
+    syn.options.extend([0; 4]);
+    syn.options.extend([1, 1]);
+    syn
+}
+
+/// A plain kernel's answer to `syn`.
+fn answer(syn: &Seg) -> Seg {
+    let mut seg = Pair::syn_ack();
+    seg.dst = syn.src;
+    let value = syn.options.windows(2).position(|w| w == [8, 10]).map(|at| syn.options[at + 2..at + 6].to_vec());
+    seg.options.extend([8, 10, 0, 0, 0, 1]);
+    seg.options.extend(value.expect("a timestamp"));
+    seg.options.extend([1, 1]);
+    seg
+}
+
+fn path(host: &Host) -> Option<PathInfo> {
+    host.engine.path(host.now, b_addr())
+}
+
+fn reason(host: &Host, n: u16) -> Option<String> {
+    let mut local = a_addr();
+    local.set_port(41_000 + n);
+    host.engine.flow(local, b_addr()).and_then(|flow| flow.reason)
+}
+
+/// Opens connection `n` on a path that drops SYNs with ENO; how many SYNs it took.
+fn open_where_eno_is_dropped(a: &mut Host, n: u16) -> u32 {
+    for again in 0..8 {
+        let sent = a.kernel(&syn(n, again));
+        let [seg] = &sent.wire[..] else { panic!("one SYN leads to one") };
+        if !has_eno(seg) {
+            let sent = a.wire(&answer(seg));
+            assert_eq!(sent.plain.len(), 1);
+            return again + 1;
+        }
+        a.wait(Duration::from_secs(1));
+    }
+    panic!("ENO in every SYN")
+}
+
+#[test]
+fn eno_14_after_some_syns_one_goes_without_and_the_next_connections_at_once() {
+    let mut a = Host::new(Config { syn_attempts: 3, ..Config::default() });
+    assert_eq!(open_where_eno_is_dropped(&mut a, 0), 4);
+    assert_eq!(path(&a).map(|p| (p.finding, p.avoided_seconds)), Some((Finding::SynDropped, Some(60))));
+    assert_eq!(open_where_eno_is_dropped(&mut a, 1), 1, "the delay is not suffered twice");
+    assert_eq!(reason(&a, 1).as_deref(), Some("path-drops-eno"));
+    a.wait(Duration::from_secs(60));
+    assert_eq!(open_where_eno_is_dropped(&mut a, 2), 2, "one more SYN tries it again");
+    assert_eq!(open_where_eno_is_dropped(&mut a, 3), 1);
+    assert_eq!(path(&a).map(|p| (p.times, p.avoided_seconds)), Some((2, Some(120))));
+    let counters = a.engine.counters();
+    assert_eq!((counters.paths_avoided, counters.paths_retried), (2, 1));
+    assert_eq!(a.engine.forget_paths(Some(b_addr().ip()), None), 1);
+    assert!(has_eno(&a.kernel(&syn(4, 0)).wire[0]), "forgotten");
+}
+
+#[test]
+fn the_number_of_syns_with_eno_is_configurable() {
+    for attempts in [1, 2, 5] {
+        let mut a = Host::new(Config { syn_attempts: attempts, ..Config::default() });
+        assert_eq!(open_where_eno_is_dropped(&mut a, 0), u32::from(attempts) + 1);
+    }
+}
+
+#[test]
+fn policy_required_offers_eno_whatever_is_remembered() {
+    let mut a = Host::new(Config::default());
+    open_where_eno_is_dropped(&mut a, 0);
+    a.engine.set_policy(PolicyTable::new([Rule::new("0.0.0.0/0".parse().expect("a selector"), Policy::Required)]));
+    for again in 0..6 {
+        assert!(has_eno(&a.kernel(&syn(1, again)).wire[0]));
+        a.wait(Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn a_slow_answer_is_not_taken_for_a_path_that_drops_syns() {
+    // With the option: the peer has it, and gets plain TCP this time.
+    let mut a = Host::new(Config { syn_attempts: 1, ..Config::default() });
+    let mut late = answer(&a.kernel(&syn(0, 0)).wire[0]);
+    late.options = [&[69, 4, 1, 0x23][..], &late.options].concat();
+    a.wait(Duration::from_secs(1));
+    assert!(!has_eno(&a.kernel(&syn(0, 1)).wire[0]));
+    a.wire(&late);
+    assert_eq!(path(&a), None);
+    // Without: by its timestamp it answers the SYN that had it.
+    let first = a.kernel(&syn(1, 0)).wire.remove(0);
+    a.wait(Duration::from_secs(1));
+    assert!(!has_eno(&a.kernel(&syn(1, 1)).wire[0]));
+    a.wire(&answer(&first));
+    assert_eq!(path(&a).map(|p| (p.finding, p.avoided_seconds)), Some((Finding::NoEno, None)));
+}
+
+#[test]
+fn answers_without_the_option_or_with_the_same_are_remembered_and_cost_nothing() {
+    let mut a = Host::new(Config::default());
+    let sent = a.kernel(&syn(0, 0)).wire.remove(0);
+    a.wire(&answer(&sent));
+    assert_eq!(path(&a).map(|p| (p.finding, p.avoided_seconds)), Some((Finding::NoEno, None)));
+    let sent = a.kernel(&syn(1, 0)).wire.remove(0);
+    assert!(has_eno(&sent), "it is tried every time");
+    let mut echo = answer(&sent);
+    echo.options = sent.options.clone();
+    a.wire(&echo);
+    assert_eq!(path(&a).map(|p| (p.finding, p.avoided_seconds)), Some((Finding::Echoed, None)));
+}
+
+/// A connection on a path that takes ENO out of segments without SYN: what becomes of it at both ends.
+fn open_where_non_syns_are_stripped(pair: &mut Pair, flow: u16) -> (Option<FlowState>, Option<FlowState>) {
+    let (mut client, server) = (a_addr(), b_addr());
+    client.set_port(42_000 + flow);
+    let at = |mut seg: Seg| {
+        *if seg.src == a_addr() { &mut seg.src } else { &mut seg.dst } = client;
+        seg
+    };
+    let syn = pair.a.kernel(&at(Pair::syn())).wire.remove(0);
+    pair.b.wire(&syn);
+    let syn_ack = pair.b.kernel(&at(Pair::syn_ack())).wire.remove(0);
+    pair.a.wire(&syn_ack);
+    let mut to_b = pair.a.kernel(&at(pair.from_a())).wire;
+    while !to_b.is_empty() {
+        let mut to_a = Vec::new();
+        for seg in to_b.drain(..) {
+            let sent = pair.b.wire(&strip(&seg));
+            assert!(sent.delivered().is_empty(), "Init1 is not the application's");
+            to_a.extend(sent.wire);
+        }
+        for seg in to_a {
+            to_b.extend(pair.a.wire(&strip(&seg)).wire);
+        }
+    }
+    let state = |host: &Host, local, remote| host.engine.flow(local, remote).map(|flow| flow.state);
+    (state(&pair.a, client, server), state(&pair.b, server, client))
+}
+
+#[test]
+fn eno_13_where_only_non_syn_segments_lose_the_option_one_connection_is_reset_and_the_next_are_plain() {
+    let (closed, plain) = (Some(FlowState::Closed), Some(FlowState::Plain));
+    let mut pair = Pair::new();
+    assert_eq!(open_where_non_syns_are_stripped(&mut pair, 0), (closed, closed));
+    assert_eq!(path(&pair.a).map(|p| p.finding), Some(Finding::NonSynStripped), "the peer's RST says so");
+    assert_eq!(open_where_non_syns_are_stripped(&mut pair, 1), (plain, plain));
+    // The server's memory alone is enough, and so is the client's.
+    pair.a.engine.forget_paths(None, None);
+    assert_eq!(open_where_non_syns_are_stripped(&mut pair, 2), (plain, plain));
+    assert_eq!(pair.b.engine.paths(pair.b.now)[0].finding, Finding::NonSynStripped);
+    // The client remembers by now that its SYN was answered without ENO, which is no reason not to try.
+    pair.b.engine.forget_paths(None, None);
+    assert_eq!(open_where_non_syns_are_stripped(&mut pair, 3), (closed, closed));
+    pair.b.engine.forget_paths(None, None);
+    assert_eq!(open_where_non_syns_are_stripped(&mut pair, 4), (plain, plain));
+}
+
+#[test]
+fn a_rst_that_says_nothing_has_to_come_twice_before_the_path_is_blamed() {
+    let mut a = Host::new(Config::default());
+    for n in 0..3 {
+        let sent = a.kernel(&syn(n, 0)).wire.remove(0);
+        if n == 2 {
+            assert!(!has_eno(&sent));
+            break;
+        }
+        assert!(has_eno(&sent));
+        let mut syn_ack = answer(&sent);
+        syn_ack.options = [&[69, 4, 1, 0x23][..], &syn_ack.options].concat();
+        a.wire(&syn_ack);
+        let mut ack = Seg::new(sent.src, sent.dst);
+        (ack.seq, ack.ack, ack.win) = (A_ISN + 1, B_ISN.wrapping_add(1), WINDOW);
+        assert!(!a.kernel(&ack).wire[0].payload.is_empty(), "Init1");
+        let mut rst = Seg::new(sent.dst, sent.src);
+        (rst.seq, rst.flags) = (B_ISN.wrapping_add(1), RST);
+        assert_eq!(a.wire(&rst).plain.len(), 1);
+    }
+    assert_eq!(reason(&a, 2).as_deref(), Some("path-strips-eno"));
+}
+
+#[test]
+fn eno_where_none_was_in_the_syn_is_answered_with_a_reset_that_says_so() {
+    let mut pair = Pair::new();
+    let syn = pair.a.kernel(&Pair::syn()).wire.remove(0);
+    pair.b.wire(&strip(&syn));
+    pair.b.kernel(&Pair::syn_ack());
+    let mut ack = pair.from_a();
+    ack.options = vec![ENO, 2, 1, 1];
+    let sent = pair.b.wire(&ack);
+    assert_eq!(sent.wire.len(), 1);
+    assert!(sent.wire[0].has(RST));
+    assert_eq!(sent.wire[0].payload, b"tcpcrypt: your SYN came without ENO");
+    assert!(sent.plain.iter().all(|seg| seg.has(RST)), "the application does not wait for it");
+    assert_eq!(pair.b.engine.paths(pair.b.now)[0].finding, Finding::StrippedHere);
+}
+
+#[test]
+fn a_path_on_which_encryption_works_is_remembered_as_that() {
+    let pair = Pair::connected();
+    assert_eq!(path(&pair.a).map(|p| p.finding), Some(Finding::Encrypted));
+    assert_eq!(pair.b.engine.paths(pair.b.now)[0].finding, Finding::Encrypted);
+}
