@@ -51,6 +51,14 @@ fn wrong_usage_has_exit_status_2() {
     assert_usage_error(&["session", "10.0.0.1:1"], "REMOTE");
     assert_usage_error(&["session", "10.0.0.1", "10.0.0.2:2"], "10.0.0.1");
     assert_usage_error(&["rekey", "here:1", "10.0.0.2:2"], "here:1");
+    assert_usage_error(&["up", "--tep", "Curve25519,P384"], "P256, P521, Curve25519, Curve448");
+    assert_usage_error(&["up", "--tep", "P256,p256"], "twice");
+    assert_usage_error(&["up", "--aead", "AES-128-CBC"], "AES-128-GCM, AES-256-GCM, ChaCha20-Poly1305");
+    assert_usage_error(&["enable", "10.0.0.0/8,no-resumption"], "no-resume");
+    assert_usage_error(&["cache"], "flush");
+    assert_usage_error(&["cache", "flush", "10.0.0.2:80"], "10.0.0.2:80");
+    assert_usage_error(&["cache", "flush", "--connection", "10.0.0.1:1"], "REMOTE");
+    assert_usage_error(&["cache", "flush", "10.0.0.2", "--connection", "10.0.0.1:1", "10.0.0.2:2"], "cannot be used");
 }
 
 #[test]
@@ -88,6 +96,8 @@ fn commands_without_a_daemon_fail_with_one_line_that_says_what_to_do() {
         &["disable", "10.0.0.0/8"],
         &["session", "10.0.0.1:1", "10.0.0.2:2"],
         &["rekey", "10.0.0.1:1", "10.0.0.2:2"],
+        &["cache", "list"],
+        &["cache", "flush", "10.0.0.2"],
     ] {
         let mut all = vec!["--instance", "cli-nobody"];
         all.extend(arguments);
@@ -113,7 +123,7 @@ fn help_is_a_manual() {
     let output = enotun(&["--help"]);
     assert_eq!(output.status.code(), Some(0));
     let text = stdout(&output);
-    for command in ["up", "down", "enable", "disable", "status", "flows", "session", "rekey", "doctor"] {
+    for command in ["up", "down", "enable", "disable", "status", "flows", "session", "cache", "rekey", "doctor"] {
         assert!(text.lines().any(|line| line.trim_start().starts_with(command)), "{command}\n{text}");
         let output = enotun(&[command, "--help"]);
         assert_eq!(output.status.code(), Some(0), "{command}");
@@ -124,7 +134,18 @@ fn help_is_a_manual() {
         assert!(text.contains(words), "{words}\n{text}");
     }
     let up = stdout(&enotun(&["up", "--help"]));
-    for words in ["--config", "--tun", "--policy", "--dry-run", "--gateway", "local:8080", "table enotun"] {
+    for words in [
+        "--config",
+        "--tun",
+        "--policy",
+        "--tep",
+        "--aead",
+        "10.0.0.0/8:443,no-resume",
+        "--dry-run",
+        "--gateway",
+        "local:8080",
+        "table enotun",
+    ] {
         assert!(up.contains(words), "{words}\n{up}");
     }
 }
@@ -276,12 +297,16 @@ fn a_daemon_comes_up_answers_and_goes_down() {
 
     assert_eq!(host.json(&["flows"]), serde_json::json!([]));
     assert_eq!(stdout(&host.enotun(&["flows"])), "no connections\n");
-    for command in ["session", "rekey"] {
+    for command in [&["session"][..], &["rekey"], &["cache", "flush", "--connection"]] {
         assert_fails(
-            &host.enotun(&[command, "192.0.2.1:1", "198.51.100.1:2"]),
+            &host.enotun(&[command, &["192.0.2.1:1", "198.51.100.1:2"]].concat()),
             "no connection 192.0.2.1:1 - 198.51.100.1:2",
         );
     }
+    assert_eq!(host.json(&["cache", "list"]), serde_json::json!([]));
+    assert_eq!(stdout(&host.enotun(&["cache", "list"])), "no sessions\n");
+    assert_eq!(host.json(&["cache", "flush"]), serde_json::json!({ "flushed": 0 }));
+    assert_eq!(stdout(&host.enotun(&["cache", "flush", "198.51.100.1"])), "0 sessions erased\n");
 
     let second = host.enotun(&["up", "198.51.100.0/24"]);
     assert_fails(&second, "running already");
@@ -317,6 +342,47 @@ fn selectors_change_at_run_time() {
     assert_fails(&host.enotun(&["disable", "198.51.100.7"]), "--policy off 198.51.100.7");
     assert_fails(&host.enotun(&["enable", "does-not-exist.invalid"]), "has no address");
     assert_eq!(host.json(&["status"])["selectors"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn options_of_selectors_and_of_the_protocol_are_taken_and_shown() {
+    let Some(mut host) = Namespace::new("options") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("enotun.toml");
+    let file = "[negotiation]\nteps = [\"P256\"]\naeads = [\"AES-256-GCM\", \"AES-128-GCM\"]\naware = true\n\
+                [resumption]\nnonce-length = 4\n[selectors]\nrequired = [\"198.51.100.0/24,no-resume,no-cache\"]\n";
+    std::fs::write(&path, file).unwrap();
+    host.up(&["--config", path.to_str().unwrap(), "--tep", "Curve448,Curve25519"]);
+    host.enotun(&["enable", "203.0.113.9:179,role-b", ":80"]);
+    let status = host.json(&["status"]);
+    let protocol = &status["protocol"];
+    assert_eq!(protocol["teps"], serde_json::json!(["Curve448", "Curve25519"]), "the command line wins");
+    assert_eq!(protocol["aeads"], serde_json::json!(["AES-256-GCM", "AES-128-GCM"]));
+    assert_eq!((&protocol["aware"], &protocol["nonce_length"]), (&true.into(), &4.into()));
+    assert_eq!(status["selectors"][0]["options"], serde_json::json!(["no-resume", "no-cache"]));
+    assert_eq!(status["selectors"][1]["options"], serde_json::json!(["role-b"]));
+    assert!(status["problems"].to_string().contains("nonce-length"), "{}", status["problems"]);
+    let text = stdout(&host.enotun(&["status"]));
+    for line in [
+        "offers       Curve25519, Curve448",
+        "protected    198.51.100.0/24  required       no-resume, no-cache  by file",
+        "             203.0.113.9:179  opportunistic  role-b               by command",
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line}\n{text}");
+    }
+    let entries = host.json(&["disable", "203.0.113.9:179,role-b"]);
+    assert_eq!(entries.as_array().unwrap().len(), 2);
+
+    // What the packet loop was started with stays; selectors and their options do not.
+    std::fs::write(&path, "[selectors]\nrequired = [\"198.51.100.0/24,aware\"]\n").unwrap();
+    host.signal("-HUP");
+    let end = Instant::now() + Duration::from_secs(10);
+    while host.json(&["status"])["selectors"][0]["options"] != serde_json::json!(["aware"]) {
+        assert!(Instant::now() < end, "{}", host.logged());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(host.logged().contains("only selectors, policy and log change"), "{}", host.logged());
+    assert_eq!(host.json(&["status"])["protocol"]["nonce_length"], 4);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 
 use serde::Deserialize;
+use tcpcrypt::eno::option::GLOBAL_A;
 
 use super::output::{NOT_AUTHENTICATED, bytes, print, print_json, table};
 use super::{Common, Failed, client};
@@ -21,6 +22,7 @@ pub(super) struct Flow {
     pub(super) role: Option<char>,
     pub(super) tep: Option<String>,
     pub(super) aead: Option<String>,
+    peer_gopt: Option<u8>,
     pub(super) resumed: bool,
     pub(super) session_id: Option<String>,
     pub(super) generation_local: Option<u64>,
@@ -65,11 +67,7 @@ fn row(flow: &Flow) -> Vec<String> {
         flow.local.clone(),
         flow.remote.clone(),
         flow.state.clone(),
-        match (&flow.reason, flow.resumed) {
-            (Some(reason), _) => reason.clone(),
-            (None, true) => "resumed".to_owned(),
-            (None, false) => "-".to_owned(),
-        },
+        notes(flow),
         flow.role.map_or("-".to_owned(), |role| role.to_string()),
         dash(flow.tep.as_deref()),
         dash(flow.aead.as_deref()),
@@ -77,6 +75,20 @@ fn row(flow: &Flow) -> Vec<String> {
         bytes(flow.bytes_sent),
         bytes(flow.bytes_received),
     ]
+}
+
+/// Why it is plain or how it ended, and what is out of the ordinary about an encrypted one.
+fn notes(flow: &Flow) -> String {
+    let aware = flow.peer_gopt.is_some_and(|global| global & GLOBAL_A != 0);
+    let notes = [
+        flow.reason.as_deref(),
+        flow.resumed.then_some("resumed").filter(|_| flow.reason.is_none()),
+        aware.then_some("peer-aware"),
+    ];
+    match notes.into_iter().flatten().collect::<Vec<_>>().join(", ") {
+        none if none.is_empty() => "-".to_owned(),
+        notes => notes,
+    }
 }
 
 #[cfg(test)]
@@ -93,6 +105,8 @@ mod tests {
             role: Some('A'),
             tep: Some("ECDHE-Curve25519"),
             aead: Some("AEAD_AES_128_GCM"),
+            self_gopt: Some(0),
+            peer_gopt: Some(1),
             resumed: false,
             session_id: Some("23".repeat(33)),
             generation_local: Some(0),
@@ -115,6 +129,8 @@ mod tests {
             "role",
             "tep",
             "aead",
+            "self_gopt",
+            "peer_gopt",
             "resumed",
             "session_id",
             "generation_local",
@@ -131,6 +147,17 @@ mod tests {
         assert_eq!(value["remote"], "[2001:db8::2]:80");
         assert_eq!(value["state"], "encrypted");
         assert_eq!(value["role"], "A");
+    }
+
+    #[test]
+    fn eno_8_an_aware_peer_is_shown() {
+        let note = |global, resumed| {
+            let info = FlowInfo { peer_gopt: Some(global), resumed, ..info() };
+            notes(&serde_json::from_value(serde_json::to_value(info).unwrap()).unwrap())
+        };
+        assert_eq!(note(1, false), "-");
+        assert_eq!(note(3, false), "peer-aware");
+        assert_eq!(note(3, true), "resumed, peer-aware");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The command line: one file per command. Exit statuses: 0 done, 1 failed, 2 wrong usage.
 
+mod cache;
 mod client;
 mod doctor;
 mod down;
@@ -42,7 +43,15 @@ Selectors name the remote side of connections:
   :5432                                       that port of any address
 or, for services offered here, the local side:
   local:8080                                  whoever connects to port 8080
-The most specific one decides: the longest prefix, then the smaller number of ports.";
+The most specific one decides: the longest prefix, then the smaller number of ports.
+
+Options stand behind a selector, with commas, as in 10.0.0.0/8:443,no-resume:
+  no-resume         neither propose nor accept to resume a session: always fresh keys
+  no-cache          keep no session for others to resume
+  aware             tell the peer that the application knows of the encryption (a = 1)
+  mandatory-aware   no encryption unless the peer's application knows of it, too
+  role-b            be B where this host opens: for one side of a simultaneous open,
+                    and with everybody else a plain connection";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -98,7 +107,7 @@ enum Command {
     /// Encrypted connections are reset on both sides first, so that none goes on in plain. It is an error (status 1) if
     /// no daemon runs and nothing is left of one.
     Down,
-    /// Protect more connections now, or change the policy of a selector
+    /// Protect more connections now, or change policy and options of a selector
     ///
     /// Applies to new connections, and lasts until the daemon ends.
     #[command(after_help = SELECTOR_HELP)]
@@ -117,6 +126,9 @@ enum Command {
     /// Both ends of a connection have the same session ID exactly if nobody is between them (RFC 8547, section 4.8.1).
     /// Comparing it over a channel that is authenticated authenticates the connection.
     Session(Connection),
+    /// Sessions kept in memory, which later connections resume without a key exchange: list or erase them
+    #[command(subcommand)]
+    Cache(cache::Command),
     /// Change the keys of one connection now
     Rekey(Connection),
     /// Look for what would keep enotun from working on this host, and what to do about it
@@ -177,6 +189,7 @@ fn run(cli: Cli) -> Result<(), Failed> {
         Command::Status => status::run(common),
         Command::Flows => flows::run(common),
         Command::Session(connection) => session::run(common, &connection),
+        Command::Cache(command) => cache::run(common, command),
         Command::Rekey(connection) => rekey::run(common, &connection),
         Command::Doctor => doctor::run(common),
     }

@@ -6,23 +6,23 @@ use super::output::{print, print_json, table};
 use super::{Common, Failed, client, policy_parser};
 use crate::daemon::protocol::Command;
 use crate::daemon::selectors::Entry;
-use crate::selector::{Policy, Selector};
+use crate::selector::{Policy, Selected};
 
 #[derive(Debug, Args)]
 pub(super) struct EnableArguments {
     /// What is done with these connections [default: the daemon's policy]
     #[arg(long, value_name = "POLICY", value_parser = policy_parser())]
     policy: Option<Policy>,
-    /// Which connections
+    /// Which connections, with options if there are any
     #[arg(required = true, value_name = "SELECTOR")]
-    selectors: Vec<Selector>,
+    selectors: Vec<Selected>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct DisableArguments {
-    /// Each as it was given
+    /// Each as it was given; options behind it do not matter
     #[arg(required = true, value_name = "SELECTOR")]
-    selectors: Vec<Selector>,
+    selectors: Vec<Selected>,
 }
 
 pub(super) fn enable(common: &Common, arguments: EnableArguments) -> Result<(), Failed> {
@@ -31,7 +31,8 @@ pub(super) fn enable(common: &Common, arguments: EnableArguments) -> Result<(), 
 }
 
 pub(super) fn disable(common: &Common, arguments: DisableArguments) -> Result<(), Failed> {
-    change(common, Command::Disable { selectors: arguments.selectors })
+    let selectors = arguments.selectors.into_iter().map(|selected| selected.selector).collect();
+    change(common, Command::Disable { selectors })
 }
 
 /// Has the change made and shows what is protected now.
@@ -43,6 +44,9 @@ fn change(common: &Common, command: Command) -> Result<(), Failed> {
     let entries: Vec<Entry> = client::decode(answer)?;
     print(&format!("protected now:\n{}", show(&entries)))
 }
+
+/// The column of the options, which is there if any selector has one.
+const OPTIONS: usize = 2;
 
 /// What is protected, one selector per line.
 pub(super) fn show(entries: &[Entry]) -> String {
@@ -60,7 +64,12 @@ pub(super) fn show(entries: &[Entry]) -> String {
             Some(_) if addresses.is_empty() => "NOT RESOLVED".to_owned(),
             _ => addresses,
         };
-        vec![entry.selector.to_string(), entry.policy.to_string(), format!("by {source}"), addresses]
+        let options = entry.options.words().join(", ");
+        vec![entry.selector.to_string(), entry.policy.to_string(), options, format!("by {source}"), addresses]
     };
-    table(&entries.iter().map(row).collect::<Vec<_>>(), &[])
+    let mut rows: Vec<Vec<String>> = entries.iter().map(row).collect();
+    if entries.iter().all(|entry| entry.options.is_none()) {
+        rows.iter_mut().for_each(|row| drop(row.remove(OPTIONS)));
+    }
+    table(&rows, &[])
 }

@@ -1,38 +1,74 @@
 //! `enotun session`: what an application (or a person) compares or signs to authenticate a connection (ENO-19).
 
-use serde_json::json;
+use serde::Deserialize;
 
-use super::flows::Flow;
 use super::output::{NOT_AUTHENTICATED, print, print_json};
 use super::{Common, Connection, Failed, client};
 use crate::daemon::protocol::Command;
 
+/// What is shown of what the daemon tells ([`crate::engine::FlowSession`]); JSON has all of it.
+#[derive(Debug, Deserialize)]
+struct Session {
+    session_id: String,
+    role: char,
+    self_aware: bool,
+    peer_aware: bool,
+    authenticated: bool,
+}
+
 pub(super) fn run(common: &Common, connection: &Connection) -> Result<(), Failed> {
     let Connection { local, remote } = *connection;
-    let answer = client::ask(&common.instance()?, Command::Flow { local, remote })?;
-    let flow: Flow = client::decode(answer)?;
-    let (Some(session_id), Some(role)) = (&flow.session_id, flow.role) else {
-        let why = flow.reason.map_or(String::new(), |reason| format!(" ({reason})"));
-        return Err(Failed::new(format!(
-            "the connection {local} - {remote} is {}{why} and has no session ID",
-            flow.state
-        )));
-    };
+    let answer = client::ask(&common.instance()?, Command::Session { local, remote })?;
     if common.json {
-        return print_json(&json!({
-            "local": flow.local,
-            "remote": flow.remote,
-            "session_id": session_id,
-            "role": role,
-            "resumed": flow.resumed,
-            "authenticated": flow.authenticated,
-        }));
+        return print_json(&answer);
     }
+    print(&show(&client::decode(answer)?))
+}
+
+fn show(session: &Session) -> String {
+    let Session { session_id, role, .. } = session;
     let mut text = format!("session ID  {session_id}\nrole        {role}\n");
-    if !flow.authenticated {
+    match (session.self_aware, session.peer_aware) {
+        (false, false) => {}
+        (true, false) => text.push_str("aware       this side only\n"),
+        (false, true) => text.push_str("aware       the peer only\n"),
+        (true, true) => text.push_str("aware       both sides\n"),
+    }
+    if !session.authenticated {
         text.push('\n');
         text.push_str(NOT_AUTHENTICATED);
         text.push('\n');
     }
-    print(&text)
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn eno_8_19_what_is_shown_is_short_and_says_who_is_aware() {
+        let info = crate::engine::FlowSession {
+            local: "10.0.0.1:40000".parse().unwrap(),
+            remote: "10.0.0.2:80".parse().unwrap(),
+            session_id: "23".repeat(33),
+            role: 'A',
+            self_name: format!("00{}", "23".repeat(33)),
+            peer_name: format!("01{}", "23".repeat(33)),
+            tep: "ECDHE-Curve25519",
+            tep_byte: 0x23,
+            aead: Some("AEAD_AES_128_GCM"),
+            self_gopt: 2,
+            peer_gopt: 1,
+            self_aware: true,
+            peer_aware: false,
+            transcript: "4504022345040123".to_owned(),
+            resumed: false,
+            authenticated: false,
+        };
+        let text = show(&serde_json::from_value(serde_json::to_value(info).unwrap()).unwrap());
+        let id = "23".repeat(33);
+        assert!(text.starts_with(&format!("session ID  {id}\nrole        A\naware       this side only\n")), "{text}");
+        assert!(text.contains("does not mean authenticated"), "{text}");
+    }
 }

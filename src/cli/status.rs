@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::output::{NOT_AUTHENTICATED, print, print_json};
 use super::{Common, Failed, client, probe, selectors};
 use crate::daemon::protocol::Command;
-use crate::daemon::status::{Paths, Status};
+use crate::daemon::status::{Paths, Protocol, Status};
 
 pub(super) fn run(common: &Common) -> Result<(), Failed> {
     let answer = client::ask(&common.instance()?, Command::Status {})?;
@@ -40,6 +40,8 @@ fn show(status: &Status) -> String {
         .collect();
     block(&mut text, "devices", &devices.join(", "));
     block(&mut text, "policy", &status.policy.to_string());
+    block(&mut text, "offers", &offers(&status.protocol));
+    block(&mut text, "resumption", &resumption(&status.protocol));
     block(&mut text, "protected", &selectors::show(&status.selectors));
 
     let now = &status.connections;
@@ -114,6 +116,29 @@ fn paths(paths: &Paths) -> String {
     lines.join("\n")
 }
 
+/// What is negotiated, the best first, which is how people read a list.
+fn offers(protocol: &Protocol) -> String {
+    let best_first = |names: &[String]| names.iter().rev().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let mut text = format!("{}\n{}", best_first(&protocol.teps), best_first(&protocol.aeads));
+    let set = [
+        (protocol.aware, "application-aware"),
+        (protocol.mandatory_aware, "nothing is encrypted unless the peer is application-aware"),
+        (protocol.role_b, "ROLE B where this host opens: simultaneous opens only"),
+    ];
+    set.into_iter().filter(|(on, _)| *on).for_each(|(_, what)| text.push_str(&format!("\n{what}")));
+    text
+}
+
+fn resumption(protocol: &Protocol) -> String {
+    match protocol {
+        Protocol { resumption: false, .. } => "off".to_owned(),
+        Protocol { nonce_length: 8, sessions, .. } => format!("on, {sessions} sessions kept"),
+        Protocol { nonce_length, sessions, .. } => {
+            format!("on, {sessions} sessions kept, NONCES OF {nonce_length} BYTES")
+        }
+    }
+}
+
 /// Packets that the kernel did not take or give, by device.
 fn dropped(io: &serde_json::Value) -> String {
     let mut counts = Vec::new();
@@ -128,7 +153,7 @@ fn dropped(io: &serde_json::Value) -> String {
     counts.join(", ")
 }
 
-fn duration(seconds: u64) -> String {
+pub(super) fn duration(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{seconds} s"),
@@ -156,6 +181,14 @@ mod tests {
             up_seconds: 11_520,
             policy: Policy::Opportunistic,
             selectors: Vec::new(),
+            protocol: Protocol {
+                teps: vec!["P256".into(), "Curve25519".into()],
+                aeads: vec!["AES-128-GCM".into()],
+                resumption: true,
+                nonce_length: 8,
+                sessions: 2,
+                ..Default::default()
+            },
             devices: Vec::new(),
             random_ready: true,
             recovered: false,
@@ -173,6 +206,8 @@ mod tests {
         let text = show(&status());
         for line in [
             "up           3 h 12 min (since 2026-11-21T06:00:00Z)",
+            "offers       Curve25519, P256",
+            "resumption   on, 2 sessions kept",
             "limits hit   limit_flows 3",
             "suspicious   none",
             "dropped      plain refused_full 2",

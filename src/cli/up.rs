@@ -3,15 +3,16 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use tcpcrypt::{AeadId, Tep};
 
 use super::output::{print, print_json};
 use super::{Common, DEFAULT_TUN, Failed, policy_parser};
 use crate::daemon;
-use crate::daemon::config::ConfigError;
+use crate::daemon::config::{ConfigError, parse_aead, parse_tep};
 use crate::daemon::selectors::Selectors;
 use crate::daemon::settings::{Options, Settings, SettingsError};
 use crate::linux;
-use crate::selector::{Policy, Selector};
+use crate::selector::{Policy, Selected};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -31,18 +32,27 @@ pub(super) struct Arguments {
     /// with commas
     #[arg(long, value_name = "IFACE", value_delimiter = ',')]
     gateway: Vec<String>,
+    /// Key agreements to offer and accept, by rising preference: the last that both sides have is taken
+    /// [default: P521,Curve448,P256,Curve25519]
+    #[arg(long = "tep", value_name = "TEP", value_delimiter = ',', value_parser = parse_tep)]
+    teps: Vec<Tep>,
+    /// Ciphers to offer and accept, by rising preference
+    /// [default: ChaCha20-Poly1305,AES-256-GCM,AES-128-GCM]
+    #[arg(long = "aead", value_name = "AEAD", value_delimiter = ',', value_parser = parse_aead)]
+    aeads: Vec<AeadId>,
     /// Print every rule, route, sysctl and chain that would be set, and change nothing
     #[arg(long)]
     dry_run: bool,
     /// Which connections are protected; more with `enotun enable`, or by routes:
     /// `ip route add 10.9.0.0/16 dev tun0 table enotun`
     #[arg(value_name = "SELECTOR")]
-    selectors: Vec<Selector>,
+    selectors: Vec<Selected>,
 }
 
 pub(super) fn run(common: &Common, arguments: Arguments) -> Result<(), Failed> {
-    let Arguments { config, tun, policy, gateway, dry_run, selectors } = arguments;
-    let options = Options { config, tun, instance: common.instance.clone(), policy, gateway, selectors };
+    let Arguments { config, tun, policy, gateway, teps, aeads, dry_run, selectors } = arguments;
+    let instance = common.instance.clone();
+    let options = Options { config, tun, instance, policy, gateway, selectors, teps, aeads };
     let settings = Settings::new(options, DEFAULT_TUN).map_err(|error| match error {
         SettingsError::Config(ConfigError::Read { .. }) => Failed::new(error),
         _ => Failed::usage(error),

@@ -1,15 +1,19 @@
 //! The configuration file. docs/configuration.md describes it; the two are compared by a test.
 
+mod negotiation;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use negotiation::{Negotiation, Rekey, Resumption, check_offer, parse_aead, parse_tep};
+
 use super::instance::Instance;
 use crate::engine;
 use crate::linux;
-use crate::selector::{Policy, Rule, Selector};
+use crate::selector::{Policy, Rule, Selected};
 
 /// Larger files are no configuration.
 const SIZE_MAX: u64 = 4 << 20;
@@ -30,6 +34,12 @@ pub struct File {
     pub log: Option<String>,
     /// What is protected.
     pub selectors: Selectors,
+    /// What is offered and accepted.
+    pub negotiation: Negotiation,
+    /// The cache of sessions.
+    pub resumption: Resumption,
+    /// When keys are replaced.
+    pub rekey: Rekey,
     /// Bounds and times of the engine.
     pub limits: Limits,
     /// Numbers that the host's firewall and routing see.
@@ -41,19 +51,19 @@ pub struct File {
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Selectors {
     /// [`Policy::Opportunistic`].
-    pub opportunistic: Vec<Selector>,
+    pub opportunistic: Vec<Selected>,
     /// [`Policy::Required`].
-    pub required: Vec<Selector>,
+    pub required: Vec<Selected>,
     /// [`Policy::Off`].
-    pub off: Vec<Selector>,
+    pub off: Vec<Selected>,
 }
 
 impl Selectors {
     /// As rules.
     #[must_use]
     pub fn rules(&self) -> Vec<Rule> {
-        let of = |selectors: &[Selector], policy| {
-            selectors.iter().map(|selector| Rule::new(selector.clone(), policy)).collect::<Vec<_>>()
+        let of = |selectors: &[Selected], policy| {
+            selectors.iter().map(|selected| selected.clone().rule(policy)).collect::<Vec<_>>()
         };
         let mut rules = of(&self.opportunistic, Policy::Opportunistic);
         rules.extend(of(&self.required, Policy::Required));
@@ -237,7 +247,20 @@ impl File {
         Ok(file)
     }
 
+    /// The engine's configuration.
+    #[must_use]
+    pub fn engine(&self) -> engine::Config {
+        let mut config = self.limits.engine();
+        self.negotiation.apply(&mut config);
+        self.resumption.apply(&mut config);
+        self.rekey.apply(&mut config);
+        config
+    }
+
     fn check(&self) -> Result<(), String> {
+        self.negotiation.check()?;
+        self.resumption.check()?;
+        self.rekey.check()?;
         self.limits.check()?;
         self.host.check()?;
         if let Some(name) = &self.tun {
@@ -275,13 +298,15 @@ pub fn check_interface(name: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use tcpcrypt::{AeadId, Tep};
+
     use super::*;
 
     #[test]
     fn an_empty_file_has_every_default() {
         let file = File::parse("").unwrap();
         assert_eq!(file, File::default());
-        assert_eq!(format!("{:?}", file.limits.engine()), format!("{:?}", engine::Config::default()));
+        assert_eq!(format!("{:?}", file.engine()), format!("{:?}", engine::Config::default()));
     }
 
     #[test]
@@ -321,6 +346,67 @@ mod tests {
             ("closed-linger", default.closed_linger.as_secs()),
         ] {
             assert!(text.contains(&format!("| `limits.{key}` | `{value}` |")), "{key} = {value}");
+        }
+        let (sessions, rekey) = (default.sessions, default.rekey);
+        for (key, value) in [
+            ("resumption.nonce-length", default.negotiation.nonce_len as u64),
+            ("resumption.max-sessions", sessions.max as u64),
+            ("resumption.per-peer", sessions.per_peer as u64),
+            ("resumption.lifetime", sessions.lifetime.as_secs()),
+            ("resumption.look-ahead", sessions.lookahead.into()),
+            ("rekey.frames", rekey.frames),
+            ("rekey.bytes", rekey.bytes),
+            ("rekey.seconds", rekey.time.as_secs()),
+        ] {
+            assert!(text.contains(&format!("| `{key}` | `{value}` |")), "{key} = {value}");
+        }
+        let list = |names: Vec<&str>| format!("[\"{}\"]", names.join("\", \""));
+        let teps = list(default.negotiation.teps.iter().map(|tep| tep.short_name()).collect());
+        assert!(text.contains(&format!("| `negotiation.teps` | `{teps}` |")), "{teps}");
+        let aeads = list(default.ciphers.iter().map(|aead| aead.short_name()).collect());
+        assert!(text.contains(&format!("| `negotiation.aeads` | `{aeads}` |")), "{aeads}");
+    }
+
+    #[test]
+    fn eno_10_tc_5_what_is_offered_has_its_order_from_the_file() {
+        let file = File::parse(
+            "[negotiation]\nteps = [\"P521\", \"curve448\"]\naeads = [\"AEAD_AES_128_GCM\", \"aes-256-gcm\"]\n",
+        )
+        .unwrap();
+        let config = file.engine();
+        assert_eq!(config.negotiation.teps, [Tep::P521, Tep::Curve448]);
+        assert_eq!(config.ciphers, [AeadId::Aes128Gcm, AeadId::Aes256Gcm]);
+        for (bad, says) in [
+            ("teps = []", "empty"),
+            ("teps = [\"P256\", \"p-256\"]", "ECDHE-P256 twice"),
+            ("teps = [\"P384\"]", "Curve25519"),
+            ("aeads = [\"DES\"]", "ChaCha20-Poly1305"),
+        ] {
+            let (_, message) = File::parse(&format!("[negotiation]\n{bad}\n")).unwrap_err();
+            assert!(message.contains(says), "{bad}: {message}");
+        }
+    }
+
+    #[test]
+    fn eno_7_8_tc_13_22_31_every_setting_of_the_protocol_reaches_the_engine() {
+        let text = "[negotiation]\naware = true\nmandatory-aware = true\nrole-b = true\n[resumption]\nenabled = false\n\
+                    nonce-length = 0\nmax-sessions = 1\nper-peer = 2\nlifetime = 3\nlook-ahead = 4\n[rekey]\n\
+                    frames = 5\nbytes = 6\nseconds = 7\n";
+        let config = File::parse(text).unwrap().engine();
+        let n = &config.negotiation;
+        assert!(n.aware && n.mandatory_aware && n.active_b && !n.resume);
+        assert_eq!(n.nonce_len, 0);
+        let lifetime = Duration::from_secs(3);
+        assert_eq!(config.sessions, engine::SessionLimits { max: 1, per_peer: 2, lifetime, lookahead: 4 });
+        let rekey = config.rekey;
+        assert_eq!((rekey.frames, rekey.bytes, rekey.time), (5, 6, Duration::from_secs(7)));
+        for bad in [
+            "[resumption]\nnonce-length = 9",
+            "[resumption]\nlook-ahead = 0",
+            "[rekey]\nframes = 0",
+            "[rekey]\nbytes = 274877906945",
+        ] {
+            assert!(File::parse(bad).is_err(), "{bad}");
         }
     }
 

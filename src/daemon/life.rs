@@ -242,6 +242,7 @@ impl Daemon {
         if let Some(slow) = self.devices.iter().find(|device| !device.offloads) {
             tracing::warn!("{}: the kernel refuses offloads; each segment is handled alone, which is slow", slow.name);
         }
+        self.settings.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         if self.selectors.entries().is_empty() {
             tracing::info!(
                 "nothing is selected yet: use `enotun enable SELECTOR`, or `ip route add PREFIX dev {} table enotun`",

@@ -3,12 +3,12 @@
 //! A client sends `{"version":1,"request":{"command":"status"}}` and reads lines until one without `"more":true`.
 //! Each line carries either `"ok"` or `"error"`. A connection may carry several requests, one after the other.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::selector::{Policy, Selector};
+use crate::selector::{Policy, Selected, Selector};
 
 /// The version of what is described here. Another one is refused, never guessed at.
 pub const VERSION: u32 = 1;
@@ -41,6 +41,13 @@ pub enum Command {
         /// Address and port on the wire side.
         remote: SocketAddr,
     },
+    /// What an application can ask about one connection: a [`crate::engine::FlowSession`] (ENO-19).
+    Session {
+        /// Address and port on the plain side.
+        local: SocketAddr,
+        /// Address and port on the wire side.
+        remote: SocketAddr,
+    },
     /// Starts a rekey of one connection (TC-31).
     Rekey {
         /// Address and port on the plain side.
@@ -55,10 +62,10 @@ pub enum Command {
         /// Of those, the one to this port.
         port: Option<u16>,
     },
-    /// Protects more connections, or changes the policy of selectors.
+    /// Protects more connections, or changes policy and options of selectors.
     Enable {
-        /// Which connections.
-        selectors: Vec<Selector>,
+        /// Which connections, with options.
+        selectors: Vec<Selected>,
         /// What is done with them; the daemon's default if it is not said.
         policy: Option<Policy>,
     },
@@ -66,6 +73,20 @@ pub enum Command {
     Disable {
         /// Each as it was given.
         selectors: Vec<Selector>,
+    },
+    /// The sessions that can be resumed: a list of [`crate::engine::SessionInfo`].
+    CacheList {},
+    /// Erases sessions that could be resumed: [`Flushed`].
+    CacheFlush {
+        /// Those with this host only.
+        peer: Option<IpAddr>,
+    },
+    /// Erases what one connection resumed and what it would let others resume (TC-22): [`Flushed`].
+    CacheFlushConnection {
+        /// Address and port on the plain side.
+        local: SocketAddr,
+        /// Address and port on the wire side.
+        remote: SocketAddr,
     },
     /// Ends the daemon and restores the host. The reply comes when that has begun; the end of the
     /// connection says that the process is gone.
@@ -76,8 +97,18 @@ impl Command {
     /// Whether it changes something, which only root may.
     #[must_use]
     pub fn changes(&self) -> bool {
-        !matches!(self, Self::Status {} | Self::Flows {} | Self::Flow { .. })
+        !matches!(
+            self,
+            Self::Status {} | Self::Flows {} | Self::Flow { .. } | Self::Session { .. } | Self::CacheList {}
+        )
     }
+}
+
+/// What a flush of the cache came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flushed {
+    /// Sessions erased.
+    pub flushed: usize,
 }
 
 /// A line to a client.
@@ -172,6 +203,8 @@ mod tests {
     fn looking_changes_nothing_and_everything_else_does() {
         assert!(!Command::Status {}.changes());
         assert!(!Command::Flows {}.changes());
+        assert!(!Command::CacheList {}.changes());
+        assert!(Command::CacheFlush { peer: None }.changes());
         assert!(Command::Down {}.changes());
         assert!(Command::Disable { selectors: Vec::new() }.changes());
     }

@@ -1,7 +1,7 @@
 //! What clients ask for.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -9,10 +9,10 @@ use tokio::time::timeout;
 use super::control::{Answer, Asked};
 use super::life::{Daemon, Next};
 use super::notify;
-use super::protocol::{Command, Failure, FailureKind};
-use super::status::{Connections, Device, Paths, Status};
-use crate::engine::{Engine, Env};
-use crate::selector::{Policy, Selector};
+use super::protocol::{Command, Failure, FailureKind, Flushed};
+use super::status::{Connections, Device, Paths, Protocol, Status};
+use crate::engine::{Engine, Env, FlowError};
+use crate::selector::{Policy, Selected, Selector};
 use crate::time::Instant;
 
 /// How long the packet loop may take with a request.
@@ -27,7 +27,7 @@ impl Daemon {
     pub(super) async fn handle_request(&mut self, asked: Asked) -> anyhow::Result<Next> {
         if let Command::Enable { selectors, .. } = &asked.command {
             let names: std::collections::BTreeSet<String> =
-                selectors.iter().filter_map(Selector::name).map(str::to_owned).collect();
+                selectors.iter().filter_map(|it| it.selector.name()).map(str::to_owned).collect();
             if !names.is_empty() {
                 self.resolve_then(names, Some(asked));
                 return Ok(Next::Go);
@@ -44,12 +44,18 @@ impl Daemon {
             Command::Status {} => self.status().await,
             Command::Flows {} => self.with_engine(|engine, _, _| engine.flows()).await.and_then(Answer::list),
             Command::Flow { local, remote } => self.flow(local, remote).await,
+            Command::Session { local, remote } => self.session(local, remote).await,
             Command::Rekey { local, remote } => self.rekey(local, remote).await,
             Command::ForgetPaths { host, port } => {
                 self.with_engine(move |engine, _, _| engine.forget_paths(host, port)).await.and_then(Answer::one)
             }
             Command::Enable { selectors, policy } => self.enable(selectors, policy).await,
             Command::Disable { selectors } => self.disable(&selectors).await,
+            Command::CacheList {} => {
+                self.with_engine(|engine, now, _| engine.sessions(now)).await.and_then(Answer::list)
+            }
+            Command::CacheFlush { peer } => self.flush(peer).await,
+            Command::CacheFlushConnection { local, remote } => self.flush_connection(local, remote).await,
             Command::Down {} => {
                 tracing::info!("told to end by `enotun down`");
                 Answer::one("coming down")
@@ -75,6 +81,14 @@ impl Daemon {
         flow.map_or_else(|| Err(unknown(local, remote)), Answer::one)
     }
 
+    async fn session(&self, local: SocketAddr, remote: SocketAddr) -> Result<Answer, Failure> {
+        match self.with_engine(move |engine, _, _| engine.session(local, remote)).await? {
+            Ok(session) => Answer::one(session),
+            Err(FlowError::Unknown { .. }) => Err(unknown(local, remote)),
+            Err(error) => Err(Failure::new(FailureKind::NotFound, error.to_string())),
+        }
+    }
+
     async fn rekey(&self, local: SocketAddr, remote: SocketAddr) -> Result<Answer, Failure> {
         let rekeyed = self
             .with_engine(move |engine, now, env| {
@@ -88,14 +102,30 @@ impl Daemon {
         }
     }
 
-    async fn enable(&mut self, selectors: Vec<Selector>, policy: Option<Policy>) -> Result<Answer, Failure> {
+    async fn flush(&self, peer: Option<IpAddr>) -> Result<Answer, Failure> {
+        let flushed = self.with_engine(move |engine, _, _| engine.flush_sessions(peer)).await?;
+        let whose = peer.map_or_else(|| "all hosts".to_owned(), |peer| peer.to_string());
+        tracing::info!("cache flushed: {flushed} sessions with {whose}");
+        Answer::one(Flushed { flushed })
+    }
+
+    /// TC-22: what the connection used and what it produced.
+    async fn flush_connection(&self, local: SocketAddr, remote: SocketAddr) -> Result<Answer, Failure> {
+        let erased = self.with_engine(move |engine, _, _| engine.flush_flow_session(local, remote)).await?;
+        let erased = erased.map_err(|error| Failure::new(FailureKind::NotFound, error.to_string()))?;
+        tracing::info!("cache flushed of what {local} - {remote} used and produced");
+        Answer::one(Flushed { flushed: usize::from(erased) })
+    }
+
+    async fn enable(&mut self, selectors: Vec<Selected>, policy: Option<Policy>) -> Result<Answer, Failure> {
         let policy = policy.unwrap_or(self.settings.policy);
         let before = self.selectors.clone();
-        for selector in &selectors {
-            self.selectors.enable(selector.clone(), policy);
+        for selected in &selectors {
+            self.selectors.enable(selected.clone(), policy);
         }
         let missing = self.selectors.unresolved();
-        if let Some(name) = selectors.iter().filter_map(Selector::name).find(|name| missing.iter().any(|it| it == name))
+        if let Some(name) =
+            selectors.iter().filter_map(|it| it.selector.name()).find(|name| missing.iter().any(|it| it == name))
         {
             let message = format!("the host name `{name}` has no address, so nothing is changed; is it spelt right?");
             self.selectors = before;
@@ -123,7 +153,7 @@ impl Daemon {
         &mut self,
         before: super::selectors::Selectors,
         what: &str,
-        selectors: &[Selector],
+        selectors: &[impl ToString],
     ) -> Result<Answer, Failure> {
         self.apply(before).await.map_err(|error| failed(format!("nothing is changed: {error:#}")))?;
         let names: Vec<String> = selectors.iter().map(ToString::to_string).collect();
@@ -132,14 +162,11 @@ impl Daemon {
     }
 
     async fn status(&self) -> Result<Answer, Failure> {
-        let (connections, counters, random_ready, paths) = self
+        let (connections, counters, sessions, random_ready, paths) = self
             .with_engine(|engine, now, env| {
-                (
-                    Connections::count(&engine.flows()),
-                    engine.counters().clone(),
-                    env.random_is_ready(),
-                    Paths::new(engine.paths(now)),
-                )
+                let connections = Connections::count(&engine.flows());
+                let (counters, sessions) = (engine.counters().clone(), engine.session_count());
+                (connections, counters, sessions, env.random_is_ready(), Paths::new(engine.paths(now)))
             })
             .await?;
         let io = self.worker.io_counters().await.map_err(failed)?;
@@ -158,6 +185,7 @@ impl Daemon {
             up_seconds: self.since.1.elapsed().as_secs(),
             policy: self.settings.policy,
             selectors: self.selectors.entries(),
+            protocol: Protocol::new(&self.settings.engine, sessions),
             devices: self.devices.iter().map(device).collect(),
             random_ready,
             recovered: self.recovered,

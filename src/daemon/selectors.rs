@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::selector::{Policy, Rule, Selector};
+use crate::selector::{Policy, Rule, RuleOptions, Selected, Selector};
 
 /// Where a selector came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,9 @@ pub struct Entry {
     pub selector: Selector,
     /// What is done with them.
     pub policy: Policy,
+    /// What else is said about them.
+    #[serde(default, skip_serializing_if = "RuleOptions::is_none")]
+    pub options: RuleOptions,
     /// Where it came from.
     pub source: Source,
     /// What its host name stands for; empty if it has none, or it could not be resolved.
@@ -65,10 +68,10 @@ impl Selectors {
         self.given.push((rule, source));
     }
 
-    /// Adds a selector, or changes its policy.
-    pub fn enable(&mut self, selector: Selector, policy: Policy) {
-        self.disabled.remove(&selector);
-        self.put(Rule::new(selector, policy), Source::Command);
+    /// Adds a selector, or changes its policy and options.
+    pub fn enable(&mut self, selected: Selected, policy: Policy) {
+        self.disabled.remove(&selected.selector);
+        self.put(selected.rule(policy), Source::Command);
     }
 
     /// Takes a selector away. False if it is not there as it is written.
@@ -150,6 +153,7 @@ impl Selectors {
         let given = self.given.iter().map(|(rule, source)| Entry {
             selector: rule.selector.clone(),
             policy: rule.policy,
+            options: rule.options,
             source: *source,
             addresses: rule
                 .selector
@@ -161,6 +165,7 @@ impl Selectors {
         let routes = self.routes.iter().map(|net| Entry {
             selector: Selector::net(*net),
             policy: self.route_policy,
+            options: RuleOptions::default(),
             source: Source::Route,
             addresses: Vec::new(),
         });
@@ -181,11 +186,15 @@ mod tests {
     }
 
     #[test]
-    fn enabling_again_changes_the_policy_only() {
+    fn enabling_again_changes_policy_and_options() {
         let mut selectors =
             Selectors::new(vec![rule("10.0.0.0/8", Policy::Opportunistic)], vec![], Policy::Opportunistic);
-        selectors.enable("10.0.0.0/8".parse().unwrap(), Policy::Required);
+        selectors.enable("10.0.0.0/8,no-cache".parse().unwrap(), Policy::Required);
         assert_eq!(shown(&selectors), ["10.0.0.0/8 required"]);
+        assert_eq!(selectors.rules()[0].options.words(), ["no-cache"]);
+        selectors.enable("10.0.0.0/8".parse().unwrap(), Policy::Required);
+        assert_eq!(selectors.entries().len(), 1);
+        assert!(selectors.entries()[0].options.is_none());
     }
 
     #[test]

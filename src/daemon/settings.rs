@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
-use super::config::{ConfigError, File, check_interface};
+use tcpcrypt::constants::RESUME_NONCE_MAX;
+use tcpcrypt::{AeadId, Tep};
+
+use super::config::{ConfigError, File, check_interface, check_offer};
 use super::instance::Instance;
 use super::log;
-use crate::selector::{Policy, Rule, Selector};
+use crate::selector::{Policy, Rule, Selected};
 use crate::{engine, linux};
 
 /// What the command line says.
@@ -22,7 +25,11 @@ pub struct Options {
     /// Interfaces to the hosts for which this one encrypts.
     pub gateway: Vec<String>,
     /// What is protected.
-    pub selectors: Vec<Selector>,
+    pub selectors: Vec<Selected>,
+    /// TEPs to offer and accept, by rising priority (ENO-10); empty: those of the file or the default.
+    pub teps: Vec<Tep>,
+    /// AEADs, by rising priority (TC-5); empty: those of the file or the default.
+    pub aeads: Vec<AeadId>,
 }
 
 /// What a daemon is started with.
@@ -75,6 +82,15 @@ impl Settings {
             None => None,
         };
         let said = file.as_ref().map(|(_, file)| file.clone()).unwrap_or_default();
+        let mut engine = said.engine();
+        if !options.teps.is_empty() {
+            check_offer("--tep", &options.teps).map_err(SettingsError::Usage)?;
+            engine.negotiation.teps = options.teps;
+        }
+        if !options.aeads.is_empty() {
+            check_offer("--aead", &options.aeads).map_err(SettingsError::Usage)?;
+            engine.ciphers = options.aeads;
+        }
         let tun = options.tun.or(said.tun).unwrap_or_else(|| default_tun.to_owned());
         check_interface(&tun).map_err(SettingsError::Usage)?;
         let gateway = if options.gateway.is_empty() { said.gateway } else { options.gateway };
@@ -86,17 +102,81 @@ impl Settings {
             }
         };
         let policy = options.policy.or(said.policy).unwrap_or_default();
-        let command_rules = options.selectors.into_iter().map(|selector| Rule::new(selector, policy)).collect();
+        let command_rules = options.selectors.into_iter().map(|selected| selected.rule(policy)).collect();
         Ok(Self {
             policy_option: options.policy,
             policy,
             log: std::env::var("ENOTUN_LOG").ok().or(said.log).unwrap_or_else(|| log::DEFAULT.to_owned()),
             file_rules: said.selectors.rules(),
             command_rules,
-            engine: said.limits.engine(),
+            engine,
             host: said.host.settings(&instance, &tun, &gateway),
             instance,
             file,
         })
+    }
+
+    /// What is allowed and has a price that one should know.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let negotiation = &self.engine.negotiation;
+        let mut warnings = Vec::new();
+        if negotiation.resume && negotiation.nonce_len < RESUME_NONCE_MAX {
+            // TC-13, TC-14: the peer's nonce is all that is left if this machine is a clone of another.
+            warnings.push(format!(
+                "resumption.nonce-length is {}: if this machine is cloned or rolled back, two connections may share their \
+                 keys; {RESUME_NONCE_MAX} is the default",
+                negotiation.nonce_len
+            ));
+        }
+        if negotiation.active_b {
+            warnings.push(
+                "negotiation.role-b is on: connections that this host opens are plain, but for simultaneous opens; \
+                 behind a selector, as in `10.0.0.1:179,role-b`, it is for that one"
+                    .to_owned(),
+            );
+        }
+        for (missing, name) in [
+            (!negotiation.teps.contains(&Tep::Curve25519), "Curve25519"),
+            (!self.engine.ciphers.contains(&AeadId::Aes128Gcm), "AES-128-GCM"),
+        ] {
+            if missing {
+                warnings.push(format!(
+                    "{name} is not among what is offered: peers that have only what RFC 8548 requires will not be \
+                     encrypted with"
+                ));
+            }
+        }
+        warnings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(text: &str, teps: Vec<Tep>) -> Settings {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("enotun.toml");
+        std::fs::write(&path, text).unwrap();
+        Settings::new(Options { config: Some(path), teps, ..Options::default() }, "tun0").unwrap()
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_file() {
+        let file = "[negotiation]\nteps = [\"P256\", \"Curve25519\"]\n";
+        assert_eq!(settings(file, vec![]).engine.negotiation.teps, [Tep::P256, Tep::Curve25519]);
+        assert_eq!(settings(file, vec![Tep::P521]).engine.negotiation.teps, [Tep::P521]);
+        let twice = Options { teps: vec![Tep::P256, Tep::P256], ..Options::default() };
+        assert!(matches!(Settings::new(twice, "tun0"), Err(SettingsError::Usage(_))));
+    }
+
+    #[test]
+    fn tc_13_a_short_nonce_is_warned_of() {
+        assert!(settings("", vec![]).warnings().is_empty());
+        let warnings = settings("[resumption]\nnonce-length = 7\n", vec![]).warnings();
+        assert!(warnings.len() == 1 && warnings[0].contains("cloned"), "{warnings:?}");
+        assert!(settings("[resumption]\nnonce-length = 0\nenabled = false\n", vec![]).warnings().is_empty());
+        assert!(settings("", vec![Tep::P256]).warnings()[0].contains("Curve25519"));
     }
 }

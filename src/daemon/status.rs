@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::log::Problem;
 use super::selectors::Entry;
-use crate::engine::{Finding, FlowInfo, FlowState, PathInfo};
+use crate::engine::{self, Finding, FlowInfo, FlowState, PathInfo};
 use crate::selector::Policy;
 
 /// How a daemon is.
@@ -26,6 +26,8 @@ pub struct Status {
     pub policy: Policy,
     /// What is protected.
     pub selectors: Vec<Entry>,
+    /// What it negotiates.
+    pub protocol: Protocol,
     /// Its two devices, plain side first.
     pub devices: Vec<Device>,
     /// Whether the random source is adequately seeded; before that nothing is encrypted (ENO-18).
@@ -44,6 +46,45 @@ pub struct Status {
     pub io: serde_json::Value,
     /// The last warnings and errors, oldest first.
     pub problems: Vec<Problem>,
+}
+
+/// What a daemon negotiates.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Protocol {
+    /// TEPs by rising priority (ENO-10).
+    pub teps: Vec<String>,
+    /// AEADs by rising priority (TC-5).
+    pub aeads: Vec<String>,
+    /// Whether a = 1 is sent on every connection (ENO-8).
+    pub aware: bool,
+    /// Whether no connection is encrypted whose peer does not send a = 1 (ENO-8).
+    pub mandatory_aware: bool,
+    /// Whether b = 1 is sent in every SYN (ENO-7).
+    pub role_b: bool,
+    /// Whether sessions are kept and resumed (TC-22).
+    pub resumption: bool,
+    /// Bytes of a resumption nonce (TC-13).
+    pub nonce_length: usize,
+    /// Sessions kept now.
+    pub sessions: usize,
+}
+
+impl Protocol {
+    /// What `config` says, with so many `sessions` kept.
+    #[must_use]
+    pub fn new(config: &engine::Config, sessions: usize) -> Self {
+        let negotiation = &config.negotiation;
+        Self {
+            teps: negotiation.teps.iter().map(|tep| tep.short_name().to_owned()).collect(),
+            aeads: config.ciphers.iter().map(|aead| aead.short_name().to_owned()).collect(),
+            aware: negotiation.aware,
+            mandatory_aware: negotiation.mandatory_aware,
+            role_b: negotiation.active_b,
+            resumption: negotiation.resume,
+            nonce_length: negotiation.nonce_len,
+            sessions,
+        }
+    }
 }
 
 /// A device.

@@ -1,5 +1,6 @@
 //! What the engine tells of its connections and of itself.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use serde::Serialize;
@@ -21,6 +22,10 @@ pub struct FlowInfo {
     pub tep: Option<&'static str>,
     /// The AEAD in use, e.g. `AEAD_AES_128_GCM`.
     pub aead: Option<&'static str>,
+    /// This host's global suboption: bit 0 is b, bit 1 is a (ENO-4, ENO-8).
+    pub self_gopt: Option<u8>,
+    /// The peer's.
+    pub peer_gopt: Option<u8>,
     /// Whether the session was resumed.
     pub resumed: bool,
     /// The session ID in hexadecimal (TC-10).
@@ -37,6 +42,45 @@ pub struct FlowInfo {
     pub authenticated: bool,
 }
 
+/// What an application can ask about its encrypted connection (ENO-19), in the words of the TCPINC working group's API
+/// draft; byte strings in hexadecimal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FlowSession {
+    /// Address and port on the plain side.
+    pub local: SocketAddr,
+    /// Address and port on the wire side.
+    pub remote: SocketAddr,
+    /// The session ID (TC-10).
+    pub session_id: String,
+    /// `A` or `B` (ENO-7).
+    pub role: char,
+    /// What this host signs: its role in one byte, 0 for A and 1 for B, and the session ID. The peer's is another one, so
+    /// that a signature cannot be sent back to where it came from.
+    pub self_name: String,
+    /// What the peer signs.
+    pub peer_name: String,
+    /// The negotiated TEP, e.g. `ECDHE-Curve25519`.
+    pub tep: &'static str,
+    /// The byte that B sent for it, v bit included.
+    pub tep_byte: u8,
+    /// The AEAD in use.
+    pub aead: Option<&'static str>,
+    /// This host's global suboption: bit 0 is b, bit 1 is a (ENO-4, ENO-8).
+    pub self_gopt: u8,
+    /// The peer's global suboption.
+    pub peer_gopt: u8,
+    /// Whether this host's application knows of the encryption (a = 1), as far as this host was told.
+    pub self_aware: bool,
+    /// Whether the peer's application does.
+    pub peer_aware: bool,
+    /// The negotiation transcript: A's option, then B's (ENO-17).
+    pub transcript: String,
+    /// Whether the session was resumed.
+    pub resumed: bool,
+    /// Whether the peer is authenticated. Encryption without it protects from eavesdroppers only.
+    pub authenticated: bool,
+}
+
 /// A connection's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -49,6 +93,17 @@ pub enum FlowState {
     Plain,
     /// Over; remembered for a while to answer what is late.
     Closed,
+}
+
+impl fmt::Display for FlowState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Negotiating => "negotiating",
+            Self::Encrypted => "encrypted",
+            Self::Plain => "plain",
+            Self::Closed => "closed",
+        })
+    }
 }
 
 /// Declares [`Counters`] once: fields, documentation, and names for output.

@@ -9,7 +9,7 @@ mod sessions;
 
 pub use config::{Config, RekeyLimits};
 pub use env::{Env, RandomFor, Side};
-pub use info::{Counters, FlowInfo, FlowState};
+pub use info::{Counters, FlowInfo, FlowSession, FlowState};
 pub(crate) use paths::{Advice, PathKey, Paths};
 pub use paths::{Finding, PathInfo, PathLimits};
 pub(crate) use sessions::{ChainId, Sessions};
@@ -24,7 +24,7 @@ use crate::flow::{
     AbortReason, Closed, Cx, Encrypted, Flow, FlowKey, Link, Lost, Next, OpenQuestion, Opened, Opening, PlainFlow,
     Rules,
 };
-use crate::selector::{Policy, PolicyTable};
+use crate::selector::{Policy, PolicyTable, RuleOptions};
 use crate::time::Instant;
 use crate::wire::icmp::IcmpError;
 use crate::wire::packet::NotTcp;
@@ -69,6 +69,18 @@ pub enum FlowError {
     /// It is not encrypted.
     #[error("that connection is not encrypted")]
     NotEncrypted,
+    /// It has no session ID.
+    #[error("the connection {local} - {remote} is {state}{} and has no session ID", reason.as_ref().map_or(String::new(), |reason| format!(" ({reason})")))]
+    NoSession {
+        /// Address and port on the plain side.
+        local: SocketAddr,
+        /// Address and port on the wire side.
+        remote: SocketAddr,
+        /// Where it is in its life.
+        state: FlowState,
+        /// Why, if there is something to say.
+        reason: Option<String>,
+    },
 }
 
 /// What became of a connection while it handled a packet or timeout.
@@ -281,10 +293,15 @@ impl Engine {
             Some(_) if !opens => true,
             // A SYN is a retransmission, or a new connection on the same addresses and ports. On an encrypted connection
             // only the local kernel is believed (RFC 5961, section 4.2).
+            // The local kernel's SYN may come behind the peer's: then both open, and what was to be answered is not.
             Some(Flow::Opening(opening)) => {
-                side == Side::Wire || !opening.is_active() || opening.isn().is_none_or(|isn| isn == packet.seq.0)
+                let same = opening.isn().is_none_or(|isn| isn == packet.seq.0);
+                side == Side::Wire || (opening.is_active() && same)
             }
-            Some(Flow::Plain(plain)) => plain.isn == packet.seq.0,
+            Some(Flow::Plain(plain)) => {
+                let [local, peer] = plain.isns;
+                (if side == Side::Plain { local } else { peer }) == Some(packet.seq.0)
+            }
             Some(Flow::Encrypted(encrypted)) => side == Side::Wire || encrypted.is_syn_of(packet.seq.0),
             Some(Flow::Closed(_)) => false,
         };
@@ -293,8 +310,8 @@ impl Engine {
         }
         self.remove(&key);
         let rule = self.policy.lookup(key.remote.ip(), key.remote.port(), key.local.port());
-        let none = Rules { policy: Policy::Off, ..Rules::default() };
-        let rules = rule.map_or(none, |rule| Rules { policy: rule.policy, resume: rule.resume, cache: rule.cache });
+        let none = Rules { policy: Policy::Off, options: RuleOptions::default() };
+        let rules = rule.map_or(none, |rule| Rules { policy: rule.policy, options: rule.options });
         let policy = rules.policy;
         if !opens || policy == Policy::Off {
             if self.config.refuse_unknown && policy != Policy::Off && !packet.flags.any(Flags::RST) {
@@ -450,6 +467,19 @@ impl Engine {
         self.flows.get(&key).map(|entry| entry.flow.info(&key))
     }
 
+    /// What an application can ask about one connection (ENO-19).
+    ///
+    /// # Errors
+    /// If there is no such connection, or it has no session ID.
+    pub fn session(&self, local: SocketAddr, remote: SocketAddr) -> Result<FlowSession, FlowError> {
+        let key = FlowKey { local, remote };
+        let flow = &self.flows.get(&key).ok_or(FlowError::Unknown { local, remote })?.flow;
+        flow.session(&key).ok_or_else(|| {
+            let FlowInfo { state, reason, .. } = flow.info(&key);
+            FlowError::NoSession { local, remote, state, reason }
+        })
+    }
+
     /// The sessions that can be resumed, oldest first.
     #[must_use]
     pub fn sessions(&self, now: Instant) -> Vec<SessionInfo> {
@@ -571,7 +601,7 @@ impl Engine {
 
 /// What an opening leaves to a plain connection.
 struct Left {
-    isn: Option<u32>,
+    isns: [Option<u32>; 2],
     suspect: Option<Box<tcpcrypt::Record>>,
     question: OpenQuestion,
 }
@@ -579,9 +609,9 @@ struct Left {
 impl Left {
     fn new(cx: &Cx<'_>, opening: &Opening, opened: &Opened) -> Self {
         let Opened::Plain(why, _) = opened else {
-            return Self { isn: opening.isn(), suspect: None, question: OpenQuestion::None };
+            return Self { isns: opening.isns(), suspect: None, question: OpenQuestion::None };
         };
-        Self { isn: opening.isn(), suspect: opening.suspect(cx), question: opening.question(*why) }
+        Self { isns: opening.isns(), suspect: opening.suspect(cx), question: opening.question(*why) }
     }
 }
 
@@ -603,9 +633,9 @@ fn after_opening(
         Opened::Plain(why, pass) => {
             cx.counters.connections_plain += 1;
             let (idle, linger) = (cx.config.plain_idle_timeout, cx.config.closed_linger);
-            let (isn, suspect, open) = (left.isn.unwrap_or(0), left.suspect, left.question);
+            let Left { isns, suspect, question: open } = left;
             let (last_seen, ended) = (cx.now, [false; 2]);
-            let plain = PlainFlow { why, isn, last_seen, sent: 0, received: 0, idle, linger, ended, suspect, open };
+            let plain = PlainFlow { why, isns, last_seen, sent: 0, received: 0, idle, linger, ended, suspect, open };
             (Fate::Replace(Flow::Plain(Box::new(plain))), pass)
         }
         Opened::Refused(why) => {

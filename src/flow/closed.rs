@@ -1,8 +1,10 @@
 //! A connection that is over, remembered for a while to answer stragglers with numbers they understand.
 
 use super::encrypted::{Encrypted, Facts};
-use super::link::{Clocks, Cx, Link};
-use crate::engine::{FlowInfo, FlowState, Side};
+use super::link::{Clocks, Cx, FlowKey, Link};
+use tcpcrypt::Role;
+
+use crate::engine::{FlowInfo, FlowSession, FlowState, Side};
 use crate::time::Instant;
 use crate::wire::build::TcpFields;
 use crate::wire::options::OptionBuf;
@@ -27,7 +29,7 @@ pub(crate) struct Closed {
     /// The same towards the local kernel.
     plain: Last,
     clocks: Option<Clocks>,
-    facts: Option<Facts>,
+    pub(super) facts: Option<Facts>,
     totals: (u64, u64),
     pub(super) until: Instant,
 }
@@ -88,14 +90,41 @@ impl Closed {
 
 impl Facts {
     fn describe(&self, info: &mut FlowInfo) {
-        info.role = Some(match self.role {
-            tcpcrypt::Role::A => 'A',
-            tcpcrypt::Role::B => 'B',
-        });
+        info.role = Some(self.role.letter());
         info.tep = Some(self.negotiated.tep.name());
         info.aead = self.aead.map(tcpcrypt::AeadId::name);
         info.resumed = self.resumed;
+        if let Some((own, peer)) = self.negotiated.options() {
+            (info.self_gopt, info.peer_gopt) = (Some(own.global()), Some(peer.global()));
+        }
         info.session_id = self.session_id.as_ref().map(ToString::to_string);
+    }
+}
+
+impl Facts {
+    /// What an application can ask about it, as soon as there is a session ID.
+    pub(crate) fn session(&self, key: &FlowKey) -> Option<FlowSession> {
+        let id = self.session_id.as_ref()?;
+        let (own, peer) = self.negotiated.options()?;
+        let name = |role: Role| format!("{:02x}{id}", u8::from(role == Role::B));
+        Some(FlowSession {
+            local: key.local,
+            remote: key.remote,
+            session_id: id.to_string(),
+            role: self.role.letter(),
+            self_name: name(self.role),
+            peer_name: name(self.role.other()),
+            tep: self.negotiated.tep.name(),
+            tep_byte: self.negotiated.tep_byte,
+            aead: self.aead.map(tcpcrypt::AeadId::name),
+            self_gopt: own.global(),
+            peer_gopt: peer.global(),
+            self_aware: own.aware(),
+            peer_aware: peer.aware(),
+            transcript: self.negotiated.transcript.iter().map(|byte| format!("{byte:02x}")).collect(),
+            resumed: self.resumed,
+            authenticated: false,
+        })
     }
 }
 

@@ -316,6 +316,12 @@ impl Encrypted {
         self.kernel_told = true;
     }
 
+    /// Tells the local kernel that its SYN has arrived.
+    pub(super) fn acknowledge_opening(&mut self, cx: &mut Cx<'_>) {
+        let seq = self.inn.delivered;
+        self.emit_plain_bare(cx, seq, Flags::default(), &[]);
+    }
+
     /// Acknowledgement and window fields of a segment to the local kernel.
     pub(super) fn kernel_fields(&mut self) -> (u32, u16) {
         if self.is_ready() {

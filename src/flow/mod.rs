@@ -1,6 +1,7 @@
 //! One connection: from its SYN over plain TCP or encryption to its end.
 
 mod closed;
+mod crossing;
 mod egress;
 mod encrypted;
 mod frames;
@@ -20,8 +21,8 @@ pub(crate) use encrypted::{AbortReason, Encrypted, Next};
 pub(crate) use link::{Cx, FlowKey, Link, Lost};
 pub(crate) use syn::{Opened, Opening, begins_frame, begins_init1};
 
-use crate::engine::{Finding, FlowInfo, FlowState, Side};
-use crate::selector::Policy;
+use crate::engine::{Finding, FlowInfo, FlowSession, FlowState, Side};
+use crate::selector::{Policy, RuleOptions};
 use crate::time::Instant;
 use crate::wire::options::{self, SegmentOptions, SynOptions, kind};
 use crate::wire::{C, Flags, Packet};
@@ -30,16 +31,7 @@ use crate::wire::{C, Flags, Packet};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rules {
     pub(crate) policy: Policy,
-    /// Propose and accept resumption (TC-22).
-    pub(crate) resume: bool,
-    /// Cache the session for others to resume (TC-22).
-    pub(crate) cache: bool,
-}
-
-impl Default for Rules {
-    fn default() -> Self {
-        Self { policy: Policy::default(), resume: true, cache: true }
-    }
+    pub(crate) options: RuleOptions,
 }
 
 /// Why a connection is plain TCP.
@@ -53,8 +45,6 @@ pub(crate) enum Plain {
     AckWithoutEno,
     /// This host could not agree to anything the peer offered.
     NotNegotiated,
-    /// Both opened at once (ENO-7).
-    SimultaneousOpen,
     /// The options of the SYN leave no room for ENO.
     OptionSpace,
     /// Multipath TCP is left alone.
@@ -78,7 +68,6 @@ impl fmt::Display for Plain {
             Self::PeerNoEno => "peer-no-eno",
             Self::AckWithoutEno => "ack-without-eno",
             Self::NotNegotiated => "not-negotiated",
-            Self::SimultaneousOpen => "simultaneous-open",
             Self::OptionSpace => "option-space",
             Self::Mptcp => "mptcp",
             Self::Signed => "signed-segments",
@@ -94,8 +83,9 @@ impl fmt::Display for Plain {
 #[derive(Debug)]
 pub(crate) struct PlainFlow {
     pub(crate) why: Plain,
-    /// The SYN it began with, to tell a retransmission from a new connection.
-    pub(crate) isn: u32,
+    /// The first sequence numbers of both ends, the local kernel's first, to tell the retransmission of a SYN from a new
+    /// connection.
+    pub(crate) isns: [Option<u32>; 2],
     pub(crate) last_seen: Instant,
     pub(crate) sent: u64,
     pub(crate) received: u64,
@@ -143,9 +133,10 @@ impl PlainFlow {
     pub(crate) fn note_path(&mut self, packet: &Packet<C>, bytes: &[u8]) -> Option<Learnt> {
         let area = packet.options(bytes);
         let (syn, ack) = (packet.flags.any(Flags::SYN), packet.flags.any(Flags::ACK));
+        let [local, peer] = self.isns.map(|isn| isn.map(|isn| isn.wrapping_add(1)));
         match self.open {
             OpenQuestion::None => None,
-            OpenQuestion::Answer(sent) if syn && ack && packet.ack.0 == self.isn.wrapping_add(1) => {
+            OpenQuestion::Answer(sent) if syn && ack && Some(packet.ack.0) == local => {
                 self.open = OpenQuestion::None;
                 // With the option it is late, and nothing was lost. So it is if it answers an earlier SYN, which had it.
                 if options::walk(area).any(|(k, _)| k == kind::ENO) {
@@ -156,7 +147,7 @@ impl PlainFlow {
                 let finding = if earlier { Finding::NoEno } else { Finding::SynDropped };
                 Some(Learnt { active: true, finding })
             }
-            OpenQuestion::FirstAck if !syn && ack && packet.seq.0 == self.isn.wrapping_add(1) => {
+            OpenQuestion::FirstAck if !syn && ack && Some(packet.seq.0) == peer => {
                 self.open = OpenQuestion::None;
                 let carries = SegmentOptions::parse(area).eno;
                 carries.then_some(Learnt { active: false, finding: Finding::StrippedHere })
@@ -172,7 +163,8 @@ impl PlainFlow {
     /// Whether a segment of the peer's is the beginning of an Init1 or of a frame: the peer took for encrypted what
     /// ENO-13 made plain here.
     pub(crate) fn is_one_sided(&mut self, seq: u32, payload: &[u8]) -> bool {
-        let first = self.why == Plain::AckWithoutEno && seq == self.isn.wrapping_add(1);
+        let [_, peer] = self.isns;
+        let first = self.why == Plain::AckWithoutEno && peer.is_some_and(|isn| seq == isn.wrapping_add(1));
         first && (begins_init1(payload) || self.suspect.as_mut().is_some_and(|record| begins_frame(record, payload)))
     }
 }
@@ -203,6 +195,15 @@ impl Flow {
         }
     }
 
+    /// What an application can ask about it, if it has a session ID (ENO-19).
+    pub(crate) fn session(&self, key: &FlowKey) -> Option<FlowSession> {
+        match self {
+            Self::Opening(_) | Self::Plain(_) => None,
+            Self::Encrypted(e) => e.facts.session(key),
+            Self::Closed(c) => c.facts.as_ref()?.session(key),
+        }
+    }
+
     pub(crate) fn info(&self, key: &FlowKey) -> FlowInfo {
         let mut info = FlowInfo {
             local: key.local,
@@ -212,6 +213,8 @@ impl Flow {
             role: None,
             tep: None,
             aead: None,
+            self_gopt: None,
+            peer_gopt: None,
             resumed: false,
             session_id: None,
             generation_local: None,

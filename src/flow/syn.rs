@@ -4,19 +4,24 @@
 //! SYN or SYN-ACK has its MSS lowered by what a frame adds, and, until keys are made, a window of zero, so that it sends
 //! nothing that would have to wait here. A resumed session has its keys with the SYNs: the window is the peer's at once.
 
+use std::borrow::Cow;
+
 use tcpcrypt::constants::{RESUME_HALF_LEN, RESUME_NONCE_MAX};
 use tcpcrypt::eno::negotiate::{active_option, conclude, passive_reply};
 use tcpcrypt::eno::option::{SynArea, find_syn};
 use tcpcrypt::frame::{Header, OVERHEAD};
 use tcpcrypt::handshake::Initiator;
 use tcpcrypt::resume::ResumeNonce;
-use tcpcrypt::{AckPhase, Decision, Negotiated, OpenError, Outcome, Proposal, Record, Session};
+use tcpcrypt::{
+    AckPhase, Decision, Negotiated, OpenError, Outcome, PlainReason, Proposal, Record, Role, Session, Settings,
+};
 
+use super::crossing::{Crossing, Told};
 use super::egress::Out;
 use super::encrypted::{AbortReason, Encrypted, Ends, Stage};
 use super::link::{Clocks, Cx, Link, Lost};
 use super::{OpenQuestion, Plain, Rules};
-use crate::engine::{Advice, ChainId, Finding, PathKey, Side};
+use crate::engine::{Advice, ChainId, Config, Finding, PathKey, Side};
 use crate::selector::Policy;
 use crate::time::Instant;
 use crate::wire::build::TcpFields;
@@ -25,43 +30,47 @@ use crate::wire::{C, Flags, P, Packet};
 
 /// What a SYN or SYN-ACK said.
 #[derive(Debug, Clone, Copy)]
-struct Seen {
-    isn: u32,
-    options: SynOptions,
-    window: u16,
+pub(super) struct Seen {
+    pub(super) isn: u32,
+    pub(super) options: SynOptions,
+    pub(super) window: u16,
     at: Instant,
 }
 
 impl Seen {
-    fn new<S>(packet: &Packet<S>, bytes: &[u8], now: Instant) -> Self {
+    pub(super) fn new<S>(packet: &Packet<S>, bytes: &[u8], now: Instant) -> Self {
         Self { isn: packet.seq.0, options: SynOptions::parse(packet.options(bytes)), window: packet.window, at: now }
     }
 }
 
 /// The SYN exchange, up to the first segment after it.
 pub(crate) struct Opening {
-    link: Link,
+    pub(super) link: Link,
     rules: Rules,
-    /// Whether the local kernel sent the first SYN.
+    /// Whether the local kernel opens, not only answers.
     active: bool,
-    local: Option<Seen>,
-    peer: Option<Seen>,
+    pub(super) local: Option<Seen>,
+    pub(super) peer: Option<Seen>,
+    /// Where a simultaneous open is.
+    pub(super) crossing: Crossing,
     /// This host's ENO option (ENO-14), as long as one is sent.
-    own: Option<Vec<u8>>,
+    pub(super) own: Option<Vec<u8>>,
     /// SYNs sent with it.
     attempts: u8,
     /// As many are sent at most, if policy allows plain TCP.
     tries: u8,
     /// The peer's latest SYN came without an option: the next SYN-ACK goes without (docs/readings.md, reading 9).
     omit: bool,
-    agreed: Option<Negotiated>,
+    pub(super) agreed: Option<Negotiated>,
+    /// Why the peer's SYN is answered with a vacuous option.
+    declined: Option<PlainReason>,
     /// What this host's SYN proposes to resume. Nothing else does ever (TC-19).
     proposal: Option<(ChainId, Proposal)>,
     /// The session that both options resume.
     session: Option<(ChainId, Session)>,
     /// The options of the peer's SYN, until they are answered.
     asked: Vec<u8>,
-    phase: AckPhase,
+    pub(super) phase: AckPhase,
     pub(super) deadline: Instant,
 }
 
@@ -91,11 +100,13 @@ impl Opening {
             active,
             local: None,
             peer: None,
+            crossing: Crossing::default(),
             own: None,
             attempts: 0,
             tries: cx.config.syn_attempts,
             omit: false,
             agreed: None,
+            declined: None,
             proposal: None,
             session: None,
             asked: Vec::new(),
@@ -104,9 +115,28 @@ impl Opening {
         }
     }
 
+    /// How this connection negotiates: as the host does, and what its rule asks for besides (ENO-7, ENO-8, TC-22).
+    fn settings<'a>(&self, config: &'a Config) -> Cow<'a, Settings> {
+        let options = self.rules.options;
+        if options.is_none() {
+            return Cow::Borrowed(&config.negotiation);
+        }
+        let mut settings = config.negotiation.clone();
+        settings.resume &= !options.no_resume;
+        settings.aware |= options.aware;
+        settings.mandatory_aware |= options.mandatory_aware;
+        settings.active_b |= options.role_b;
+        Cow::Owned(settings)
+    }
+
     /// The SYN it began with.
     pub(crate) fn isn(&self) -> Option<u32> {
         if self.active { self.local } else { self.peer }.map(|seen| seen.isn)
+    }
+
+    /// The first sequence numbers of both ends, as far as they are known.
+    pub(crate) fn isns(&self) -> [Option<u32>; 2] {
+        [self.local, self.peer].map(|seen| seen.map(|seen| seen.isn))
     }
 
     pub(crate) fn is_active(&self) -> bool {
@@ -116,11 +146,11 @@ impl Opening {
     /// Whether a SYN-ACK that negotiates encryption was sent: what the peer sends from now on may be frames, which no
     /// application is to see.
     pub(crate) fn has_agreed(&self) -> bool {
-        !self.active && self.agreed.is_some() && self.local.is_some()
+        (!self.active || self.crossing.answered) && self.agreed.is_some() && self.local.is_some()
     }
 
     /// Plain TCP, or refusal if policy says so. `pass`: the packet at hand is to be passed on.
-    fn plain(&mut self, cx: &mut Cx<'_>, plain: Plain, pass: bool) -> Opened {
+    pub(super) fn plain(&mut self, cx: &mut Cx<'_>, plain: Plain, pass: bool) -> Opened {
         self.phase.disable();
         if self.rules.policy != Policy::Required {
             return Opened::Plain(plain, pass);
@@ -196,10 +226,11 @@ impl Opening {
             if self.own.is_none() {
                 return self.plain(cx, Plain::OptionSpace, true);
             }
-        } else if self.attempts >= self.tries && self.rules.policy != Policy::Required {
+        } else if self.attempts >= self.tries && self.agreed.is_none() && self.rules.policy != Policy::Required {
             // ENO-14: the path may be dropping SYNs with options it does not know.
             return Opened::Plain(Plain::SynLost, true);
         }
+        self.crossing.note_syn_again();
         self.attempts = self.attempts.saturating_add(1);
         let mut options = squeezed(packet.options(bytes)).unwrap_or_default();
         if !self.own.as_deref().is_some_and(|own| options.push(own)) {
@@ -242,17 +273,17 @@ impl Opening {
     /// and it fits.
     fn propose(&mut self, cx: &mut Cx<'_>, packet: &Packet<P>, bytes: &[u8], room: usize) -> Option<Vec<u8>> {
         let config = cx.config;
-        let allowed = |tep, aead| config.negotiation.teps.contains(&tep) && config.ciphers.contains(&aead);
+        let settings = self.settings(config);
+        let allowed = |tep, aead| settings.teps.contains(&tep) && config.ciphers.contains(&aead);
         let mut proposal = None;
-        if config.negotiation.resume
-            && self.rules.resume
+        if settings.resume
             && let Some((chain, secret)) = cx.sessions.candidate(cx.now, self.link.key.remote, allowed)
         {
             let context = [&secret.own_half()[..], bytes.get(..packet.payload.start).unwrap_or(bytes)].concat();
             let nonce = self.nonce(cx, &context);
-            proposal = Some((chain, Proposal { secret, nonce: own_part(&nonce, config.negotiation.nonce_len) }));
+            proposal = Some((chain, Proposal { secret, nonce: own_part(&nonce, settings.nonce_len) }));
         }
-        let option = active_option(&config.negotiation, proposal.as_ref().map(|(_, p)| p), room)?;
+        let option = active_option(&settings, proposal.as_ref().map(|(_, p)| p), room)?;
         self.proposal = proposal.filter(|_| option.proposes);
         if let Some((chain, _)) = &self.proposal {
             cx.sessions.reserve(*chain);
@@ -273,10 +304,11 @@ impl Opening {
     fn accept(&mut self, cx: &mut Cx<'_>, packet: &Packet<P>, bytes: &[u8], room: usize) {
         let asked = std::mem::take(&mut self.asked);
         let config = cx.config;
+        let settings = self.settings(config);
         let area = find_syn(&asked);
         let SynArea::Option(option) = &area else { return };
         let proposes = option.suboptions().any(|s| s.v && s.data.len() >= RESUME_HALF_LEN);
-        if !proposes || !config.negotiation.resume || !self.rules.resume || self.omit || self.agreed.is_none() {
+        if !proposes || !settings.resume || self.omit || self.agreed.is_none() {
             return;
         }
         let peer_isn = self.peer.map_or(0, |peer| peer.isn).to_be_bytes();
@@ -284,7 +316,7 @@ impl Opening {
         let nonce = self.nonce(cx, &[&peer_isn[..], &asked, headers].concat());
         let (now, sessions) = (cx.now, &mut *cx.sessions);
         let mut chain = None;
-        let reply = passive_reply(&config.negotiation, &area, room, &nonce, |tep, half| {
+        let reply = passive_reply(&settings, &area, room, &nonce, |tep, half| {
             let (found, secret) = sessions.recognise(now, tep, half, |aead| config.ciphers.contains(&aead))?;
             chain = Some(found);
             Some(secret)
@@ -293,9 +325,7 @@ impl Opening {
             cx.counters.resumptions_unknown += 1;
             return;
         };
-        if let Outcome::Resumed(agreed, session) =
-            conclude(&config.negotiation, reply.option.as_deref(), Some(proposal), &area)
-        {
+        if let Outcome::Resumed(agreed, session) = conclude(&settings, reply.option.as_deref(), Some(proposal), &area) {
             cx.counters.resumptions_accepted += 1;
             self.own = reply.option;
             self.agreed = Some(agreed);
@@ -305,6 +335,9 @@ impl Opening {
 
     /// The local kernel answers: its SYN-ACK goes out with ENO, unless the peer's SYN had none.
     fn syn_ack_out(&mut self, cx: &mut Cx<'_>, packet: &Packet<P>, bytes: &[u8]) -> Opened {
+        if self.active {
+            return self.answer_crossing(cx, packet, bytes);
+        }
         let seen = SynOptions::parse(packet.options(bytes));
         let mut options = squeezed(packet.options(bytes)).unwrap_or_default();
         if !self.asked.is_empty() && !seen.signed {
@@ -325,7 +358,7 @@ impl Opening {
         }
         if self.agreed.is_none() {
             // ENO-11: a vacuous answer has been given; nothing more will come of it.
-            return self.plain(cx, Plain::NotNegotiated, false);
+            return self.plain(cx, self.declined.map_or(Plain::NotNegotiated, Plain::Eno), false);
         }
         Opened::Still
     }
@@ -340,16 +373,12 @@ impl Opening {
             self.link.acknowledge(cx.env, Side::Wire, local.isn.wrapping_add(1), peer.isn.wrapping_add(1));
             return Opened::Still;
         }
+        if self.active {
+            return self.syn_crosses(cx, packet, bytes, &area);
+        }
         let again = self.peer.is_some_and(|seen| seen.isn == packet.seq.0);
         self.peer = Some(Seen::new(packet, bytes, cx.now));
         let seen = SynOptions::parse(packet.options(bytes));
-        if self.active {
-            // Simultaneous open. Both sent b = 0 unless one was told otherwise (ENO-7).
-            return match conclude(&cx.config.negotiation, self.own.as_deref(), None, &area) {
-                Outcome::Plain(why) => self.plain(cx, Plain::Eno(why), true),
-                Outcome::Fresh(_) | Outcome::Resumed(..) => self.plain(cx, Plain::SimultaneousOpen, true),
-            };
-        }
         if !again {
             if seen.mptcp {
                 return self.plain(cx, Plain::Mptcp, true);
@@ -361,17 +390,21 @@ impl Opening {
                 return self.plain(cx, Plain::NoEntropy, true);
             }
             // For fresh keys; whether a session is resumed is seen when the kernel has answered.
-            let reply = passive_reply(&cx.config.negotiation, &area, REPLY_ROOM, &[0; RESUME_NONCE_MAX], |_, _| None);
+            let settings = self.settings(cx.config);
+            let reply = passive_reply(&settings, &area, REPLY_ROOM, &[0; RESUME_NONCE_MAX], |_, _| None);
             self.asked = packet.options(bytes).to_vec();
             self.own = reply.option;
             let avoided = if self.own.is_some() { self.avoid(cx) } else { None };
             if let Some(why) = avoided {
                 return self.plain_at_syn(cx, why, packet, bytes, &area);
             }
-            match conclude(&cx.config.negotiation, self.own.as_deref(), None, &area) {
+            match conclude(&settings, self.own.as_deref(), None, &area) {
                 Outcome::Fresh(negotiated) => self.agreed = Some(negotiated),
                 Outcome::Resumed(..) => {}
-                Outcome::Plain(_) if self.own.is_some() && self.rules.policy != Policy::Required => {}
+                // ENO-11: the kernel's SYN-ACK tells the peer, in a vacuous option.
+                Outcome::Plain(why) if self.own.is_some() && self.rules.policy != Policy::Required => {
+                    self.declined = Some(why);
+                }
                 Outcome::Plain(why) => {
                     let why = match &area {
                         SynArea::None => Plain::PeerNoEno,
@@ -390,7 +423,7 @@ impl Opening {
     }
 
     /// The peer's SYN leads to plain TCP. If it had an ENO option its data is discarded even so (ENO-16).
-    fn plain_at_syn(
+    pub(super) fn plain_at_syn(
         &mut self,
         cx: &mut Cx<'_>,
         why: Plain,
@@ -418,29 +451,23 @@ impl Opening {
             self.emit_syn(cx, Side::Plain, packet, area, packet.window);
             return Opened::Still;
         }
+        if self.crossing.told == Told::Syn {
+            return self.syn_ack_crosses(cx, packet, bytes);
+        }
         let again = self.peer.is_some_and(|seen| seen.isn == packet.seq.0);
         self.peer = Some(Seen::new(packet, bytes, cx.now));
         if !again || self.agreed.is_none() {
             let area = find_syn(packet.options(bytes));
-            let proposal = self.proposal.take();
-            let own = self.own.as_deref();
-            match conclude(&cx.config.negotiation, own, proposal.as_ref().map(|(_, p)| p), &area) {
-                Outcome::Fresh(negotiated) => {
-                    self.agreed = Some(negotiated);
-                    if let Some((chain, _)) = proposal {
-                        cx.counters.resumptions_refused += 1;
-                        cx.sessions.refused(chain);
+            match self.conclude(cx, &area) {
+                Ok(()) => {}
+                Err(_) if matches!(area, SynArea::None) => {
+                    // To b = 1 nobody answers who waits for connections (ENO-7).
+                    if !self.settings(cx.config).active_b {
+                        cx.learn(self.link.key, true, Finding::NoEno);
                     }
-                }
-                Outcome::Resumed(negotiated, session) => {
-                    self.agreed = Some(negotiated);
-                    self.session = proposal.map(|(chain, _)| (chain, session));
-                }
-                Outcome::Plain(_) if matches!(area, SynArea::None) => {
-                    cx.learn(self.link.key, true, Finding::NoEno);
                     return self.plain(cx, Plain::PeerNoEno, true);
                 }
-                Outcome::Plain(why) => {
+                Err(why) => {
                     let mut options = options::walk(packet.options(bytes));
                     if options.any(|(k, option)| k == kind::ENO && Some(option) == self.own.as_deref()) {
                         cx.learn(self.link.key, true, Finding::Echoed);
@@ -450,6 +477,7 @@ impl Opening {
             }
             let _ = self.phase.received(true, true, true);
         }
+        self.crossing.note_syn_ack();
         let options = self.for_kernel(cx.config.wire_mtu, packet.options(bytes));
         let ends = self.session.as_ref().and_then(|_| self.settled(cx.config.wire_mtu, 0, None));
         let window = ends.map_or(0, |(ends, ..)| Out::first_window(&ends));
@@ -457,43 +485,51 @@ impl Opening {
         Opened::Still
     }
 
+    /// Concludes, as the active opener, from both options (ENO-9, ENO-10; TC-18).
+    pub(super) fn conclude(&mut self, cx: &mut Cx<'_>, area: &SynArea<'_>) -> Result<(), PlainReason> {
+        let proposal = self.proposal.take();
+        let own = self.own.as_deref();
+        match conclude(&self.settings(cx.config), own, proposal.as_ref().map(|(_, p)| p), area) {
+            Outcome::Fresh(negotiated) => {
+                self.agreed = Some(negotiated);
+                if let Some((chain, _)) = proposal {
+                    cx.counters.resumptions_refused += 1;
+                    cx.sessions.refused(chain);
+                }
+            }
+            Outcome::Resumed(negotiated, session) => {
+                self.agreed = Some(negotiated);
+                self.session = proposal.map(|(chain, _)| (chain, session));
+            }
+            Outcome::Plain(why) => return Err(why),
+        }
+        Ok(())
+    }
+
     /// The first segment of the local kernel that is no SYN.
     fn first_from_kernel(&mut self, cx: &mut Cx<'_>, packet: &Packet<P>, bytes: &[u8]) -> Opened {
-        if !self.active || self.peer.is_none() {
-            // The server side cannot send before the peer's acknowledgement; what it sends is of an older
+        let (Some(local), Some(peer)) = (self.local, self.peer) else { return Opened::Still };
+        if !self.active || self.crossing.told != Told::SynAck {
+            // Whoever answered a SYN cannot send before the peer's acknowledgement; what it sends is of an older
             // connection.
             return Opened::Still;
         }
-        let Some((ends, mut clocks, negotiated)) = self.settled(cx.config.wire_mtu, packet.window, None) else {
+        let rtt = Some(peer.at.since(local.at));
+        let Some((ends, mut clocks, negotiated)) = self.settled(cx.config.wire_mtu, packet.window, rtt) else {
             return Opened::Still;
         };
         if let Some(ts) = SegmentOptions::parse(packet.options(bytes)).timestamps {
             clocks.from_kernel(ts);
         }
-        let context = [&ends.local_isn.to_be_bytes()[..], &ends.peer_isn.to_be_bytes()].concat();
-        let link = self.link.clone();
-        let kind = (true, self.rules.cache);
-        if let Some((chain, session)) = self.session.take() {
-            let mut encrypted = Encrypted::new(cx, link, &ends, negotiated, self.phase, clocks, kind);
-            encrypted.ready(cx, session, Some(chain));
+        let mut encrypted = match self.begin(cx, &ends, clocks, negotiated) {
+            Ok(encrypted) => encrypted,
+            Err(why) => return Opened::Aborted(why),
+        };
+        if !matches!(encrypted.stage, Stage::WaitInit2(_)) {
             return Opened::Encrypted(Box::new(encrypted), false);
         }
-        let key = link.key;
-        let ciphers = cx.config.ciphers.clone();
-        let provider = cx.provider;
-        let started = Initiator::start(provider, negotiated.clone(), &ciphers, &mut |out| {
-            cx.random("Init1", key, &context, out);
-        });
-        let (init1, initiator) = match started {
-            Ok(started) => started,
-            Err(why) => return Opened::Aborted(AbortReason::KeyExchange(why)),
-        };
-        let mut encrypted = Encrypted::new(cx, link, &ends, negotiated, self.phase, clocks, kind);
-        encrypted.stage = Stage::WaitInit2(Box::new(initiator));
-        encrypted.out.push_own(init1);
         // The kernel's acknowledgement goes out with Init1 as its payload.
         encrypted.inn.from_kernel(cx.now, packet.ack, packet.window);
-        cx.counters.own_segments += 1;
         let _ = encrypted.flush(cx, Flags::PSH);
         if !encrypted.wire_told {
             encrypted.emit_own_ack(cx);
@@ -501,10 +537,37 @@ impl Opening {
         Opened::Encrypted(Box::new(encrypted), true)
     }
 
+    /// The connection as an encrypted one: with the keys of the session it resumes, or its part in the key exchange
+    /// begun (TC-3).
+    pub(super) fn begin(
+        &mut self,
+        cx: &mut Cx<'_>,
+        ends: &Ends,
+        clocks: Clocks,
+        negotiated: Negotiated,
+    ) -> Result<Encrypted, AbortReason> {
+        let kind = (self.active, !self.rules.options.no_cache);
+        let mut encrypted = Encrypted::new(cx, self.link.clone(), ends, negotiated.clone(), self.phase, clocks, kind);
+        if let Some((chain, session)) = self.session.take() {
+            encrypted.ready(cx, session, Some(chain));
+        } else if negotiated.role == Role::A {
+            let context = [&ends.local_isn.to_be_bytes()[..], &ends.peer_isn.to_be_bytes()].concat();
+            let (key, ciphers, provider) = (self.link.key, cx.config.ciphers.clone(), cx.provider);
+            let started = Initiator::start(provider, negotiated, &ciphers, &mut |out| {
+                cx.random("Init1", key, &context, out);
+            });
+            let (init1, initiator) = started.map_err(AbortReason::KeyExchange)?;
+            encrypted.stage = Stage::WaitInit2(Box::new(initiator));
+            encrypted.out.push_own(init1);
+            cx.counters.own_segments += 1;
+        }
+        Ok(encrypted)
+    }
+
     /// The peer's first segment that is no SYN: it says whether encryption is on (ENO-13, ENO-15).
     fn first_from_wire(&mut self, cx: &mut Cx<'_>, packet: &Packet<C>, bytes: &[u8]) -> Opened {
         let (Some(local), Some(peer)) = (self.local, self.peer) else { return Opened::Still };
-        if self.active {
+        if self.active && !self.crossing.is_answered() {
             // A segment of the peer that overtook nothing: the kernel has not acknowledged the SYN-ACK yet.
             return Opened::Still;
         }
@@ -534,17 +597,15 @@ impl Opening {
                 return self.plain(cx, plain, true);
             }
         }
-        let rtt = cx.now.since(local.at);
-        let Some((ends, clocks, negotiated)) = self.settled(cx.config.wire_mtu, local.window, Some(rtt)) else {
+        // What of a simultaneous open was sent when says nothing of a round trip.
+        let rtt = (!self.active).then(|| cx.now.since(local.at));
+        let Some((ends, clocks, negotiated)) = self.settled(cx.config.wire_mtu, local.window, rtt) else {
             return Opened::Aborted(AbortReason::Internal);
         };
-        let link = self.link.clone();
-        let kind = (false, self.rules.cache);
-        let mut encrypted = Encrypted::new(cx, link, &ends, negotiated, self.phase, clocks, kind);
-        if let Some((chain, session)) = self.session.take() {
-            encrypted.ready(cx, session, Some(chain));
+        match self.begin(cx, &ends, clocks, negotiated) {
+            Ok(encrypted) => Opened::Encrypted(Box::new(encrypted), false),
+            Err(why) => Opened::Aborted(why),
         }
-        Opened::Encrypted(Box::new(encrypted), false)
     }
 
     /// The keys of the session that this host has agreed to resume, to tell frames if the connection became plain
@@ -554,7 +615,7 @@ impl Opening {
     }
 
     /// What both SYNs add up to.
-    fn settled(
+    pub(super) fn settled(
         &self,
         wire_mtu: Option<u16>,
         local_window: u16,
@@ -576,7 +637,7 @@ impl Opening {
             sack: local.options.sack_permitted && peer.options.sack_permitted,
             local_window: if self.active { local.window } else { local_window },
             peer_window: peer.window,
-            rtt: Some(rtt.unwrap_or_else(|| peer.at.since(local.at))),
+            rtt,
         };
         let (l, p) = timestamps.unwrap_or_default();
         let clocks = Clocks { kernel: l.value, kernel_echo: l.echo, peer: p.value, peer_echo: p.echo, recent: p.value };
@@ -598,7 +659,7 @@ impl Opening {
     }
 
     /// The peer's options as the local kernel gets to see them: without ENO, the MSS lowered by what a frame adds.
-    fn for_kernel(&self, wire_mtu: Option<u16>, area: &[u8]) -> OptionBuf {
+    pub(super) fn for_kernel(&self, wire_mtu: Option<u16>, area: &[u8]) -> OptionBuf {
         let mut options = OptionBuf::default();
         // The kernel would fill its own interface, with no room for frames, if the peer's takes more.
         let most = self.most(wire_mtu);
@@ -629,7 +690,14 @@ impl Opening {
     }
 
     /// Sends a SYN or SYN-ACK on, without data (ENO-16).
-    fn emit_syn<S>(&mut self, cx: &mut Cx<'_>, side: Side, packet: &Packet<S>, options: OptionBuf, window: u16) {
+    pub(super) fn emit_syn<S>(
+        &mut self,
+        cx: &mut Cx<'_>,
+        side: Side,
+        packet: &Packet<S>,
+        options: OptionBuf,
+        window: u16,
+    ) {
         let tcp = TcpFields {
             seq: packet.seq.0,
             ack: packet.ack.0,
@@ -676,7 +744,7 @@ fn own_part(nonce: &[u8; RESUME_NONCE_MAX], len: usize) -> ResumeNonce {
 const REPLY_ROOM: usize = options::MAX_AREA - 19;
 
 /// Options without padding, ENO or Fast Open, which does not go beside ENO (ENO-16).
-fn squeezed(area: &[u8]) -> Option<OptionBuf> {
+pub(super) fn squeezed(area: &[u8]) -> Option<OptionBuf> {
     let mut buf = OptionBuf::default();
     options::walk(area)
         .filter(|(k, option)| *k != kind::ENO && !options::is_fast_open(*k, option))

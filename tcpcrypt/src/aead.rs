@@ -37,6 +37,23 @@ impl AeadId {
         self as u16
     }
 
+    /// The AEAD with this name, as in the IANA registry or without its prefix (`AES-128-GCM`). Case and punctuation do
+    /// not matter.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|aead| crate::tep::is_name(name, aead.name(), &["AEAD"]))
+    }
+
+    /// A shorter name that [`Self::from_name`] knows.
+    #[must_use]
+    pub fn short_name(self) -> &'static str {
+        match self {
+            Self::Aes128Gcm => "AES-128-GCM",
+            Self::Aes256Gcm => "AES-256-GCM",
+            Self::Chacha20Poly1305 => "ChaCha20-Poly1305",
+        }
+    }
+
     /// The name in the IANA registry.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -83,4 +100,21 @@ pub trait AeadKey: Send + Sync {
         buffer: &mut [u8],
         tag: &[u8; TAG_LEN],
     ) -> Result<(), NotAuthentic>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_aead_is_known_by_its_names() {
+        for aead in AeadId::ALL {
+            for name in [aead.name(), aead.short_name(), &aead.name().to_lowercase()] {
+                assert_eq!(AeadId::from_name(name), Some(aead), "{name}");
+            }
+        }
+        for name in ["", "AEAD", "AES_192_GCM", "AES-128-GCM-SIV"] {
+            assert_eq!(AeadId::from_name(name), None, "{name}");
+        }
+    }
 }

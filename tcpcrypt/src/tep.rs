@@ -38,6 +38,19 @@ impl Tep {
         self as u8
     }
 
+    /// The TEP with this name, as in the IANA registry or without its prefixes (`Curve25519`). Case and punctuation do
+    /// not matter.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|tep| is_name(name, tep.name(), &["TCPCRYPT", "ECDHE"]))
+    }
+
+    /// The shortest name that [`Self::from_name`] knows.
+    #[must_use]
+    pub fn short_name(self) -> &'static str {
+        self.name().trim_start_matches("ECDHE-")
+    }
+
     /// The name in the IANA registry, without its prefix.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -75,6 +88,21 @@ impl Tep {
     pub fn has_key_length(self) -> bool {
         matches!(self, Self::P256 | Self::P521)
     }
+}
+
+/// Whether `given` is `name`, letters and digits alone compared, `prefixes` left out of both.
+pub(crate) fn is_name(given: &str, name: &str, prefixes: &[&str]) -> bool {
+    fn plain(text: &str) -> impl Iterator<Item = u8> + Clone + '_ {
+        text.bytes().filter(u8::is_ascii_alphanumeric).map(|b| b.to_ascii_uppercase())
+    }
+    fn stripped<'a>(text: &'a str, prefixes: &[&str]) -> impl Iterator<Item = u8> + use<'a> {
+        let skipped = prefixes.iter().fold(0, |skipped, prefix| {
+            let here = plain(text).skip(skipped).take(prefix.len());
+            skipped + if here.eq(prefix.bytes()) { prefix.len() } else { 0 }
+        });
+        plain(text).skip(skipped)
+    }
+    stripped(given, prefixes).eq(stripped(name, prefixes))
 }
 
 impl fmt::Display for Tep {
@@ -115,5 +143,24 @@ impl Role {
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.letter())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_tep_is_known_by_its_names() {
+        for tep in Tep::ALL {
+            for name in [tep.name(), tep.short_name(), &tep.short_name().to_lowercase()] {
+                assert_eq!(Tep::from_name(name), Some(tep), "{name}");
+            }
+        }
+        assert_eq!(Tep::from_name("TCPCRYPT_ECDHE_P256"), Some(Tep::P256));
+        assert_eq!(Tep::from_name("p-521"), Some(Tep::P521));
+        for name in ["", "ECDHE", "25519", "P2567", "curve", "Curve25519 Curve448"] {
+            assert_eq!(Tep::from_name(name), None, "{name}");
+        }
     }
 }

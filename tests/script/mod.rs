@@ -11,6 +11,7 @@ use enotun::wire::{Offload, Outgoing};
 use crate::packet::{self, ACK, SYN, Seg};
 
 mod closing;
+mod crossing;
 mod forged;
 mod limits;
 mod opening;
@@ -81,8 +82,12 @@ impl Host {
     }
 
     pub fn with_policy(config: Config, policy: Policy) -> Self {
+        Self::with_rule(config, Rule::new("0.0.0.0/0".parse().expect("a selector"), policy))
+    }
+
+    pub fn with_rule(config: Config, rule: Rule) -> Self {
         let mut engine = Engine::new(config, enotun::crypto::provider());
-        engine.set_policy(PolicyTable::new([Rule::new("0.0.0.0/0".parse().expect("a selector"), policy)]));
+        engine.set_policy(PolicyTable::new([rule]));
         Self { engine, stage: Stage::default(), now: Instant::from_micros(1_000_000) }
     }
 

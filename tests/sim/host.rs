@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use enotun::engine::{Config, Engine, Env, RandomFor, Side};
-use enotun::selector::{Policy, PolicyTable, Rule};
+use enotun::selector::{Policy, PolicyTable, Rule, Selected};
 use enotun::time::Instant;
 use enotun::wire::{Checksum, Offload, Outgoing};
 use smoltcp::iface::{Config as IfaceConfig, Interface, SocketSet};
@@ -152,6 +152,8 @@ pub enum Setup {
     Idle,
     /// Opportunistic encryption of everything.
     Opportunistic,
+    /// The same, as B where this host opens (ENO-7).
+    RoleB,
     /// Nothing goes plain.
     Required,
 }
@@ -172,6 +174,13 @@ impl Host {
             Setup::Opportunistic => {
                 let mut engine = Engine::new(config, enotun::crypto::provider());
                 select_everything(&mut engine, Policy::Opportunistic);
+                Some(engine)
+            }
+            Setup::RoleB => {
+                let mut engine = Engine::new(config, enotun::crypto::provider());
+                let rules = ["0.0.0.0/0,role-b", "::/0,role-b"]
+                    .map(|text| text.parse::<Selected>().expect("a selector").rule(Policy::Opportunistic));
+                engine.set_policy(PolicyTable::new(rules));
                 Some(engine)
             }
             Setup::Required => {

@@ -36,7 +36,7 @@ pub enum Profile {
     Stripped,
     /// One host has no engine.
     OneSided,
-    /// Both hosts open at once: same role bit, so plain TCP (ENO-7).
+    /// Both hosts open at once: encrypted if one of them is B, plain TCP if none or both are (ENO-7).
     Simultaneous,
     /// The engines are told to encrypt when the connections are open already.
     PreExisting,
@@ -293,8 +293,15 @@ pub fn scenario(profile: Profile, seed: u64) -> Scenario {
             links.iter_mut().for_each(|l| lossy(l, rng));
         }
         Profile::Simultaneous => {
-            expect = Expect::Plain;
             conns.iter_mut().for_each(|c| c.simultaneous = true);
+            match rng.below(6) {
+                0 => expect = Expect::Plain,
+                1 => (setups, expect) = ([Setup::RoleB; 2], Expect::Plain),
+                _ => setups[rng.below(2) as usize] = Setup::RoleB,
+            }
+            if expect == Expect::Encrypted && rng.chance(0.6) {
+                links.iter_mut().for_each(|l| lossy(l, rng));
+            }
         }
         Profile::PreExisting => {
             expect = Expect::Plain;
@@ -393,6 +400,11 @@ pub fn scenario(profile: Profile, seed: u64) -> Scenario {
                     link.queue = rng.scale(20_000, 100_000);
                 }
             }
+            // Any key agreement, any cipher.
+            let by = rng.below(config.negotiation.teps.len() as u64) as usize;
+            config.negotiation.teps.rotate_left(by);
+            let by = rng.below(config.ciphers.len() as u64) as usize;
+            config.ciphers.rotate_left(by);
             for _ in 0..rng.below(4) {
                 let at = Duration::from_micros(rng.scale(1_000, 5_000_000));
                 rekeys.push((at, rng.below(2) as usize, rng.below(conns.len() as u64) as usize));

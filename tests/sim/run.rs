@@ -572,7 +572,11 @@ impl Sim<'_> {
                     let roles = [0, 1].map(|h: usize| conn.said[h].as_ref().and_then(|s| s.role));
                     if ids.iter().all(Option::is_some) {
                         let mut expected = [Some('B'); 2];
-                        expected[conn.plan.client] = Some('A');
+                        let a = match scenario.setups.iter().position(|setup| *setup == Setup::RoleB) {
+                            Some(b) if conn.plan.simultaneous => 1 - b,
+                            _ => conn.plan.client,
+                        };
+                        expected[a] = Some('A');
                         if roles != expected {
                             fault(format!("roles are {roles:?}, not {expected:?}"));
                         }

@@ -82,6 +82,12 @@ pub fn active_option(settings: &Settings, proposal: Option<&Proposal>, room: usi
         .filter(|p| settings.resume && settings.teps.contains(&p.secret.tep()))
         .map(resumption_suboption)
         .filter(|suboption| suboption.len() <= room);
+    // A host that may become B offers another TEP beside a proposal, or makes none: if the peer does not propose the same,
+    // B's resumption is no valid TEP (TC-18), and there would be nothing left.
+    let resumption = resumption.filter(|suboption| {
+        let other = settings.teps.iter().any(|tep| Some(*tep) != proposal.map(|p| p.secret.tep()));
+        !settings.active_b || (other && suboption.len() < room)
+    });
     // TC-20: a TEP that is proposed for resumption is not offered a second time without data.
     let resumed_tep = resumption.as_ref().and(proposal).map(|p| p.secret.tep());
     let others: Vec<Tep> = settings.teps.iter().copied().filter(|tep| Some(*tep) != resumed_tep).collect();
@@ -157,6 +163,20 @@ pub struct Negotiated {
     pub tep_byte: u8,
     /// The negotiation transcript (ENO-17).
     pub transcript: Vec<u8>,
+}
+
+impl Negotiated {
+    /// This host's option and the peer's, out of the transcript.
+    #[must_use]
+    pub fn options(&self) -> Option<(SynOption<'_>, SynOption<'_>)> {
+        let len = self.transcript.get(1).copied().map(usize::from)?;
+        let (a, b) = self.transcript.split_at_checked(len)?;
+        let (a, b) = (SynOption::parse(a).ok()?, SynOption::parse(b).ok()?);
+        Some(match self.role {
+            Role::A => (a, b),
+            Role::B => (b, a),
+        })
+    }
 }
 
 /// What follows from the two SYN-form options. Encryption may still be disabled by what comes after the SYNs:

@@ -1,0 +1,178 @@
+//! What the file says of the protocol: what is offered, resumption, rekeying.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+use tcpcrypt::constants::RESUME_NONCE_MAX;
+use tcpcrypt::{AeadId, Tep};
+
+use crate::engine;
+
+/// What is offered and accepted (ENO-7 to ENO-10, TC-5).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Negotiation {
+    /// TEPs by rising priority.
+    #[serde(deserialize_with = "teps")]
+    pub teps: Option<Vec<Tep>>,
+    /// AEADs by rising priority.
+    #[serde(deserialize_with = "aeads")]
+    pub aeads: Option<Vec<AeadId>>,
+    /// Send a = 1 on every connection.
+    pub aware: bool,
+    /// No encryption unless the peer sends a = 1.
+    pub mandatory_aware: bool,
+    /// Send b = 1 in every SYN.
+    pub role_b: bool,
+}
+
+/// The cache of sessions, see [`engine::SessionLimits`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Resumption {
+    /// Whether sessions are resumed and cached at all (TC-22).
+    pub enabled: Option<bool>,
+    /// Bytes of this host's nonces (TC-13).
+    pub nonce_length: Option<usize>,
+    /// [`engine::SessionLimits::max`].
+    pub max_sessions: Option<usize>,
+    /// [`engine::SessionLimits::per_peer`].
+    pub per_peer: Option<usize>,
+    /// [`engine::SessionLimits::lifetime`], seconds.
+    pub lifetime: Option<u32>,
+    /// [`engine::SessionLimits::lookahead`].
+    pub look_ahead: Option<u8>,
+}
+
+/// When keys are replaced, see [`engine::RekeyLimits`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Rekey {
+    /// [`engine::RekeyLimits::frames`].
+    pub frames: Option<u64>,
+    /// [`engine::RekeyLimits::bytes`].
+    pub bytes: Option<u64>,
+    /// [`engine::RekeyLimits::time`], seconds.
+    pub seconds: Option<u32>,
+}
+
+/// More than this under one key is beyond what the AEADs are analysed for (RFC 8446, section 5.5: 2^24.5 full records).
+const FRAMES_MOST: u64 = 1 << 24;
+const BYTES_MOST: u64 = 1 << 38;
+/// Secrets kept for each chain are derived one from the other: there is no use in very many.
+const LOOK_AHEAD_MOST: u8 = 64;
+
+impl Negotiation {
+    pub(super) fn apply(&self, config: &mut engine::Config) {
+        let negotiation = &mut config.negotiation;
+        if let Some(teps) = &self.teps {
+            negotiation.teps.clone_from(teps);
+        }
+        if let Some(aeads) = &self.aeads {
+            config.ciphers.clone_from(aeads);
+        }
+        negotiation.aware = self.aware;
+        negotiation.mandatory_aware = self.mandatory_aware;
+        negotiation.active_b = self.role_b;
+    }
+
+    pub(super) fn check(&self) -> Result<(), String> {
+        self.teps.as_ref().map_or(Ok(()), |teps| check_offer("negotiation.teps", teps))?;
+        self.aeads.as_ref().map_or(Ok(()), |aeads| check_offer("negotiation.aeads", aeads))
+    }
+}
+
+impl Resumption {
+    pub(super) fn apply(&self, config: &mut engine::Config) {
+        let (negotiation, sessions) = (&mut config.negotiation, &mut config.sessions);
+        negotiation.resume = self.enabled.unwrap_or(negotiation.resume);
+        negotiation.nonce_len = self.nonce_length.unwrap_or(negotiation.nonce_len);
+        sessions.max = self.max_sessions.unwrap_or(sessions.max);
+        sessions.per_peer = self.per_peer.unwrap_or(sessions.per_peer);
+        sessions.lifetime = self.lifetime.map_or(sessions.lifetime, |seconds| Duration::from_secs(seconds.into()));
+        sessions.lookahead = self.look_ahead.unwrap_or(sessions.lookahead);
+    }
+
+    pub(super) fn check(&self) -> Result<(), String> {
+        if let Some(length) = self.nonce_length.filter(|length| *length > RESUME_NONCE_MAX) {
+            return Err(format!("resumption.nonce-length is {length}; a nonce has 0 to {RESUME_NONCE_MAX} bytes"));
+        }
+        match self.look_ahead {
+            Some(n) if !(1..=LOOK_AHEAD_MOST).contains(&n) => {
+                Err(format!("resumption.look-ahead is {n}; use 1 to {LOOK_AHEAD_MOST}"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Rekey {
+    pub(super) fn apply(&self, config: &mut engine::Config) {
+        let rekey = &mut config.rekey;
+        rekey.frames = self.frames.unwrap_or(rekey.frames);
+        rekey.bytes = self.bytes.unwrap_or(rekey.bytes);
+        rekey.time = self.seconds.map_or(rekey.time, |seconds| Duration::from_secs(seconds.into()));
+    }
+
+    pub(super) fn check(&self) -> Result<(), String> {
+        let seconds = self.seconds.map(u64::from);
+        for (name, value, most) in [
+            ("frames", self.frames, FRAMES_MOST),
+            ("bytes", self.bytes, BYTES_MOST),
+            ("seconds", seconds, u64::from(u32::MAX)),
+        ] {
+            if let Some(value) = value.filter(|value| !(1..=most).contains(value)) {
+                return Err(format!("rekey.{name} is {value}; use 1 to {most}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a list of what is offered can be one: not empty, nothing twice.
+///
+/// # Errors
+/// What is wrong with it; `what` names it.
+pub fn check_offer<T: PartialEq + std::fmt::Display>(what: &str, list: &[T]) -> Result<(), String> {
+    if list.is_empty() {
+        return Err(format!("{what} is empty, with which nothing could be encrypted"));
+    }
+    match list.iter().enumerate().find(|(at, it)| list.iter().skip(at + 1).any(|other| other == *it)) {
+        Some((_, twice)) => Err(format!("{what} has {twice} twice")),
+        None => Ok(()),
+    }
+}
+
+/// Parses the name of a TEP.
+///
+/// # Errors
+/// Which there are.
+pub fn parse_tep(name: &str) -> Result<Tep, String> {
+    let known = || Tep::ALL.map(Tep::short_name).join(", ");
+    Tep::from_name(name).ok_or_else(|| format!("`{name}` is no TEP; there are {}", known()))
+}
+
+/// Parses the name of an AEAD.
+///
+/// # Errors
+/// Which there are.
+pub fn parse_aead(name: &str) -> Result<AeadId, String> {
+    let known = || AeadId::ALL.map(AeadId::short_name).join(", ");
+    AeadId::from_name(name).ok_or_else(|| format!("`{name}` is no AEAD; there are {}", known()))
+}
+
+fn teps<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Tep>>, D::Error> {
+    list(deserializer, parse_tep)
+}
+
+fn aeads<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<AeadId>>, D::Error> {
+    list(deserializer, parse_aead)
+}
+
+fn list<'de, D: Deserializer<'de>, T>(
+    deserializer: D,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Option<Vec<T>>, D::Error> {
+    let names = Vec::<String>::deserialize(deserializer)?;
+    names.iter().map(|name| parse(name)).collect::<Result<_, _>>().map(Some).map_err(serde::de::Error::custom)
+}

@@ -1,0 +1,140 @@
+//! Simultaneous open (RFC 9293, section 3.5): both kernels open at once, and their SYNs cross. One of the two hosts was told
+//! to be B (ENO-7); if none was, or both, the connection is plain TCP.
+//!
+//! Each kernel gets the peer's SYN and answers with a SYN-ACK, which goes out with the option of this host's SYN (ENO-14). The
+//! peer's SYN-ACK decides (ENO-15). The kernel does not get to see it: what it is given is the acknowledgement of its SYN
+//! alone, which all kernels understand in SYN-RECEIVED. If the peer's SYN is lost, its SYN-ACK comes first, and the
+//! opening is an ordinary one here, but for the roles.
+
+use tcpcrypt::Decision;
+use tcpcrypt::eno::option::{SynArea, find_syn};
+
+use super::Plain;
+use super::encrypted::AbortReason;
+use super::link::Cx;
+use super::syn::{Opened, Opening, Seen, squeezed};
+use crate::engine::Side;
+use crate::wire::options::SynOptions;
+use crate::wire::{C, Flags, P, Packet};
+
+/// What the local kernel was given last of the peer's opening.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Told {
+    #[default]
+    Nothing,
+    Syn,
+    SynAck,
+}
+
+/// Where a simultaneous open is. Also kept of an opening that is none (yet).
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Crossing {
+    pub(super) told: Told,
+    /// The local kernel has answered the peer's SYN, and that was sent.
+    pub(super) answered: bool,
+    /// The peer has acknowledged this host's SYN.
+    acked: bool,
+}
+
+impl Crossing {
+    /// The local kernel sends its SYN again: it has not seen the peer's.
+    pub(super) fn note_syn_again(&mut self) {
+        if self.told == Told::Syn && !self.answered {
+            *self = Self::default();
+        }
+    }
+
+    /// The peer's SYN-ACK is given to the kernel.
+    pub(super) fn note_syn_ack(&mut self) {
+        (self.told, self.acked) = (Told::SynAck, true);
+    }
+
+    /// Whether the SYNs have crossed and the kernel has answered the peer's.
+    pub(super) fn is_answered(self) -> bool {
+        self.told == Told::Syn && self.answered
+    }
+}
+
+impl Opening {
+    /// The peer opens although the local kernel does: a SYN with `area`.
+    pub(super) fn syn_crosses(
+        &mut self,
+        cx: &mut Cx<'_>,
+        packet: &Packet<C>,
+        bytes: &[u8],
+        area: &SynArea<'_>,
+    ) -> Opened {
+        if self.crossing.told == Told::SynAck {
+            // Its SYN-ACK has overtaken it, and the kernel has that.
+            return Opened::Still;
+        }
+        let has_eno = matches!(area, SynArea::Option(_));
+        self.peer.get_or_insert_with(|| Seen::new(packet, bytes, cx.now));
+        // ENO-13: a SYN that comes again counts, too.
+        if (self.agreed.is_none() || !has_eno)
+            && let Err(why) = self.conclude(cx, area)
+        {
+            return self.plain_at_syn(cx, Plain::Eno(why), packet, bytes, area);
+        }
+        let _ = self.phase.received(true, false, has_eno);
+        if self.crossing.answered {
+            // The kernel sends its SYN-ACK again by itself.
+            return Opened::Still;
+        }
+        self.crossing.told = Told::Syn;
+        let options = self.for_kernel(cx.config.wire_mtu, packet.options(bytes));
+        self.emit_syn(cx, Side::Plain, packet, options, packet.window);
+        Opened::Still
+    }
+
+    /// The local kernel, which has opened, answers the peer's SYN.
+    pub(super) fn answer_crossing(&mut self, cx: &mut Cx<'_>, packet: &Packet<P>, bytes: &[u8]) -> Opened {
+        if self.agreed.is_none() {
+            return Opened::Still;
+        }
+        let mut options = squeezed(packet.options(bytes)).unwrap_or_default();
+        // ENO-14: the option is that of the SYN.
+        if !self.own.as_deref().is_some_and(|own| options.push(own)) {
+            return self.plain(cx, Plain::OptionSpace, true);
+        }
+        self.emit_syn(cx, Side::Wire, packet, options, packet.window);
+        self.phase.sent_ack();
+        (self.crossing.told, self.crossing.answered) = (Told::Syn, true);
+        if self.crossing.acked { self.crossed(cx) } else { Opened::Still }
+    }
+
+    /// The peer acknowledges this host's SYN with a SYN-ACK, after its SYN.
+    pub(super) fn syn_ack_crosses(&mut self, cx: &mut Cx<'_>, packet: &Packet<C>, bytes: &[u8]) -> Opened {
+        let area = packet.options(bytes);
+        let Some(peer) = self.peer.as_mut().filter(|peer| peer.isn == packet.seq.0) else { return Opened::Still };
+        peer.window = packet.window;
+        peer.options.timestamps = peer.options.timestamps.and(SynOptions::parse(area).timestamps);
+        let has_eno = matches!(find_syn(area), SynArea::Option(_));
+        if self.phase.received(true, true, has_eno) == Decision::Plain {
+            return self.plain(cx, Plain::AckWithoutEno, true);
+        }
+        self.crossing.acked = true;
+        // ENO-15: an acknowledgement must have been sent as well.
+        if self.crossing.answered { self.crossed(cx) } else { Opened::Still }
+    }
+
+    /// Both SYNs are acknowledged with ENO.
+    fn crossed(&mut self, cx: &mut Cx<'_>) -> Opened {
+        debug_assert_eq!(self.phase.decision(), Decision::Encrypted);
+        let window = self.local.map_or(0, |local| local.window);
+        let Some((ends, clocks, negotiated)) = self.settled(cx.config.wire_mtu, window, None) else {
+            return Opened::Aborted(AbortReason::Internal);
+        };
+        let mut encrypted = match self.begin(cx, &ends, clocks, negotiated) {
+            Ok(encrypted) => encrypted,
+            Err(why) => return Opened::Aborted(why),
+        };
+        encrypted.acknowledge_opening(cx);
+        let _ = encrypted.flush(cx, Flags::PSH);
+        if !encrypted.wire_told {
+            // The kernel's SYN-ACK may be lost, and will not come again.
+            encrypted.emit_own_ack(cx);
+        }
+        Opened::Encrypted(Box::new(encrypted), true)
+    }
+}
