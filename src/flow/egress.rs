@@ -225,7 +225,7 @@ impl Out {
         self.used.check(record, &cx.config.rekey, cx.now);
         let frames = data.len().div_ceil(piece).max(1);
         let urgent_room = if self.urgent.is_some() { frames * tcpcrypt::frame::URGENT_LEN } else { 0 };
-        let mut bytes = vec![0; data.len() + frames * tcpcrypt::frame::OVERHEAD + urgent_room];
+        let mut bytes = Vec::with_capacity(data.len() + frames * tcpcrypt::frame::OVERHEAD + urgent_room);
         let start = self.ends.end();
         let (mut done, mut at) = (0_usize, 0_usize);
         for i in 0..frames {
@@ -233,11 +233,10 @@ impl Out {
             let p = start.p + done;
             let plaintext = Plaintext { fin: fin && i + 1 == frames, urgent: self.urgent_in(p), data: part };
             let offset = u64::try_from((start.c + at).get()).unwrap_or(0);
-            at += record.seal(offset, &plaintext, bytes.get_mut(at..).unwrap_or(&mut []))?;
+            at += record.seal_onto(offset, &plaintext, &mut bytes)?;
             done += part.len();
             self.ends.push(Boundary { c: start.c + at, p: start.p + done });
         }
-        bytes.truncate(at);
         self.store.push(start.c, bytes);
         self.total += data.len() as u64;
         if fin {

@@ -1,5 +1,6 @@
 //! The layout of a frame (RFC 8548, section 4.2; TC-23 to TC-25, TC-30): header and plaintext, without any key.
 
+use alloc::vec::Vec;
 use core::ops::Range;
 
 use crate::constants::TAG_LEN;
@@ -108,6 +109,16 @@ impl Plaintext<'_> {
         };
         rest.get_mut(..self.data.len())?.copy_from_slice(self.data);
         Some(self.prefix_len() + self.data.len())
+    }
+
+    /// Appends it to `out`.
+    pub(crate) fn append(&self, out: &mut Vec<u8>) {
+        let mut prefix = [0; 1 + URGENT_LEN];
+        let head = Plaintext { data: &[], ..*self };
+        // The prefix is as long as a prefix can be.
+        let len = head.write(&mut prefix).unwrap_or(0);
+        out.extend_from_slice(prefix.get(..len).unwrap_or(&[]));
+        out.extend_from_slice(self.data);
     }
 }
 

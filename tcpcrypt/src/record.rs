@@ -4,6 +4,7 @@
 //! Offsets count from the first byte after the SYN in the sender's TCP stream, Init messages included (TC-26).
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::fmt;
 
 use crate::aead::{AeadId, AeadKey};
@@ -144,6 +145,33 @@ impl Record {
     /// # Errors
     /// Only [`Misuse`]; nothing has changed then.
     pub fn seal(&mut self, offset: u64, plaintext: &Plaintext<'_>, out: &mut [u8]) -> Result<usize, Error> {
+        let frame_len = self.check(offset, plaintext)?;
+        let frame = out.get_mut(..frame_len).ok_or(Misuse::BufferTooSmall)?;
+        plaintext.write(frame.get_mut(HEADER_LEN..).unwrap_or(&mut [])).ok_or(Misuse::BufferTooSmall)?;
+        self.protect(offset, plaintext.fin, frame)?;
+        Ok(frame_len)
+    }
+
+    /// [`Self::seal`], with the frame appended to `out`: for many frames in a row this spares clearing the memory first.
+    ///
+    /// # Errors
+    /// As for [`Self::seal`].
+    pub fn seal_onto(&mut self, offset: u64, plaintext: &Plaintext<'_>, out: &mut Vec<u8>) -> Result<usize, Error> {
+        let frame_len = self.check(offset, plaintext)?;
+        let at = out.len();
+        out.reserve(frame_len);
+        out.extend_from_slice(&[0; HEADER_LEN]);
+        plaintext.append(out);
+        out.extend_from_slice(&[0; TAG_LEN]);
+        let done = self.protect(offset, plaintext.fin, out.get_mut(at..).unwrap_or(&mut []));
+        if done.is_err() {
+            out.truncate(at);
+        }
+        done.map(|()| frame_len)
+    }
+
+    /// Whether a frame with `plaintext` can be sealed at `offset`; its length.
+    fn check(&self, offset: u64, plaintext: &Plaintext<'_>) -> Result<usize, Error> {
         let frame_len = plaintext.frame_len();
         if self.fin_sealed {
             return Err(Misuse::SealAfterFin.into());
@@ -154,8 +182,14 @@ impl Record {
         if offset < self.send.next_offset {
             return Err(Misuse::OffsetReused.into());
         }
-        let frame = out.get_mut(..frame_len).ok_or(Misuse::BufferTooSmall)?;
+        Ok(frame_len)
+    }
 
+    /// Encrypts the plaintext that stands in `frame` where the ciphertext belongs, and writes header and tag around it.
+    fn protect(&mut self, offset: u64, fin: bool, frame: &mut [u8]) -> Result<(), Error> {
+        let frame_len = frame.len();
+        let (head, rest) = frame.split_first_chunk_mut::<HEADER_LEN>().ok_or(Misuse::BufferTooSmall)?;
+        let (body, tag) = rest.split_last_chunk_mut::<TAG_LEN>().ok_or(Misuse::BufferTooSmall)?;
         let rekey = self.rekey_requested || self.receive.generation > self.send.generation;
         if rekey {
             // TC-31: one generation per frame with the bit, so that the peer counts along. TC-34: the old keys
@@ -165,14 +199,11 @@ impl Record {
         }
         let nonce = self.send.nonce(offset);
         let header = Header::new(rekey, (frame_len - HEADER_LEN) as u16).to_bytes();
-        let (head, rest) = frame.split_first_chunk_mut::<HEADER_LEN>().ok_or(Misuse::BufferTooSmall)?;
-        let (body, tag) = rest.split_last_chunk_mut::<TAG_LEN>().ok_or(Misuse::BufferTooSmall)?;
-        plaintext.write(body).ok_or(Misuse::BufferTooSmall)?;
         *tag = self.send.ready(self.provider, self.aead)?.seal(&nonce, &header, body);
         *head = header;
         self.send.next_offset = offset.saturating_add(frame_len as u64);
-        self.fin_sealed = plaintext.fin;
-        Ok(frame_len)
+        self.fin_sealed = fin;
+        Ok(())
     }
 
     /// Opens the frame that starts at `offset` of the peer's stream, in place. Frames are opened in order, each

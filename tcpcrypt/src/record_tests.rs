@@ -379,3 +379,23 @@ fn tc_15_keys_follow_the_original_role() {
     assert_eq!(record(Role::B).open(0, &mut frame.clone()), Err(OpenError::NotAuthentic));
     assert!(record(Role::A).open(0, &mut frame).is_ok());
 }
+
+#[test]
+fn a_frame_sealed_onto_others_is_the_frame_that_seal_makes() {
+    let (mut one, mut other) = (Pair::new(), Pair::new());
+    let mut all = Vec::from(*b"before");
+    let mut separate = all.clone();
+    let mut at = 80;
+    for plaintext in
+        [data(b"hello"), Plaintext { urgent: Some(3), ..data(b"urgent") }, Plaintext { fin: true, ..data(b"") }]
+    {
+        assert!(one.a.start_rekey() == other.a.start_rekey());
+        let mut frame = vec![0; plaintext.frame_len()];
+        assert_eq!(one.a.seal(at, &plaintext, &mut frame), other.a.seal_onto(at, &plaintext, &mut all));
+        separate.extend_from_slice(&frame);
+        at += frame.len() as u64;
+    }
+    assert_eq!(all, separate);
+    assert_eq!(other.a.seal_onto(at, &data(b"late"), &mut all), Err(Misuse::SealAfterFin.into()));
+    assert_eq!(all, separate, "what cannot be sealed leaves nothing behind");
+}
