@@ -170,6 +170,14 @@ impl Out {
         self.timer
     }
 
+    /// Gives back memory that is not in use.
+    pub(super) fn shrink(&mut self) {
+        self.ends.shrink();
+        self.store.shrink();
+        self.early.shrink();
+        self.pending.shrink_to_fit();
+    }
+
     /// Moves the edge that the kernel is told to where what it may send still fits, as frames of full size, into what the
     /// peer allows.
     pub(super) fn raise_told_edge(&mut self) {
@@ -303,6 +311,7 @@ impl Encrypted {
     pub(crate) fn from_kernel(&mut self, cx: &mut Cx<'_>, packet: &Packet<P>, bytes: &[u8], offload: &Offload) -> Next {
         self.wire_told = false;
         self.kernel_told = false;
+        self.note_use(cx.now);
         let options = SegmentOptions::parse(packet.options(bytes));
         if packet.flags.any(Flags::RST) {
             let seq = self.out.sent;

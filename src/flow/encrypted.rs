@@ -18,6 +18,9 @@ use crate::wire::build::TcpFields;
 use crate::wire::options::OptionBuf;
 use crate::wire::{C, Flags, Offset, P, Packet};
 
+/// A connection without packets for this long is idle: soon, so that of many that are opened few are ever large.
+const REST_AFTER: Duration = Duration::from_millis(250);
+
 /// How far the keys are.
 pub(crate) enum Stage {
     /// A has sent Init1 and waits for Init2 (TC-3).
@@ -131,6 +134,10 @@ pub(crate) struct Encrypted {
     /// The kernel wants to know whether the peer is alive (TC-35). Until the peer's answer is authentic, the kernel is
     /// shown nothing that it would take for one.
     pub(super) liveness_asked: bool,
+    /// When it last took in a packet.
+    used: Instant,
+    /// When it is looked at whether it is idle.
+    rest_at: Option<Instant>,
     /// Set when something went to the wire; cleared before each packet.
     pub(super) wire_told: bool,
     /// Set when something went to the kernel; cleared before each packet.
@@ -168,6 +175,8 @@ impl Encrypted {
             sack: ends.sack,
             deadline: Some(cx.now + cx.config.handshake_timeout),
             liveness_asked: false,
+            used: cx.now,
+            rest_at: None,
             wire_told: false,
             kernel_told: false,
             link,
@@ -439,12 +448,15 @@ impl Encrypted {
 
     /// When [`Self::handle_timeout`] wants to be called.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        [self.deadline, self.out.timer(), self.inn.timer()].into_iter().flatten().min()
+        [self.deadline, self.rest_at, self.out.timer(), self.inn.timer()].into_iter().flatten().min()
     }
 
     pub(crate) fn handle_timeout(&mut self, cx: &mut Cx<'_>) -> Next {
         if self.deadline.is_some_and(|d| d <= cx.now) {
             return Next::Abort(AbortReason::Timeout);
+        }
+        if self.rest_at.is_some_and(|d| d <= cx.now) {
+            self.rest(cx.now);
         }
         if self.out.timer().is_some_and(|d| d <= cx.now) {
             let next = self.handle_own_timeout(cx);
@@ -456,6 +468,25 @@ impl Encrypted {
             return self.handle_delivery_timeout(cx);
         }
         Next::Stay
+    }
+
+    /// Notes that a packet has come.
+    pub(super) fn note_use(&mut self, now: Instant) {
+        self.used = now;
+        self.rest_at.get_or_insert(now + REST_AFTER);
+    }
+
+    /// Gives back the memory that only a busy connection needs, if it is idle: most of many connections are.
+    fn rest(&mut self, now: Instant) {
+        let idle = now.since(self.used) >= REST_AFTER;
+        self.rest_at = (!idle).then(|| self.used + REST_AFTER);
+        if idle {
+            if let Stage::Ready(record) = &mut self.stage {
+                record.rest();
+            }
+            self.out.shrink();
+            self.inn.shrink();
+        }
     }
 
     /// Whether both directions are closed and everyone knows.

@@ -89,6 +89,11 @@ impl Boundaries {
         }
     }
 
+    /// Gives back memory that is not in use.
+    pub(crate) fn shrink(&mut self) {
+        self.ends.shrink_to_fit();
+    }
+
     /// The last boundary at or before `c`.
     pub(crate) fn floor_c(&self, c: Offset<C>) -> Boundary {
         match self.ends.partition_point(|e| e.c <= c).checked_sub(1) {
@@ -166,6 +171,11 @@ impl<S> Store<S> {
         if self.pieces.is_empty() && self.pieces.capacity() > 8 {
             self.pieces = VecDeque::new();
         }
+    }
+
+    /// Gives back memory that is not in use.
+    pub(crate) fn shrink(&mut self) {
+        self.pieces.shrink_to_fit();
     }
 
     /// The bytes `from..to` as slices in `out`; returns how many slices and where they end, which is before `to`

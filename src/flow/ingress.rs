@@ -246,6 +246,13 @@ impl In {
         u16::try_from(urgent + 1_i64 - at).ok()
     }
 
+    /// Gives back memory that is not in use.
+    pub(super) fn shrink(&mut self) {
+        self.waiting.shrink();
+        self.ends.shrink();
+        self.held.shrink();
+    }
+
     pub(super) fn timer(&self) -> Option<Instant> {
         let owed = self.kernel_ack < self.delivered || self.delivered < self.next.p;
         let wait = REDELIVER_AFTER.saturating_mul(1 << self.redeliveries.min(8));
@@ -325,6 +332,7 @@ impl Encrypted {
     pub(crate) fn from_wire(&mut self, cx: &mut Cx<'_>, packet: &Packet<C>, bytes: &mut [u8]) -> Next {
         self.wire_told = false;
         self.kernel_told = false;
+        self.note_use(cx.now);
         let options = SegmentOptions::parse(packet.options(bytes));
         let start = self.inn.next.c.nearest(self.inn.isn, packet.seq);
         if packet.flags.any(Flags::RST) {

@@ -284,6 +284,12 @@ impl<S> Reassembly<S> {
         *self = Self::default();
     }
 
+    /// Gives back memory that is not in use.
+    pub(crate) fn shrink(&mut self) {
+        self.first.0.shrink_to_fit();
+        self.last.0.shrink_to_fit();
+    }
+
     /// The ranges held beyond `after`, as SACK blocks would say it: the one with the latest arrival first.
     pub(crate) fn sack(&self, after: Offset<S>, out: &mut [Range<Offset<S>>; 4]) -> usize {
         let mut n = 0;
