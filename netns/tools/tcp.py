@@ -6,6 +6,9 @@
     tcp.py hold HOST PORT [LOCAL]           one connection: a line from stdin is sent, the reply printed
     tcp.py idle HOST PORT COUNT [FIRST]     COUNT connections that have sent one byte; until stdin ends
     tcp.py source HOST PORT                 prints the local address the kernel chose
+    tcp.py cross LOCAL PORT HOST PORT AT TEXT
+                                            connects at the time AT (seconds since the epoch) from LOCAL PORT, sends a line,
+                                            prints the peer's, and ends when stdin does
     tcp.py errno HOST PORT                  connects; prints `connected` or the error's name
 """
 
@@ -16,6 +19,7 @@ import os
 import resource
 import socket
 import sys
+import time
 
 
 def lift_descriptor_limit():
@@ -122,6 +126,26 @@ def source(host, port):
     return 0
 
 
+def cross(local, local_port, host, port, at, text):
+    s = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind((local, local_port))
+    s.settimeout(30)
+    time.sleep(max(0.0, float(at) - time.time()))
+    try:
+        s.connect((host, port))
+        s.sendall(text.encode() + b"\n")
+        print("got", s.makefile("rb").readline().decode(errors="backslashreplace").rstrip(), flush=True)
+        sys.stdin.read()
+        s.shutdown(socket.SHUT_WR)
+        end = s.recv(1)
+        print("end of file" if end == b"" else f"more: {end!r}", flush=True)
+    except OSError as e:
+        print("error", errno.errorcode.get(e.errno, repr(e)), flush=True)
+        return 1
+    return 0
+
+
 def errno_of(host, port):
     s = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     s.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, 2)
@@ -141,7 +165,7 @@ def main():
     args = [int(a) if a.isdigit() else a for a in args]
     if command in ("echo", "sink", "many"):
         return asyncio.run({"echo": echo, "sink": sink, "many": many}[command](*args))
-    return {"hold": hold, "idle": idle, "source": source, "errno": errno_of}[command](*args)
+    return {"hold": hold, "idle": idle, "source": source, "cross": cross, "errno": errno_of}[command](*args)
 
 
 if __name__ == "__main__":
