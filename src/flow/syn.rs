@@ -671,21 +671,24 @@ impl Opening {
             match k {
                 kind::ENO => {}
                 kind::MSS => {
-                    let mss = option.get(2..4).and_then(|m| m.try_into().ok()).map_or(0, u16::from_be_bytes);
-                    let [high, low] = lowered(mss);
-                    fits &= options.push(&[kind::MSS, 4, high, low]);
-                    has_mss = true;
+                    // Of another length it is none, as kernels see it.
+                    if let &[_, _, high, low] = option {
+                        let [high, low] = lowered(u16::from_be_bytes([high, low]));
+                        fits &= options.push(&[kind::MSS, 4, high, low]);
+                        has_mss = true;
+                    }
                 }
                 k if options::is_fast_open(k, option) => {}
                 _ => fits &= options.push(option),
             }
         }
+        debug_assert!(fits, "nothing longer was put in than was taken out");
         if !has_mss {
             let [high, low] = lowered(self.default_mss());
-            // There is room: an ENO option of at least as many bytes was left out, or NOPs.
-            fits &= options.push(&[kind::MSS, 4, high, low]);
+            // A SYN that is full with an ENO option of three bytes has no room for it. The kernel then sends more than fits
+            // into a frame's segment, which is cut.
+            let _ = options.push(&[kind::MSS, 4, high, low]);
         }
-        debug_assert!(fits, "nothing longer was put in than was taken out");
         options
     }
 

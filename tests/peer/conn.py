@@ -40,6 +40,7 @@ class Opts:
     cache: tuple = ()  # session secrets a passive opener accepts
     secret: object = None  # the one an active opener names
     nonce: bytes = b""
+    host_b: bool = False  # the host was told to be B where it opens
 
 
 class Ranges:
@@ -370,8 +371,8 @@ class Conn:
                     if tep not in mine:
                         self.bad("ENO-10: passive opener sends TEP 0x%02x, not offered" % tep, seg)
         else:
-            if opt.b:
-                self.bad("ENO-7: active opener with b = 1", seg)
+            if opt.b != self.o.host_b:
+                self.bad("ENO-7: active opener with b = %d" % opt.b, seg)
             if sum(1 for _, v, d in opt.subs if v and len(d) >= 9) > 1:
                 self.bad("TC-20: two resumption suboptions", seg)
         return contents

@@ -27,6 +27,7 @@ import scenario
 import scenarios_basic  # noqa: F401  (registers its scenarios)
 import scenarios_hostile  # noqa: F401
 import scenarios_negotiation  # noqa: F401
+import scenarios_options  # noqa: F401
 import scenarios_policy  # noqa: F401
 import scenarios_resumption  # noqa: F401
 import scenarios_soak  # noqa: F401

@@ -852,7 +852,13 @@ def session_id_agrees(env):
         want = conn.keys.session_id().hex()
         env.check(want in text.lower(), "TC-10: session ID %s, expected %s" % (text.strip(), want))
         role = "B" if conn.outcome.role == "A" else "A"
-        env.check(json.loads(text).get("role") == role, "ENO-19: role in %s, expected %s" % (text.strip(), role))
+        said = json.loads(text)
+        env.check(said.get("role") == role, "ENO-19: role in %s, expected %s" % (text.strip(), role))
+        names = {"A": "00" + want, "B": "01" + want}
+        env.check(said["self_name"] == names[role] and said["peer_name"] == names[conn.outcome.role], "ENO-19: names in %s" % text.strip())
+        env.check(said["transcript"] == conn.outcome.transcript.hex(), "ENO-17: transcript %s, expected %s" % (said["transcript"], conn.outcome.transcript.hex()))
+        env.check(said["tep_byte"] == conn.outcome.tep_byte, "TEP byte in %s" % text.strip())
+        env.check(said["self_gopt"] == (role == "B") and said["peer_gopt"] == (role == "A"), "ENO-4: global suboptions in %s" % text.strip())
     env.finish(conn)
 
 

@@ -441,50 +441,6 @@ def every_segment_has_eno_until_the_peer_speaks(env):
     env.finish(conn)
 
 
-@scenario("s", "4", "ENO-7 ENO-14")
-def simultaneous_open(env):
-    """The peer answers the host's SYN with a SYN of its own, b = 1."""
-    def setup(conn):
-        def on_syn(seg):
-            conn.syns.append(seg)
-            if len([s for s in conn.syns if not s.flags & ACK]) == 1 and not seg.flags & ACK:
-                conn.host_eno = conn.check_syn(seg)
-                conn.irs = seg.seq
-                conn.host_syn_opts = conn.read_syn_options(seg)
-                conn.host_mss, conn.host_ws = conn.host_syn_opts["mss"], conn.host_syn_opts["ws"] or 0
-                conn.own_eno = b"\x01\x23"
-                conn.own_syn = conn.syn_options(conn.own_eno)
-                conn.edge = conn.wnd_edge = seg.wnd
-                conn.outcome = eno.negotiate(conn.own_eno, conn.host_eno, True)
-                conn.stack.send(packet.build(packet.Seg(conn.local, conn.remote, conn.lport, conn.rport, conn.iss, 0, SYN, 65535, 0, conn.own_syn)))
-                conn.state = "crossing"
-            elif seg.flags & ACK:
-                if seg.count(eno.KIND) and seg.opt(eno.KIND) != conn.host_eno:
-                    conn.bad("ENO-14: the SYN-ACK of a simultaneous open has another ENO option (%s, SYN %s)" % (seg.opt(eno.KIND), conn.host_eno), seg)
-                if seg.count(eno.KIND) == 0:
-                    conn.outcome = eno.Outcome("plain", why="SYN-ACK of the simultaneous open without ENO")
-                    conn.on_plain = True
-                conn.state = "est"
-                conn.stack.send(packet.build(packet.Seg(conn.local, conn.remote, conn.lport, conn.rport, conn.iss, conn.irs + 1, SYN | ACK, 65535, 0, conn.own_syn)))
-                conn.ack()
-                conn.begin()
-
-        conn.on_syn = on_syn
-
-    conn = env.accept(ready=False, setup=setup)
-    env.need(conn.wait(lambda: conn.state == "est", 5), "RFC 9293 3.5: no SYN-ACK in a simultaneous open")
-    if conn.outcome.result == "plain":
-        # A known limit of the daemon (README): it is plain TCP, which must work.
-        env.need(conn.wait_ready(), "no plain connection (stage %s)" % conn.stage)
-        _plain(env, conn, "simultaneous open that fell back to plain TCP")
-        raise Skip("the host takes a simultaneous open for plain TCP")
-    env.need(conn.wait_ready(), "no key exchange (stage %s)" % conn.stage)
-    env.need(conn.stage == "frames", "ENO-7: not encrypted")
-    env.check(conn.outcome.role == "B", "role %s" % conn.outcome.role)
-    env.echo(conn, pattern(215, 300))
-    env.finish(conn)
-
-
 @scenario("c", "4", "ENO-2")
 def full_option_space(env):
     """40 bytes of options with ENO among them."""

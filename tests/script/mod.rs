@@ -15,6 +15,7 @@ mod crossing;
 mod forged;
 mod limits;
 mod opening;
+mod option_space;
 mod paths;
 mod windows;
 
