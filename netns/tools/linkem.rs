@@ -1,12 +1,14 @@
 //! A link between two TUN devices, for the tests: delay, jitter, reordering, loss, duplication, rate, queue.
 //!
 //!     linkem ONE TWO [--delay MS] [--jitter MS] [--reorder PERCENT] [--loss PERCENT] [--duplicate PERCENT]
-//!                    [--rate MBIT] [--queue PACKETS] [--seed N]
+//!                    [--rate MBIT] [--queue PACKETS] [--seed N] [--middlebox echo|resegment]
 //!
 //! What the kernel routes into ONE comes out of TWO, and the other way round; netns/topologies/emulated.sh
 //! has the routes. The devices have no offloads, so the kernel cuts super-packets and completes checksums:
 //! each packet of at most an MTU has its own fate. `--jitter` delays each packet by up to that much more but keeps the
-//! order; `--reorder` lets that share of packets overtake all that wait. Random numbers come from the seed.
+//! order; `--reorder` lets that share of packets overtake all that wait. Random numbers come from the seed. `--middlebox` changes packets, see middlebox.rs.
+
+mod middlebox;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -33,6 +35,7 @@ struct Link {
     /// Packets that may wait in one direction.
     queue: usize,
     seed: u64,
+    middlebox: Option<middlebox::Kind>,
 }
 
 impl Link {
@@ -46,9 +49,15 @@ impl Link {
             rate: 0.0,
             queue: 10_000,
             seed: 1,
+            middlebox: None,
         };
         for pair in words.chunks(2) {
             let [option, value] = pair else { return Err(format!("{} needs a value", pair.concat())) };
+            if option == "--middlebox" {
+                let kind = middlebox::Kind::parse(value).ok_or_else(|| format!("no middlebox {value}"))?;
+                link.middlebox = Some(kind);
+                continue;
+            }
             let number: f64 = value.parse().map_err(|_| format!("{option}: {value} is no number"))?;
             if !(0.0..1e9).contains(&number) {
                 return Err(format!("{option}: {value} is out of range"));
@@ -159,6 +168,7 @@ fn run(one: &str, two: &str, link: &Link) -> io::Result<()> {
     let mut devices = [open_tun(one)?, open_tun(two)?];
     let mut random = Random(link.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let mut ways = [Way::new(Instant::now()), Way::new(Instant::now())];
+    let mut middlebox = link.middlebox.map(middlebox::Middlebox::new);
     let mut buffer = vec![0; 65_536];
     println!("ready");
     loop {
@@ -177,7 +187,14 @@ fn run(one: &str, two: &str, link: &Link) -> io::Result<()> {
             // Both ways get their turn, and waiting packets theirs.
             for _ in 0..64 {
                 match devices[from].read(&mut buffer) {
-                    Ok(len) => way.push(&buffer[..len], Instant::now(), link, &mut random),
+                    Ok(len) => match &mut middlebox {
+                        None => way.push(&buffer[..len], Instant::now(), link, &mut random),
+                        Some(middlebox) => {
+                            for packet in middlebox.pass(&buffer[..len]) {
+                                way.push(&packet, Instant::now(), link, &mut random);
+                            }
+                        }
+                    },
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) => return Err(error),
                 }
@@ -191,7 +208,7 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let [one, two, options @ ..] = words.as_slice() else {
         eprintln!(
-            "usage: linkem ONE TWO [--delay MS] [--jitter MS] [--reorder %] [--loss %] [--duplicate %] [--rate MBIT] [--queue N] [--seed N]"
+            "usage: linkem ONE TWO [--delay MS] [--jitter MS] [--reorder %] [--loss %] [--duplicate %] [--rate MBIT] [--queue N] [--seed N] [--middlebox echo|resegment]"
         );
         return ExitCode::from(2);
     };

@@ -131,6 +131,13 @@ enum Command {
     Cache(cache::Command),
     /// Change the keys of one connection now
     Rekey(Connection),
+    /// Find out what the path to a service does with ENO, or forget what is remembered of paths
+    ///
+    /// Opens one to three connections, sends no data on them, and tells apart: encrypted; no ENO at the peer; ENO removed on
+    /// the way there, on the way back, or from segments without SYN; SYNs with ENO that vanish. One end cannot see
+    /// everything: the answer says what was seen, told by the peer's enotun, inferred, or stays open. It may take 20
+    /// seconds. What it finds is remembered. Exit status 0 if a connection was encrypted, 1 otherwise.
+    Probe(probe::Arguments),
     /// Look for what would keep enotun from working on this host, and what to do about it
     ///
     /// Changes nothing. Exit status 1 if something does not work as it is.
@@ -191,6 +198,7 @@ fn run(cli: Cli) -> Result<(), Failed> {
         Command::Session(connection) => session::run(common, &connection),
         Command::Cache(command) => cache::run(common, command),
         Command::Rekey(connection) => rekey::run(common, &connection),
+        Command::Probe(arguments) => probe::run(common, &arguments),
         Command::Doctor => doctor::run(common),
     }
 }

@@ -1,6 +1,148 @@
-//! What paths do with ENO, in words.
+//! `enotun probe`: what the path to a service does with ENO.
 
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+
+use clap::Args;
+use serde_json::json;
+
+use super::output::{NOT_AUTHENTICATED, print, print_json};
+use super::{Common, Failed, client};
+use crate::daemon::protocol::Command;
+use crate::daemon::verdict::{Certainty, Found, Probed};
 use crate::engine::{Finding, PathInfo};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Forget what is remembered of paths instead: of all, of those to and from HOST, or of the one to HOST:PORT
+    #[arg(long)]
+    forget: bool,
+    /// The service to probe, e.g. db.example:5432 or [2001:db8::1]:443
+    #[arg(value_name = "HOST:PORT", required_unless_present = "forget")]
+    target: Option<String>,
+}
+
+pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failed> {
+    if arguments.forget {
+        return forget(common, arguments.target.as_deref());
+    }
+    let target = arguments.target.as_deref().unwrap_or_default();
+    let remote = service(target)?;
+    let answer = client::ask(&common.instance()?, Command::Probe { remote })?;
+    let probed: Probed = client::decode(answer.clone())?;
+    if common.json {
+        print_json(&answer)?;
+    } else {
+        print(&show(target, &probed))?;
+    }
+    if probed.verdict.result == Found::Encrypted { Ok(()) } else { Err(Failed { status: 1, message: String::new() }) }
+}
+
+/// The first address of a service.
+fn service(target: &str) -> Result<SocketAddr, Failed> {
+    let shaped = target.rsplit_once(':').filter(|(host, port)| {
+        let bare = !host.contains(':') || (host.starts_with('[') && host.ends_with(']'));
+        bare && !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
+    if shaped.is_none() {
+        return Err(Failed::usage(format!(
+            "`{target}` names no service: write HOST:PORT, an IPv6 address in brackets, a port of 1 to 65535"
+        )));
+    }
+    let found = target.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
+    found.ok_or_else(|| Failed::new(format!("the host of `{target}` has no address; is it spelt right?")))
+}
+
+fn forget(common: &Common, target: Option<&str>) -> Result<(), Failed> {
+    let (host, port) = match target {
+        None => (None, None),
+        Some(target) => {
+            let bare = target.trim_start_matches('[').trim_end_matches(']');
+            if let Ok(ip) = bare.parse::<IpAddr>() {
+                (Some(ip), None)
+            } else if target.contains(':') {
+                let service = service(target)?;
+                (Some(service.ip()), Some(service.port()))
+            } else {
+                let found = (target, 0).to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
+                let none = || Failed::new(format!("the host `{target}` has no address; is it spelt right?"));
+                (Some(found.ok_or_else(none)?.ip()), None)
+            }
+        }
+    };
+    let answer = client::ask(&common.instance()?, Command::ForgetPaths { host, port })?;
+    let forgotten: u64 = client::decode(answer)?;
+    if common.json {
+        return print_json(&json!({ "forgotten": forgotten }));
+    }
+    print(&format!("{forgotten} {} forgotten\n", if forgotten == 1 { "path" } else { "paths" }))
+}
+
+fn show(target: &str, probed: &Probed) -> String {
+    let verdict = &probed.verdict;
+    let (name, meaning) = in_words(&verdict.result);
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let mut line = |heading: &str, said: &str| {
+        let _ = writeln!(text, "{heading:<12}{said}");
+    };
+    let address = probed.remote.to_string();
+    let service = if address == target { address } else { format!("{target} ({address})") };
+    line("service", &service);
+    line("result", &format!("{name}: {meaning}"));
+    line("certainty", how_known(verdict.certainty));
+    for (number, evidence) in verdict.evidence.iter().enumerate() {
+        line(if number == 0 { "evidence" } else { "" }, evidence);
+    }
+    for (number, hop) in probed.hops.iter().enumerate() {
+        let saw = match hop.eno {
+            Some(true) => "saw the SYN with ENO",
+            Some(false) => "saw the SYN, and no ENO in it",
+            None => "saw the SYN, and does not say whether ENO was in it",
+        };
+        line(if number == 0 { "routers" } else { "" }, &format!("{} {} {saw}", hop.hop, hop.router));
+    }
+    if let (Some(tep), Some(aead)) = (&probed.tep, &probed.aead) {
+        line("keys", &format!("{tep}, {aead}"));
+    }
+    if let Some(id) = &probed.session_id {
+        line("session ID", id);
+    }
+    let before = probed.remembered.as_ref().map_or("nothing".to_owned(), remembered);
+    line("before", &format!("remembered: {before}"));
+    if verdict.result == Found::Encrypted {
+        text.push('\n');
+        text.push_str(NOT_AUTHENTICATED);
+        text.push('\n');
+    }
+    text
+}
+
+/// A result's name, and what it means.
+fn in_words(found: &Found) -> (&'static str, &'static str) {
+    match found {
+        Found::Encrypted => ("encrypted", "a connection was encrypted"),
+        Found::NoEno => ("no-eno", "the peer has no ENO"),
+        Found::StrippedThere => ("stripped-there", "ENO is removed from SYNs on the way to the peer"),
+        Found::StrippedBack => ("stripped-back", "ENO is removed from SYN-ACKs on the way back"),
+        Found::NonSynStripped => ("non-syn-stripped", "ENO is removed from segments without SYN"),
+        Found::SynDropped => ("syn-dropped", "SYNs with ENO vanish, those without are answered"),
+        Found::Echoed => ("echoed", "unknown options come back as they were sent"),
+        Found::NotNegotiated => ("not-negotiated", "the peer has ENO, and does not agree to encrypt"),
+        Found::Refused => ("refused", "no connection is accepted"),
+        Found::NoAnswer => ("no-answer", "nothing answers, with ENO or without"),
+        Found::Failed => ("failed", "it was agreed to encrypt, and no keys came of it"),
+    }
+}
+
+fn how_known(certainty: Certainty) -> &'static str {
+    match certainty {
+        Certainty::Seen => "seen",
+        Certainty::Told => "told by enotun at the peer (whoever can forge a RST can say that, too)",
+        Certainty::Inferred => "inferred: it fits what was seen, something else might",
+        Certainty::Open => "open: the likeliest of what fits; it cannot be told from this end",
+    }
+}
 
 /// What a finding means, in a few words.
 pub(super) fn meaning(finding: Finding) -> &'static str {
@@ -27,4 +169,74 @@ pub(super) fn remembered(path: &PathInfo) -> String {
     let avoided = path.avoided_seconds.map_or(String::new(), |seconds| format!(", no ENO for {seconds} s"));
     let times = if path.times > 1 { format!(", {} times", path.times) } else { String::new() };
     format!("{name}  {} ({}{times}, {} s ago{avoided})", path.finding, meaning(path.finding), path.seen_seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::verdict::Verdict;
+    use crate::engine::Hop;
+
+    #[test]
+    fn services_have_a_host_and_a_port() {
+        for good in ["192.0.2.1:443", "[2001:db8::1]:443"] {
+            assert_eq!(service(good).unwrap().port(), 443);
+        }
+        for bad in ["", ":443", "192.0.2.1", "192.0.2.1:", "192.0.2.1:0", "192.0.2.1:70000", "2001:db8::1:443"] {
+            assert_eq!(service(bad).unwrap_err().status, 2, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_verdict_names_what_was_found_and_how_it_is_known() {
+        let mut probed = Probed {
+            remote: "192.0.2.1:443".parse().unwrap(),
+            verdict: Verdict {
+                result: Found::StrippedThere,
+                certainty: Certainty::Seen,
+                evidence: vec!["one".into(), "two".into()],
+            },
+            hops: vec![Hop { hop: 2, router: "192.0.2.9".parse().unwrap(), eno: Some(false) }],
+            tep: None,
+            aead: None,
+            session_id: None,
+            authenticated: false,
+            remembered: None,
+        };
+        let text = show("www.example:443", &probed);
+        for line in [
+            "service     www.example:443 (192.0.2.1:443)",
+            "result      stripped-there: ENO is removed from SYNs on the way to the peer",
+            "certainty   seen",
+            "            two",
+            "routers     2 192.0.2.9 saw the SYN, and no ENO in it",
+            "before      remembered: nothing",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line}\n{text}");
+        }
+        let json = serde_json::to_value(&probed).unwrap();
+        assert_eq!((&json["result"], &json["certainty"]), (&json!("stripped-there"), &json!("seen")));
+        probed.verdict.result = Found::Encrypted;
+        let text = show("192.0.2.1:443", &probed);
+        assert!(text.contains("does not mean authenticated") && !text.to_lowercase().contains("secure"), "{text}");
+    }
+
+    #[test]
+    fn words_and_json_have_the_same_names() {
+        for found in [
+            Found::Encrypted,
+            Found::NoEno,
+            Found::StrippedThere,
+            Found::StrippedBack,
+            Found::NonSynStripped,
+            Found::SynDropped,
+            Found::Echoed,
+            Found::NotNegotiated,
+            Found::Refused,
+            Found::NoAnswer,
+            Found::Failed,
+        ] {
+            assert_eq!(serde_json::to_value(&found).unwrap(), in_words(&found).0);
+        }
+    }
 }

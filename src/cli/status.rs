@@ -113,6 +113,9 @@ fn paths(paths: &Paths) -> String {
     if let Some(more) = paths.list.len().checked_sub(SHOWN).filter(|more| *more > 0) {
         lines.push(format!("and {more} more: `enotun status --json`"));
     }
+    if paths.avoided > 0 {
+        lines.push("`enotun probe HOST:PORT` looks again, `enotun probe --forget` forgets".to_owned());
+    }
     lines.join("\n")
 }
 

@@ -63,8 +63,11 @@ pub(super) struct Daemon {
     pub(super) recovered: bool,
     pub(super) since: (SystemTime, Instant),
     pub(super) kept: Vec<KeptFlow>,
+    /// The connections of probes that are running, which are diverted whatever is selected.
+    pub(super) probing: Vec<(u64, Vec<KeptFlow>)>,
+    pub(super) probes_made: u64,
     news: News,
-    events: mpsc::Sender<Event>,
+    pub(super) events: mpsc::Sender<Event>,
     resolving: bool,
 }
 
@@ -72,6 +75,8 @@ pub(super) struct Daemon {
 pub(super) enum Event {
     /// Host names were looked up; then a request that waited for it is carried out.
     Resolved(Resolved, Option<Asked>),
+    /// A probe is over.
+    Probed(u64),
 }
 
 /// Whether the daemon goes on.
@@ -223,6 +228,8 @@ impl Daemon {
             recovered,
             since: (SystemTime::now(), Instant::now()),
             kept: Vec::new(),
+            probing: Vec::new(),
+            probes_made: 0,
             news: News::default(),
             events,
             resolving: false,
@@ -303,8 +310,9 @@ impl Daemon {
         self.update_host().await
     }
 
-    async fn update_host(&mut self) -> anyhow::Result<()> {
-        let (rules, kept) = (self.selectors.rules(), self.kept.clone());
+    pub(super) async fn update_host(&mut self) -> anyhow::Result<()> {
+        let (rules, mut kept) = (self.selectors.rules(), self.kept.clone());
+        kept.extend(self.probing.iter().flat_map(|(_, flows)| flows));
         self.with_host(move |host| host.update(&rules, &kept)).await
     }
 
@@ -399,6 +407,10 @@ impl Daemon {
 
     async fn handle_event(&mut self, event: Event) -> anyhow::Result<Next> {
         match event {
+            Event::Probed(number) => {
+                self.probed(number).await;
+                Ok(Next::Go)
+            }
             Event::Resolved(resolved, asked) => {
                 let before = self.selectors.clone();
                 let mut changed = Vec::new();

@@ -8,12 +8,14 @@ mod life;
 pub mod log;
 mod news;
 mod notify;
+mod probe;
 pub mod protocol;
 mod requests;
 mod resolve;
 pub mod selectors;
 pub mod settings;
 pub mod status;
+pub mod verdict;
 
 use settings::Settings;
 

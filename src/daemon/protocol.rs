@@ -55,6 +55,12 @@ pub enum Command {
         /// Address and port on the wire side.
         remote: SocketAddr,
     },
+    /// Finds out what the path to a service does with ENO, by opening connections: [`super::verdict::Probed`]. It takes up to
+    /// 20 seconds.
+    Probe {
+        /// Address and port of the service.
+        remote: SocketAddr,
+    },
     /// Forgets what is remembered of paths; the answer is how many there were.
     ForgetPaths {
         /// Those to and from this host; all if it is not said.

@@ -25,6 +25,9 @@ fn failed(error: impl std::fmt::Display) -> Failure {
 impl Daemon {
     /// Carries a request out, host names in it looked up first, which must not hold anything else up.
     pub(super) async fn handle_request(&mut self, asked: Asked) -> anyhow::Result<Next> {
+        if let Command::Probe { remote } = asked.command {
+            return self.probe(remote, asked.answer).await;
+        }
         if let Command::Enable { selectors, .. } = &asked.command {
             let names: std::collections::BTreeSet<String> =
                 selectors.iter().filter_map(|it| it.selector.name()).map(str::to_owned).collect();
@@ -46,6 +49,8 @@ impl Daemon {
             Command::Flow { local, remote } => self.flow(local, remote).await,
             Command::Session { local, remote } => self.session(local, remote).await,
             Command::Rekey { local, remote } => self.rekey(local, remote).await,
+            // It has its own way, since it takes long.
+            Command::Probe { .. } => Err(failed("a probe is not carried out here")),
             Command::ForgetPaths { host, port } => {
                 self.with_engine(move |engine, _, _| engine.forget_paths(host, port)).await.and_then(Answer::one)
             }

@@ -5,6 +5,7 @@ mod config;
 mod env;
 mod info;
 mod paths;
+mod probe;
 mod sessions;
 
 pub use config::{Config, RekeyLimits};
@@ -12,6 +13,8 @@ pub use env::{Env, RandomFor, Side};
 pub use info::{Counters, FlowInfo, FlowSession, FlowState};
 pub(crate) use paths::{Advice, PathKey, Paths};
 pub use paths::{Finding, PathInfo, PathLimits};
+pub(crate) use probe::hop_id;
+pub use probe::{Hop, ProbeMode, ProbeReport, SynAnswer};
 pub(crate) use sessions::{ChainId, Sessions};
 pub use sessions::{SessionInfo, SessionLimits};
 
@@ -45,6 +48,7 @@ pub struct Engine {
     counters: Counters,
     sessions: Sessions,
     paths: Paths,
+    probes: HashMap<FlowKey, probe::Probe>,
     scratch: Vec<u8>,
 }
 
@@ -97,6 +101,7 @@ impl Engine {
         Self {
             sessions: Sessions::new(config.sessions),
             paths: Paths::new(config.paths),
+            probes: HashMap::new(),
             config,
             policy: PolicyTable::default(),
             provider,
@@ -168,6 +173,9 @@ impl Engine {
             Side::Wire => FlowKey { local: error.src, remote: error.dst },
             Side::Plain => FlowKey { local: error.dst, remote: error.src },
         };
+        if self.probe_quoted(side, key, &error, bytes) {
+            return Some(None);
+        }
         let Flow::Encrypted(encrypted) = &mut self.flows.get_mut(&key)?.flow else { return None };
         let translated = match side {
             Side::Wire => encrypted.icmp_from_wire(&error, bytes),
@@ -184,6 +192,9 @@ impl Engine {
         {
             return;
         }
+        if let Some(probe) = self.probes.get_mut(&key) {
+            probe.from_kernel(packet);
+        }
         self.with_flow(now, key, env, |cx, flow| match flow {
             Flow::Opening(opening) => {
                 opening.learn(Side::Plain, packet);
@@ -198,6 +209,9 @@ impl Engine {
                 plain.note_end(Side::Plain, packet.flags);
                 plain.last_seen = cx.now;
                 plain.sent += packet.payload_len() as u64;
+                if plain.insist(cx, key, packet, bytes) {
+                    return Fate::Stay;
+                }
                 pass(cx, Side::Plain, offload, bytes, (Fate::Stay, true))
             }
             Flow::Encrypted(encrypted) => {
@@ -217,6 +231,13 @@ impl Engine {
         if !self.believe(key, packet, offload, bytes) || !self.expect(now, Side::Wire, key, packet, offload, bytes, env)
         {
             return;
+        }
+        if let Some(probe) = self.probes.get_mut(&key) {
+            let own = match self.flows.get(&key).map(|entry| &entry.flow) {
+                Some(Flow::Opening(opening)) => opening.own(),
+                _ => None,
+            };
+            probe.from_wire(packet, bytes, own);
         }
         self.with_flow(now, key, env, |cx, flow| match flow {
             Flow::Opening(opening) => {
@@ -310,8 +331,16 @@ impl Engine {
         }
         self.remove(&key);
         let rule = self.policy.lookup(key.remote.ip(), key.remote.port(), key.local.port());
-        let none = Rules { policy: Policy::Off, options: RuleOptions::default() };
-        let rules = rule.map_or(none, |rule| Rules { policy: rule.policy, options: rule.options });
+        let none = Rules { policy: Policy::Off, options: RuleOptions::default(), probe: None };
+        let rules = rule.map_or(none, |rule| Rules { policy: rule.policy, options: rule.options, probe: None });
+        let rules = match self.probes.get(&key) {
+            Some(probe) if side == Side::Plain => Rules {
+                policy: Policy::Opportunistic,
+                options: RuleOptions { no_resume: true, ..rules.options },
+                probe: Some(probe.mode),
+            },
+            _ => rules,
+        };
         let policy = rules.policy;
         if !opens || policy == Policy::Off {
             if self.config.refuse_unknown && policy != Policy::Off && !packet.flags.any(Flags::RST) {
@@ -510,6 +539,11 @@ impl Engine {
         self.paths.info(now, PathKey::new(remote, true))
     }
 
+    /// Remembers what was found out about the path to `remote`.
+    pub fn learn_path(&mut self, now: Instant, remote: SocketAddr, finding: Finding) {
+        self.paths.learn(now, PathKey::new(remote, true), finding);
+    }
+
     /// Forgets what is remembered of all paths, of those to and from one host, or of those to one of its ports; returns
     /// how many there were.
     pub fn forget_paths(&mut self, host: Option<IpAddr>, port: Option<u16>) -> usize {
@@ -604,14 +638,20 @@ struct Left {
     isns: [Option<u32>; 2],
     suspect: Option<Box<tcpcrypt::Record>>,
     question: OpenQuestion,
+    insist: bool,
 }
 
 impl Left {
     fn new(cx: &Cx<'_>, opening: &Opening, opened: &Opened) -> Self {
         let Opened::Plain(why, _) = opened else {
-            return Self { isns: opening.isns(), suspect: None, question: OpenQuestion::None };
+            return Self { isns: opening.isns(), suspect: None, question: OpenQuestion::None, insist: false };
         };
-        Self { isns: opening.isns(), suspect: opening.suspect(cx), question: opening.question(*why) }
+        Self {
+            isns: opening.isns(),
+            suspect: opening.suspect(cx),
+            question: opening.question(*why),
+            insist: opening.insists(*why),
+        }
     }
 }
 
@@ -633,9 +673,10 @@ fn after_opening(
         Opened::Plain(why, pass) => {
             cx.counters.connections_plain += 1;
             let (idle, linger) = (cx.config.plain_idle_timeout, cx.config.closed_linger);
-            let Left { isns, suspect, question: open } = left;
+            let Left { isns, suspect, question: open, insist } = left;
             let (last_seen, ended) = (cx.now, [false; 2]);
-            let plain = PlainFlow { why, isns, last_seen, sent: 0, received: 0, idle, linger, ended, suspect, open };
+            let plain =
+                PlainFlow { why, isns, last_seen, sent: 0, received: 0, idle, linger, ended, suspect, open, insist };
             (Fate::Replace(Flow::Plain(Box::new(plain))), pass)
         }
         Opened::Refused(why) => {

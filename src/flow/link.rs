@@ -88,6 +88,16 @@ impl Link {
         direction.ip.dont_fragment = packet.dont_fragment;
     }
 
+    /// The same link, whose packets to the wire come to their end at router number `hop`, with `id` in a field that the
+    /// router quotes.
+    pub(crate) fn limited(&self, hop: u8, id: u16) -> Self {
+        let mut link = self.clone();
+        // One more for the way from the wire device to the NIC.
+        link.to_wire.ip.ttl = hop.saturating_add(1);
+        (link.to_wire.ip.id, link.to_wire.ip.flow_label) = (id, id.into());
+        link
+    }
+
     /// The most payload bytes in one packet with `options` bytes of TCP options.
     pub(crate) fn max_payload(&self, options: usize) -> usize {
         MAX_PACKET - if self.is_v6() { 40 } else { 20 } - 20 - options

@@ -21,17 +21,20 @@ pub(crate) use encrypted::{AbortReason, Encrypted, Next};
 pub(crate) use link::{Cx, FlowKey, Link, Lost};
 pub(crate) use syn::{Opened, Opening, begins_frame, begins_init1};
 
-use crate::engine::{Finding, FlowInfo, FlowSession, FlowState, Side};
+use crate::engine::{Finding, FlowInfo, FlowSession, FlowState, ProbeMode, Side};
 use crate::selector::{Policy, RuleOptions};
 use crate::time::Instant;
-use crate::wire::options::{self, SegmentOptions, SynOptions, kind};
-use crate::wire::{C, Flags, Packet};
+use crate::wire::build::TcpFields;
+use crate::wire::options::{self, OptionBuf, SegmentOptions, SynOptions, kind};
+use crate::wire::{C, Flags, P, Packet};
 
 /// What was asked for this connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rules {
     pub(crate) policy: Policy,
     pub(crate) options: RuleOptions,
+    /// It is opened to find something out.
+    pub(crate) probe: Option<ProbeMode>,
 }
 
 /// Why a connection is plain TCP.
@@ -59,6 +62,8 @@ pub(crate) enum Plain {
     PathDropsEno,
     /// ENO was taken out of segments on this path before.
     PathStripsEno,
+    /// It was opened to see what plain TCP does.
+    Probe,
 }
 
 impl fmt::Display for Plain {
@@ -75,6 +80,7 @@ impl fmt::Display for Plain {
             Self::SynLost => "syn-lost",
             Self::PathDropsEno => "path-drops-eno",
             Self::PathStripsEno => "path-strips-eno",
+            Self::Probe => "probe",
         })
     }
 }
@@ -98,6 +104,8 @@ pub(crate) struct PlainFlow {
     pub(crate) suspect: Option<Box<Record>>,
     /// What the peer's next segment can tell about the path.
     pub(crate) open: OpenQuestion,
+    /// A probe whose segments carry ENO although the peer's SYN-ACK did not.
+    pub(crate) insist: bool,
 }
 
 /// What the peer's next segment on a plain connection can tell.
@@ -127,6 +135,31 @@ impl PlainFlow {
         if flags.any(Flags::RST) {
             self.ended = [true; 2];
         }
+    }
+
+    /// Sends a segment of the local kernel's on with an ENO option, if this is a probe that insists and there is room; whether
+    /// it did.
+    pub(crate) fn insist(&self, cx: &mut Cx<'_>, key: FlowKey, packet: &Packet<P>, bytes: &[u8]) -> bool {
+        if !self.insist || packet.flags.any(Flags::SYN.with(Flags::RST)) || !packet.payload.is_empty() {
+            return false;
+        }
+        let mut options = OptionBuf::default();
+        let fits = options::walk(packet.options(bytes)).all(|(_, option)| options.push(option));
+        if !fits || !options.push(&tcpcrypt::eno::option::NON_SYN_OPTION) {
+            return false;
+        }
+        let mut link = Link::new(key);
+        link.learn(Side::Plain, packet);
+        let tcp = TcpFields {
+            seq: packet.seq.0,
+            ack: packet.ack.0,
+            flags: packet.flags,
+            window: packet.window,
+            urgent: packet.urgent,
+            options: options.padded(),
+        };
+        link.emit(cx.env, Side::Wire, &tcp, &[], None);
+        true
     }
 
     /// Takes in a segment of the peer's: what it tells about the path, if it does.

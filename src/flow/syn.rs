@@ -21,7 +21,7 @@ use super::egress::Out;
 use super::encrypted::{AbortReason, Encrypted, Ends, Stage};
 use super::link::{Clocks, Cx, Link, Lost};
 use super::{OpenQuestion, Plain, Rules};
-use crate::engine::{Advice, ChainId, Config, Finding, PathKey, Side};
+use crate::engine::{Advice, ChainId, Config, Finding, PathKey, ProbeMode, Side, hop_id};
 use crate::selector::Policy;
 use crate::time::Instant;
 use crate::wire::build::TcpFields;
@@ -103,7 +103,7 @@ impl Opening {
             crossing: Crossing::default(),
             own: None,
             attempts: 0,
-            tries: cx.config.syn_attempts,
+            tries: if rules.probe.is_some() { u8::MAX } else { cx.config.syn_attempts },
             omit: false,
             agreed: None,
             declined: None,
@@ -237,12 +237,35 @@ impl Opening {
             return self.plain(cx, Plain::OptionSpace, true);
         }
         self.emit_syn(cx, Side::Wire, packet, options, packet.window);
+        if let Some(ProbeMode::Insist { hops }) = self.rules.probe
+            && self.attempts == 1
+        {
+            let link = self.link.clone();
+            for hop in 1..=hops {
+                self.link = link.limited(hop, hop_id(hop));
+                self.emit_syn(cx, Side::Wire, packet, options, packet.window);
+            }
+            self.link = link;
+        }
         Opened::Still
+    }
+
+    /// The option of this host's SYN.
+    pub(crate) fn own(&self) -> Option<&[u8]> {
+        self.own.as_deref()
+    }
+
+    /// Whether a plain connection that comes of this goes on with ENO in its segments.
+    pub(crate) fn insists(&self, why: Plain) -> bool {
+        why == Plain::PeerNoEno && self.active && matches!(self.rules.probe, Some(ProbeMode::Insist { .. }))
     }
 
     /// Whether what is remembered of the path speaks against ENO. Policy `required` has no choice.
     fn avoid(&mut self, cx: &mut Cx<'_>) -> Option<Plain> {
-        if self.rules.policy == Policy::Required {
+        if self.rules.probe == Some(ProbeMode::Bare) {
+            return Some(Plain::Probe);
+        }
+        if self.rules.policy == Policy::Required || self.rules.probe.is_some() {
             return None;
         }
         let finding = match cx.paths.advice(cx.now, PathKey::new(self.link.key.remote, self.active)) {

@@ -7,4 +7,4 @@ mod sys;
 pub mod vnet;
 
 pub use device::{Device, DeviceCounters, Format};
-pub use run::{IoCounters, Stopped, WorkerError, WorkerHandle, spawn};
+pub use run::{Caller, IoCounters, Stopped, WorkerError, WorkerHandle, spawn};

@@ -2,7 +2,7 @@
 //! The control plane talks to it by sending closures.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -57,12 +57,18 @@ pub struct IoCounters {
 type Command = Box<dyn FnOnce(&mut Worker) + Send>;
 type End = Option<Result<(), WorkerError>>;
 
+/// Asks a worker for something, from wherever it is needed.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    commands: mpsc::Sender<Command>,
+    /// An eventfd that ends the worker's wait.
+    wake: Arc<OwnedFd>,
+}
+
 /// The control plane's end of a worker. Dropping it stops the worker and waits for it.
 #[derive(Debug)]
 pub struct WorkerHandle {
-    commands: mpsc::Sender<Command>,
-    /// An eventfd that ends the worker's wait.
-    wake: OwnedFd,
+    caller: Caller,
     ended: watch::Receiver<End>,
     thread: Option<JoinHandle<()>>,
 }
@@ -91,7 +97,34 @@ pub fn spawn(engine: Engine, plain: Device, wire: Device) -> std::io::Result<Wor
         drop(worker);
         end.send_replace(Some(result));
     })?;
-    Ok(WorkerHandle { commands, wake, ended, thread: Some(thread) })
+    let caller = Caller { commands, wake: Arc::new(wake) };
+    Ok(WorkerHandle { caller, ended, thread: Some(thread) })
+}
+
+impl Caller {
+    /// Runs `f` on the worker between two batches of packets and waits for what it returns.
+    ///
+    /// # Errors
+    /// If the worker has ended.
+    pub async fn call_async<R: Send + 'static>(
+        &self,
+        f: impl FnOnce(&mut Engine, Instant, &mut dyn Env) -> R + Send + 'static,
+    ) -> Result<R, Stopped> {
+        let (reply, result) = oneshot::channel();
+        self.send(move |worker| {
+            // Nobody waits any more: the result is for no one.
+            let _ = reply.send(f(&mut worker.engine, now(), &mut worker.env));
+        })?;
+        result.await.map_err(|_| Stopped)
+    }
+
+    /// Sends a command and ends the worker's wait.
+    fn send(&self, command: impl FnOnce(&mut Worker) + Send + 'static) -> Result<(), Stopped> {
+        self.commands.send(Box::new(command)).map_err(|_| Stopped)?;
+        // It can only fail with the counter at its end, and then the worker is awake.
+        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+        Ok(())
+    }
 }
 
 impl WorkerHandle {
@@ -119,12 +152,13 @@ impl WorkerHandle {
         &self,
         f: impl FnOnce(&mut Engine, Instant, &mut dyn Env) -> R + Send + 'static,
     ) -> Result<R, Stopped> {
-        let (reply, result) = oneshot::channel();
-        self.send(move |worker| {
-            // Nobody waits any more: the result is for no one.
-            let _ = reply.send(f(&mut worker.engine, now(), &mut worker.env));
-        })?;
-        result.await.map_err(|_| Stopped)
+        self.caller.call_async(f).await
+    }
+
+    /// Something to call the worker with from another task. It does not keep the worker from ending.
+    #[must_use]
+    pub fn caller(&self) -> Caller {
+        self.caller.clone()
     }
 
     /// What the devices counted since the start.
@@ -161,12 +195,8 @@ impl WorkerHandle {
         }
     }
 
-    /// Sends a command and ends the worker's wait.
     fn send(&self, command: impl FnOnce(&mut Worker) + Send + 'static) -> Result<(), Stopped> {
-        self.commands.send(Box::new(command)).map_err(|_| Stopped)?;
-        // It can only fail with the counter at its end, and then the worker is awake.
-        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
-        Ok(())
+        self.caller.send(command)
     }
 }
 

@@ -17,6 +17,7 @@ pub struct IcmpError {
     pub seq: u32,
     /// The MTU it tells, if it says "too big".
     pub mtu: Option<u32>,
+    time_exceeded: bool,
     outer: (IpAddr, IpAddr),
     icmp_at: usize,
     tcp_at: usize,
@@ -30,7 +31,32 @@ const ICMP_HEADER: usize = 8;
 /// What at least is quoted of the TCP header (RFC 792): ports and sequence number.
 const QUOTED_TCP: usize = 8;
 
+/// What an error quotes of a segment whose time had run out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expired<'a> {
+    /// Its IPv4 identification, or the last 16 bits of its IPv6 flow label.
+    pub id: u16,
+    /// Its TCP option area, if all of it is quoted.
+    pub options: Option<&'a [u8]>,
+}
+
 impl IcmpError {
+    /// Who sent the error.
+    #[must_use]
+    pub fn reporter(&self) -> IpAddr {
+        self.outer.0
+    }
+
+    /// What is quoted, if the error is "time exceeded" (RFC 792, RFC 4443 section 3.3). `bytes` is what was parsed.
+    #[must_use]
+    pub fn time_exceeded<'a>(&self, bytes: &'a [u8]) -> Option<Expired<'a>> {
+        let quote = bytes.get(self.icmp_at + ICMP_HEADER..).filter(|_| self.time_exceeded)?;
+        let id = be16(quote, if self.src.is_ipv6() { 2 } else { 4 })?;
+        let tcp = bytes.get(self.tcp_at..)?;
+        let header = tcp.get(12).map(|offset| usize::from(offset >> 4) * 4);
+        Some(Expired { id, options: header.and_then(|end| tcp.get(20..end)) })
+    }
+
     /// Parses `bytes`, an IP packet; `None` if it is anything else.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
@@ -73,6 +99,7 @@ impl IcmpError {
             dst: SocketAddr::new(dst, be16(tcp, 2)?),
             seq: be32(tcp, 4)?,
             mtu,
+            time_exceeded: kind == if v6 { 3 } else { 11 },
             outer,
             icmp_at,
             tcp_at: icmp_at + ICMP_HEADER + header_len,
@@ -155,6 +182,22 @@ mod tests {
         assert_eq!(checksum::sum(0, &out[..20]), 0xffff);
         assert_eq!(checksum::sum(0, &out[20..]), 0xffff);
         assert!(!out.windows(9).any(|w| w == b"plaintext"));
+    }
+
+    #[test]
+    fn a_router_quotes_the_options_of_a_segment_whose_time_has_run_out_or_says_less() {
+        let mut bytes = too_big_v4();
+        assert_eq!(IcmpError::parse(&bytes).expect("an error").time_exceeded(&bytes), None, "it is too big");
+        (bytes[20], bytes[21]) = (11, 0);
+        bytes[32..34].copy_from_slice(&[0xe4, 3]);
+        bytes[60] = 0x60;
+        bytes[68..72].copy_from_slice(&[69, 3, 0x23, 0]);
+        let expired = |bytes: &[u8]| {
+            IcmpError::parse(bytes).and_then(|e| e.time_exceeded(bytes).map(|x| (x.id, x.options.map(<[u8]>::to_vec))))
+        };
+        assert_eq!(expired(&bytes), Some((0xe403, Some(vec![69, 3, 0x23, 0]))));
+        assert_eq!(expired(&bytes[..56]), Some((0xe403, None)), "eight bytes of TCP, as RFC 792 asks for");
+        assert_eq!(expired(&bytes[..70]), Some((0xe403, None)));
     }
 
     #[test]

@@ -1,0 +1,240 @@
+//! Probes of a path: ordinary connections of this host, opened without sending any data, of which the engine tells what it
+//! saw.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+
+use super::control::Answer;
+use super::life::{Daemon, Event, Next};
+use super::protocol::{Failure, FailureKind};
+use super::verdict::{Connect, Evidence, Found, Probed, Try, distance};
+use crate::engine::{FlowInfo, FlowState, PathInfo, ProbeMode, ProbeReport, SynAnswer};
+use crate::io::{Caller, Stopped};
+use crate::linux::KeptFlow;
+
+/// Probes at the same time.
+const PROBES_MAX: usize = 4;
+/// How long a SYN and its retransmissions wait for an answer: the kernel sends three or more in this time.
+const SYN_PATIENCE: Duration = Duration::from_millis(4500);
+/// How long keys may take.
+const KEY_PATIENCE: Duration = Duration::from_secs(6);
+/// How long a FIN may wait for its acknowledgement. The kernel sends it several times.
+const FIN_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a peer has to object to an acknowledgement, at least.
+const OBJECTION: Duration = Duration::from_millis(300);
+/// How often it is looked what has happened.
+const LOOK: Duration = Duration::from_millis(20);
+/// Routers that are asked if it is not known how many there are.
+const HOPS_UNKNOWN: u8 = 16;
+/// Routers that are asked beyond those known of: the way there may be longer than the way back.
+const HOPS_MORE: u8 = 2;
+
+type Reply = oneshot::Sender<Result<Answer, Failure>>;
+
+/// A connection that is not open yet.
+struct Place {
+    socket: TcpSocket,
+    local: SocketAddr,
+}
+
+impl Place {
+    /// A local port, on the address from which `remote` is reached.
+    fn new(remote: SocketAddr) -> anyhow::Result<Self> {
+        let any: SocketAddr = if remote.is_ipv4() { "0.0.0.0:0".parse()? } else { "[::]:0".parse()? };
+        let route = UdpSocket::bind(any).and_then(|socket| socket.connect(remote).map(|()| socket));
+        let source = route.and_then(|socket| socket.local_addr()).context("no way there")?;
+        let socket = if remote.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.bind(SocketAddr::new(source.ip(), 0))?;
+        let local = SocketAddr::new(source.ip(), socket.local_addr()?.port());
+        Ok(Self { socket, local })
+    }
+}
+
+impl Daemon {
+    /// Begins a probe, of which the end is told by [`Event::Probed`].
+    pub(super) async fn probe(&mut self, remote: SocketAddr, answer: Reply) -> anyhow::Result<Next> {
+        let (number, places) = match self.prepare(remote).await {
+            Ok(prepared) => prepared,
+            Err(failure) => {
+                // A client that did not wait for the answer is no concern.
+                let _ = answer.send(Err(failure));
+                return Ok(Next::Go);
+            }
+        };
+        let (caller, events) = (self.worker.caller(), self.events.clone());
+        tokio::spawn(async move {
+            let locals: Vec<SocketAddr> = places.iter().map(|place| place.local).collect();
+            let result = run(&caller, remote, places).await;
+            // The probe's notes go, whatever came of it. An error means that the engine is gone.
+            let _ = caller
+                .call_async(move |engine, _, _| {
+                    for local in locals {
+                        engine.end_probe(local, remote);
+                    }
+                })
+                .await;
+            let _ = answer.send(match result {
+                Ok(probed) => Answer::one(probed),
+                Err(error) => Err(Failure::new(FailureKind::Failed, format!("{error:#}"))),
+            });
+            let _ = events.send(Event::Probed(number)).await;
+        });
+        Ok(Next::Go)
+    }
+
+    /// Makes the connections of a probe go through the engine, whatever is selected.
+    async fn prepare(&mut self, remote: SocketAddr) -> Result<(u64, Vec<Place>), Failure> {
+        if self.probing.len() >= PROBES_MAX {
+            let message = format!("{PROBES_MAX} probes are running already; try again");
+            return Err(Failure::new(FailureKind::Busy, message));
+        }
+        let failed = |what: &str, error: anyhow::Error| {
+            Failure::new(FailureKind::Failed, format!("cannot {what} to {remote}: {error:#}"))
+        };
+        let places = (0..3).map(|_| Place::new(remote)).collect::<anyhow::Result<Vec<_>>>();
+        let places = places.map_err(|error| failed("open a connection", error))?;
+        let number = self.probes_made;
+        self.probes_made += 1;
+        self.probing.push((number, places.iter().map(|place| KeptFlow { local: place.local, remote }).collect()));
+        if let Err(error) = self.update_host().await {
+            self.probing.retain(|(other, _)| *other != number);
+            return Err(failed("divert the connections of a probe", error));
+        }
+        Ok((number, places))
+    }
+
+    /// A probe is over.
+    pub(super) async fn probed(&mut self, number: u64) {
+        self.probing.retain(|(other, _)| *other != number);
+        if let Err(error) = self.update_host().await {
+            tracing::warn!("the connections of a probe stay diverted: {error:#}");
+        }
+    }
+}
+
+/// Probes the path to `remote`.
+async fn run(caller: &Caller, remote: SocketAddr, places: Vec<Place>) -> anyhow::Result<Probed> {
+    let mut places = places.into_iter();
+    let mut place = move || places.next().context("a probe has three connections");
+    let (remembered, known) = caller
+        .call_async(move |engine, now, _| {
+            let of_host = |path: &PathInfo| path.address == remote.ip().to_canonical();
+            let known = engine.paths(now).into_iter().filter(of_host).filter_map(|path| path.encrypted_seconds).min();
+            (engine.path(now, remote), known)
+        })
+        .await?;
+
+    let offered = place()?;
+    let local = offered.local;
+    let (offer, flow) = offer(caller, remote, offered).await?;
+    if offer.report.syns == 0 && !matches!(offer.connect, Connect::Failed(_)) {
+        anyhow::bail!(
+            "a connection from {} to {remote} does not pass enotun: is {} an address of this host?",
+            local.ip(),
+            remote.ip()
+        );
+    }
+    let mut evidence = Evidence { offer, bare: None, insist: None, known };
+    let answer = evidence.offer.report.answer;
+    let silent = evidence.offer.connect == Connect::Silent;
+    if silent || (evidence.offer.connect == Connect::Open && answer == Some(SynAnswer::NoEno)) {
+        let hops = match evidence.offer.report.answer_ttl {
+            Some(ttl) => distance(ttl).saturating_add(HOPS_MORE),
+            None => HOPS_UNKNOWN,
+        };
+        let (bare, insist) = tokio::join!(
+            finish(caller, remote, place()?, ProbeMode::Bare),
+            finish(caller, remote, place()?, ProbeMode::Insist { hops })
+        );
+        evidence.bare = Some(bare?);
+        evidence.insist = Some(insist?);
+    }
+    let probed = Probed::new(remote, &evidence, flow, remembered);
+    if let Some(finding) = probed.verdict.result.remembered() {
+        caller.call_async(move |engine, now, _| engine.learn_path(now, remote, finding)).await?;
+    }
+    if probed.verdict.result != Found::Encrypted {
+        tracing::debug!("probe of {remote}: {evidence:?}");
+    }
+    Ok(probed)
+}
+
+/// Opens a connection.
+async fn open(
+    caller: &Caller,
+    remote: SocketAddr,
+    Place { socket, local }: Place,
+    mode: ProbeMode,
+) -> Result<(Result<TcpStream, Connect>, Duration), Stopped> {
+    caller.call_async(move |engine, _, _| engine.begin_probe(local, remote, mode)).await?;
+    let start = Instant::now();
+    let opened = match timeout(SYN_PATIENCE, socket.connect(remote)).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => Err(Connect::Refused),
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::TimedOut => Err(Connect::Silent),
+        Ok(Err(error)) => Err(Connect::Failed(error.to_string())),
+        Err(_) => Err(Connect::Silent),
+    };
+    Ok((opened, start.elapsed()))
+}
+
+async fn report(caller: &Caller, local: SocketAddr, remote: SocketAddr) -> Result<ProbeReport, Stopped> {
+    let report = caller.call_async(move |engine, _, _| engine.probe(local, remote)).await?;
+    Ok(report.unwrap_or_default())
+}
+
+/// Looks at a probe until `done`, or for as long as `patience`.
+async fn watch(
+    caller: &Caller,
+    local: SocketAddr,
+    remote: SocketAddr,
+    patience: Duration,
+    done: impl Fn(&ProbeReport) -> bool,
+) -> Result<ProbeReport, Stopped> {
+    let start = Instant::now();
+    loop {
+        let seen = report(caller, local, remote).await?;
+        if done(&seen) || start.elapsed() >= patience {
+            return Ok(seen);
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// A connection that offers ENO, until it is encrypted or will not be.
+async fn offer(caller: &Caller, remote: SocketAddr, place: Place) -> anyhow::Result<(Try, Option<FlowInfo>)> {
+    let local = place.local;
+    let (opened, _) = open(caller, remote, place, ProbeMode::Offer).await?;
+    let stream = match opened {
+        Ok(stream) => stream,
+        Err(connect) => return Ok((Try { connect, report: report(caller, local, remote).await? }, None)),
+    };
+    let decided = |report: &ProbeReport| report.state.is_none_or(|state| state != FlowState::Negotiating);
+    let seen = watch(caller, local, remote, KEY_PATIENCE, decided).await?;
+    let flow = caller.call_async(move |engine, _, _| engine.flow(local, remote)).await?;
+    drop(stream);
+    Ok((Try { connect: Connect::Open, report: seen }, flow))
+}
+
+/// A connection that is opened and ended again.
+async fn finish(caller: &Caller, remote: SocketAddr, place: Place, mode: ProbeMode) -> anyhow::Result<Try> {
+    let local = place.local;
+    let (opened, rtt) = open(caller, remote, place, mode).await?;
+    let stream = match opened {
+        Ok(stream) => stream,
+        Err(connect) => return Ok(Try { connect, report: report(caller, local, remote).await? }),
+    };
+    watch(caller, local, remote, OBJECTION.max(rtt * 4), |report| report.reset).await?;
+    // If the peer has reset it there is nothing left to shut down.
+    let _ = rustix::net::shutdown(&stream, rustix::net::Shutdown::Write);
+    let seen = watch(caller, local, remote, FIN_PATIENCE, |report| report.fin_acked || report.reset).await?;
+    // The kernel is not to go on with a FIN that nobody accepts.
+    let _ = rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
+    drop(stream);
+    Ok(Try { connect: Connect::Open, report: seen })
+}

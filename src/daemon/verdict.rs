@@ -1,0 +1,305 @@
+//! What follows from what probes of a path have shown. Pure. One end alone cannot see everything: the verdict says what was
+//! seen or told, what is inferred, and what stays open.
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{Finding, FlowInfo, FlowState, Hop, PathInfo, ProbeReport, SynAnswer};
+
+/// What was found out about a path, as `enotun probe` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Found {
+    /// A connection was encrypted.
+    Encrypted,
+    /// Nothing speaks for a path that removes ENO: the peer has none.
+    NoEno,
+    /// ENO is removed from SYNs on the way to the peer.
+    StrippedThere,
+    /// ENO is removed from SYN-ACKs on their way back.
+    StrippedBack,
+    /// ENO is removed from segments without SYN.
+    NonSynStripped,
+    /// SYNs with ENO vanish; one without is answered.
+    SynDropped,
+    /// The option comes back as it was sent.
+    Echoed,
+    /// Peer and host have ENO, and nothing in common, or the peer does not want to encrypt.
+    NotNegotiated,
+    /// The peer, or something on the way, refuses every connection.
+    Refused,
+    /// No SYN is answered, with ENO or without.
+    NoAnswer,
+    /// It was agreed to encrypt, and then the keys could not be made.
+    Failed,
+}
+
+/// How that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Certainty {
+    /// It was seen.
+    Seen,
+    /// The peer's enotun has said so.
+    Told,
+    /// It follows from how the peer behaves; something else could behave in the same way.
+    Inferred,
+    /// It is the likeliest of what fits, and cannot be told from this end.
+    Open,
+}
+
+/// The verdict.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// What was found.
+    pub result: Found,
+    /// How that is known.
+    pub certainty: Certainty,
+    /// What was seen, in the order of the tries.
+    pub evidence: Vec<String>,
+}
+
+/// How opening a connection went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Connect {
+    /// It is open.
+    Open,
+    /// A RST answered.
+    Refused,
+    /// Nothing did.
+    Silent,
+    /// The host says no.
+    Failed(String),
+}
+
+/// One connection that was tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Try {
+    pub(super) connect: Connect,
+    pub(super) report: ProbeReport,
+}
+
+/// All that is known.
+#[derive(Debug, Clone)]
+pub(super) struct Evidence {
+    /// With ENO.
+    pub(super) offer: Try,
+    /// Without.
+    pub(super) bare: Option<Try>,
+    /// With ENO although the answer had none, and with copies for routers to quote.
+    pub(super) insist: Option<Try>,
+    /// Seconds since a connection with this host, to whatever port, was encrypted.
+    pub(super) known: Option<u64>,
+}
+
+/// What follows from `evidence`.
+pub(super) fn conclude(evidence: &Evidence) -> Verdict {
+    let offer = &evidence.offer;
+    let said = |result, certainty, lines: Vec<String>| Verdict { result, certainty, evidence: lines };
+    match (&offer.connect, offer.report.answer) {
+        (Connect::Failed(why), _) => said(Found::NoAnswer, Certainty::Seen, vec![format!("the host says: {why}")]),
+        (Connect::Refused, _) => {
+            let line = "the SYN was answered with a RST: the port is closed, or a firewall says so";
+            said(Found::Refused, Certainty::Seen, vec![line.to_owned()])
+        }
+        (Connect::Silent, _) => dropped(evidence),
+        (Connect::Open, Some(SynAnswer::NoEno)) => stripped(evidence),
+        (Connect::Open, Some(SynAnswer::Echo)) => {
+            let line = "the SYN-ACK had the option of the SYN, byte for byte: something on the way, or the peer, echoes \
+                        options that it does not know; whether the peer has ENO is not known";
+            said(Found::Echoed, Certainty::Seen, vec![line.to_owned()])
+        }
+        (Connect::Open, _) => agreed(&offer.report),
+    }
+}
+
+/// The SYN-ACK had an option.
+fn agreed(report: &ProbeReport) -> Verdict {
+    let reason = report.reason.clone().unwrap_or_else(|| "no reason is known".to_owned());
+    let mut evidence = vec!["the SYN-ACK had an ENO option".to_owned()];
+    let (result, certainty) = match report.state {
+        Some(FlowState::Encrypted) => {
+            evidence.push("keys were made".to_owned());
+            (Found::Encrypted, Certainty::Seen)
+        }
+        Some(FlowState::Plain) => {
+            evidence.push(format!("nothing came of it: {reason}"));
+            (Found::NotNegotiated, Certainty::Seen)
+        }
+        _ if report.lost_ack => {
+            evidence.push("the peer says that the acknowledgement came without ENO".to_owned());
+            (Found::NonSynStripped, Certainty::Told)
+        }
+        _ if report.reset => {
+            evidence.push("the peer reset the connection before it sent keys".to_owned());
+            evidence.push(
+                "ENO removed from segments without SYN does that; so does a peer that cannot make keys".to_owned(),
+            );
+            (Found::NonSynStripped, Certainty::Open)
+        }
+        _ => {
+            evidence.push(format!("the key exchange did not end: {reason}"));
+            (Found::Failed, Certainty::Seen)
+        }
+    };
+    Verdict { result, certainty, evidence }
+}
+
+/// SYNs with ENO were not answered.
+fn dropped(evidence: &Evidence) -> Verdict {
+    let mut lines = vec![format!("{} SYNs with ENO were not answered", evidence.offer.report.syns)];
+    let (result, certainty) = match evidence.bare.as_ref().map(|bare| &bare.connect) {
+        Some(Connect::Open) => {
+            lines.push("one without ENO was".to_owned());
+            (Found::SynDropped, Certainty::Inferred)
+        }
+        Some(Connect::Refused) => {
+            lines.push("one without ENO was, with a RST: the port is closed".to_owned());
+            (Found::SynDropped, Certainty::Inferred)
+        }
+        _ => {
+            lines.push("nor were those without ENO".to_owned());
+            (Found::NoAnswer, Certainty::Seen)
+        }
+    };
+    if result == Found::SynDropped
+        && let Some(last) = evidence.insist.as_ref().and_then(|insist| insist.report.hops.last())
+    {
+        lines.push(format!(
+            "the last router that reported a SYN with ENO is number {}, {}; it or something behind it drops them",
+            last.hop, last.router
+        ));
+    }
+    Verdict { result, certainty, evidence: lines }
+}
+
+/// The SYN-ACK had no option: there are three reasons for that.
+fn stripped(evidence: &Evidence) -> Verdict {
+    let mut lines = vec!["the SYN-ACK had no ENO option".to_owned()];
+    let verdict = |result, certainty, evidence| Verdict { result, certainty, evidence };
+    let Some(insist) = &evidence.insist else { return verdict(Found::NoEno, Certainty::Open, lines) };
+    let hops = &insist.report.hops;
+    if let Some(gone) = hops.iter().find(|hop| hop.eno == Some(false)) {
+        let before = hops.iter().rfind(|hop| hop.hop < gone.hop && hop.eno == Some(true));
+        lines.push(match before {
+            Some(Hop { hop, router, .. }) => format!(
+                "router {hop}, {router}, saw the option; router {}, {}, did not: it is removed between them",
+                gone.hop, gone.router
+            ),
+            None => format!(
+                "router {}, {}, did not see the option: it is removed before it, or there",
+                gone.hop, gone.router
+            ),
+        });
+        return verdict(Found::StrippedThere, Certainty::Seen, lines);
+    }
+    if insist.report.lost_syn {
+        lines.push("the peer's enotun says that the SYN came without ENO".to_owned());
+        return verdict(Found::StrippedThere, Certainty::Told, lines);
+    }
+    // How the peer takes a FIN tells what it takes the connection for, provided that it takes one without ENO well.
+    let control = evidence.bare.as_ref().filter(|bare| bare.connect == Connect::Open);
+    let control = control.is_some_and(|bare| bare.report.fin_acked && !bare.report.reset);
+    let open = insist.connect == Connect::Open && insist.report.fin_sent;
+    if !control || !open {
+        lines.push("the connections that would have told more did not go well: try again".to_owned());
+        return verdict(Found::NoEno, Certainty::Open, lines);
+    }
+    if !insist.report.fin_acked {
+        if insist.report.repeated_answers > 0 || (insist.report.after_fin == 0 && !insist.report.reset) {
+            lines.push(
+                "acknowledgements with ENO are not answered, those without are: segments without SYN that have ENO \
+                 vanish, and what happens to SYNs cannot be told"
+                    .to_owned(),
+            );
+            return verdict(Found::NoEno, Certainty::Open, lines);
+        }
+        lines.push(
+            "the peer does not accept a FIN behind an acknowledgement with ENO, and does one behind an acknowledgement \
+             without: it has agreed to encrypt, and its option was lost on the way back"
+                .to_owned(),
+        );
+        return verdict(Found::StrippedBack, Certainty::Inferred, lines);
+    }
+    lines.push("the peer takes the connection for plain TCP even if the acknowledgement has ENO".to_owned());
+    let last = hops.iter().rfind(|hop| hop.eno == Some(true));
+    if let Some(hop) = last {
+        lines.push(format!("the option was there at router {}, {}", hop.hop, hop.router));
+    }
+    if let Some(seconds) = evidence.known {
+        lines.push(format!("this host was encrypted to {seconds} s ago: it has ENO, or had it"));
+        return verdict(Found::StrippedThere, Certainty::Inferred, lines);
+    }
+    let routers = evidence.offer.report.answer_ttl.map(distance);
+    if last.is_some_and(|hop| routers.is_none_or(|routers| hop.hop >= routers)) || routers == Some(0) {
+        lines.push(
+            "no router is known behind that one: had it been removed, it would be by the last one or at the peer"
+                .to_owned(),
+        );
+        return verdict(Found::NoEno, Certainty::Inferred, lines);
+    }
+    lines.push("whether the option reached the peer cannot be told from here".to_owned());
+    verdict(Found::NoEno, Certainty::Open, lines)
+}
+
+/// Routers on the way, from the TTL of what came: hosts begin with 64, 128 or 255.
+pub(super) fn distance(ttl: u8) -> u8 {
+    let initial = [64, 128].into_iter().find(|initial| *initial >= ttl).unwrap_or(255);
+    initial - ttl
+}
+
+impl Found {
+    /// What is remembered of it, where the connections themselves have not seen to that.
+    pub(super) fn remembered(&self) -> Option<Finding> {
+        match self {
+            Self::StrippedThere => Some(Finding::StrippedThere),
+            Self::StrippedBack => Some(Finding::StrippedBack),
+            Self::SynDropped => Some(Finding::SynDropped),
+            _ => None,
+        }
+    }
+}
+
+/// The answer to `enotun probe`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Probed {
+    /// Address and port that were probed.
+    pub remote: std::net::SocketAddr,
+    /// What was found and how it is known.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+    /// What routers on the way have quoted of SYNs with ENO; empty if none was asked.
+    pub hops: Vec<Hop>,
+    /// The TEP of the encrypted connection.
+    pub tep: Option<String>,
+    /// Its AEAD.
+    pub aead: Option<String>,
+    /// Its session ID in hexadecimal.
+    pub session_id: Option<String>,
+    /// Whether the peer is authenticated, which a probe's never is.
+    pub authenticated: bool,
+    /// What was remembered of the path before.
+    pub remembered: Option<PathInfo>,
+}
+
+impl Probed {
+    /// The verdict on `remote`, with what is known of the encrypted connection.
+    pub(super) fn new(
+        remote: std::net::SocketAddr,
+        evidence: &Evidence,
+        flow: Option<FlowInfo>,
+        remembered: Option<PathInfo>,
+    ) -> Self {
+        let verdict = conclude(evidence);
+        let flow = flow.filter(|_| verdict.result == Found::Encrypted);
+        let hops = evidence.insist.as_ref().map(|insist| insist.report.hops.clone()).unwrap_or_default();
+        let (tep, aead, session_id) = match flow {
+            Some(flow) => (flow.tep.map(str::to_owned), flow.aead.map(str::to_owned), flow.session_id),
+            None => (None, None, None),
+        };
+        Self { remote, verdict, hops, tep, aead, session_id, authenticated: false, remembered }
+    }
+}
+
+#[cfg(test)]
+#[path = "verdict_tests.rs"]
+mod tests;
