@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use crate::flow::{
     AbortReason, Closed, Cx, Encrypted, Flow, FlowKey, Link, Lost, Next, OpenQuestion, Opened, Opening, PlainFlow,
-    Rules,
+    Pool, Rules,
 };
 use crate::selector::{Policy, PolicyTable, RuleOptions};
 use crate::time::Instant;
@@ -50,6 +50,7 @@ pub struct Engine {
     paths: Paths,
     probes: HashMap<FlowKey, probe::Probe>,
     scratch: Vec<u8>,
+    pool: Pool,
 }
 
 /// A connection, and when it is looked at next.
@@ -111,6 +112,7 @@ impl Engine {
             held: 0,
             counters: Counters::default(),
             scratch: Vec::new(),
+            pool: Pool::default(),
         }
     }
 
@@ -371,6 +373,7 @@ impl Engine {
             paths: &mut self.paths,
             tight: false,
             scratch: &mut self.scratch,
+            pool: &mut self.pool,
         };
         let opening = Opening::new(&cx, Link::new(key), rules, side == Side::Plain);
         self.half_open += 1;
@@ -406,6 +409,7 @@ impl Engine {
             paths: &mut self.paths,
             tight: self.held >= self.config.max_held_bytes,
             scratch: &mut self.scratch,
+            pool: &mut self.pool,
         };
         match f(&mut cx, &mut entry.flow) {
             Fate::Stay => {}

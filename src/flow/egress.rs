@@ -12,6 +12,7 @@ use tcpcrypt::{Plaintext, Record};
 use super::encrypted::{AbortReason, Encrypted, Ends, Next, Stage, piece};
 use super::frames::{Boundaries, Boundary, Store};
 use super::link::Cx;
+use super::pool::Pool;
 use super::reassembly::Reassembly;
 use crate::engine::RekeyLimits;
 use crate::time::Instant;
@@ -218,7 +219,7 @@ impl Out {
         let end = self.ends.end();
         self.init_end = end.c + bytes.len();
         self.ends.push(Boundary { c: self.init_end, p: end.p });
-        self.store.push(end.c, bytes);
+        self.store.append(end.c, bytes);
     }
 
     /// Seals `data` in frames of `piece` bytes, the last one with FINp if `fin`.
@@ -233,7 +234,7 @@ impl Out {
         self.used.check(record, &cx.config.rekey, cx.now);
         let frames = data.len().div_ceil(piece).max(1);
         let urgent_room = if self.urgent.is_some() { frames * tcpcrypt::frame::URGENT_LEN } else { 0 };
-        let mut bytes = Vec::with_capacity(data.len() + frames * tcpcrypt::frame::OVERHEAD + urgent_room);
+        let mut bytes = cx.pool.take(data.len() + frames * tcpcrypt::frame::OVERHEAD + urgent_room);
         let start = self.ends.end();
         let (mut done, mut at) = (0_usize, 0_usize);
         for i in 0..frames {
@@ -245,7 +246,7 @@ impl Out {
             done += part.len();
             self.ends.push(Boundary { c: start.c + at, p: start.p + done });
         }
-        self.store.push(start.c, bytes);
+        self.store.push(start.c, bytes, cx.pool);
         self.total += data.len() as u64;
         if fin {
             let end = self.ends.end();
@@ -265,13 +266,13 @@ impl Out {
     }
 
     /// Takes in the peer's acknowledgement of `ack`; says whether it was news.
-    pub(super) fn acknowledge(&mut self, ack: Offset<C>, now: Instant) -> bool {
+    pub(super) fn acknowledge(&mut self, ack: Offset<C>, now: Instant, pool: &mut Pool) -> bool {
         if ack <= self.acked {
             return false;
         }
         self.acked = ack;
         self.ends.acknowledge_c(ack);
-        self.store.release(ack);
+        self.store.release(ack, pool);
         if self.urgent.is_some_and(|u| u < self.ends.base().p) {
             self.urgent = None;
         }
@@ -328,7 +329,7 @@ impl Encrypted {
             clocks.from_kernel(ts);
         }
         let told = self.inn.told();
-        self.inn.from_kernel(cx.now, packet.ack, packet.window);
+        self.inn.from_kernel(cx.now, packet.ack, packet.window, cx.pool);
         if !options.sack().is_empty() {
             self.redeliver(cx);
         }
@@ -599,7 +600,7 @@ impl Encrypted {
         }
         let mut news = AckNews::default();
         let before = out.ends.base().p;
-        if out.acknowledge(ack, cx.now) {
+        if out.acknowledge(ack, cx.now, cx.pool) {
             news.something = out.ends.base().p > before;
         }
         if ack >= out.acked - (1_i64 << 16) {

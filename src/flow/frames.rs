@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::pool::Pool;
 use crate::wire::{C, Offset, P};
 
 /// The end of a frame (or an Init message, or a FIN) in both spaces. Its start is the end of the one before.
@@ -67,7 +68,6 @@ impl Boundaries {
             self.base = end;
             self.ends.pop_front();
         }
-        self.release();
         self.base.p
     }
 
@@ -78,15 +78,7 @@ impl Boundaries {
             self.base = end;
             self.ends.pop_front();
         }
-        self.release();
         self.base.c
-    }
-
-    /// An idle connection keeps no table.
-    fn release(&mut self) {
-        if self.ends.is_empty() && self.ends.capacity() > 8 {
-            self.ends = VecDeque::new();
-        }
     }
 
     /// Gives back memory that is not in use.
@@ -154,22 +146,27 @@ impl<S> Store<S> {
     }
 
     /// Appends `bytes`, which begin at `start`, where the ones before ended.
-    pub(crate) fn push(&mut self, start: Offset<S>, bytes: Vec<u8>) {
-        if !bytes.is_empty() {
-            self.held += bytes.capacity();
-            self.pieces.push_back(Stored { start, bytes });
+    pub(crate) fn append(&mut self, start: Offset<S>, bytes: Vec<u8>) {
+        self.held += bytes.capacity();
+        self.pieces.push_back(Stored { start, bytes });
+    }
+
+    /// Appends `bytes`, if there are any, in memory from `pool`.
+    pub(crate) fn push(&mut self, start: Offset<S>, bytes: Vec<u8>, pool: &mut Pool) {
+        if bytes.is_empty() {
+            pool.give(bytes);
+        } else {
+            self.append(start, bytes);
         }
     }
 
     /// Lets go of every piece that lies wholly before `until`.
-    pub(crate) fn release(&mut self, until: Offset<S>) {
+    pub(crate) fn release(&mut self, until: Offset<S>, pool: &mut Pool) {
         while self.pieces.front().is_some_and(|p| p.start + p.bytes.len() <= until) {
             if let Some(piece) = self.pieces.pop_front() {
                 self.held -= piece.bytes.capacity();
+                pool.give(piece.bytes);
             }
-        }
-        if self.pieces.is_empty() && self.pieces.capacity() > 8 {
-            self.pieces = VecDeque::new();
         }
     }
 
@@ -263,13 +260,14 @@ mod tests {
     #[test]
     fn a_store_gathers_across_pieces_and_lets_go_of_whole_ones() {
         let mut s = Store::<C>::default();
-        s.push(Offset::new(0), b"abc".to_vec());
-        s.push(Offset::new(3), b"defg".to_vec());
+        let mut pool = Pool::default();
+        s.push(Offset::new(0), b"abc".to_vec(), &mut pool);
+        s.push(Offset::new(3), b"defg".to_vec(), &mut pool);
         let mut out = [&[][..]; MAX_PIECES];
         let (n, end) = s.gather(Offset::new(1), Offset::new(5), &mut out);
         assert_eq!(out[..n], [b"bc", b"de"]);
         assert_eq!(end, Offset::new(5));
-        s.release(Offset::new(4));
+        s.release(Offset::new(4), &mut pool);
         assert_eq!(s.pieces.len(), 1);
         let mut out = [&[][..]; MAX_PIECES];
         let (n, end) = s.gather(Offset::new(4), Offset::new(99), &mut out);

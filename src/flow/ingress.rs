@@ -20,6 +20,7 @@ use tcpcrypt::{OpenError, Opened, Record, handshake};
 use super::encrypted::{AbortReason, Encrypted, Ends, Next, Stage};
 use super::frames::{Boundaries, Boundary, Store};
 use super::link::Cx;
+use super::pool::Pool;
 use super::reassembly::{Inserted, Prefer, Reassembly};
 use crate::time::Instant;
 use crate::wire::options::SegmentOptions;
@@ -222,7 +223,7 @@ impl In {
     }
 
     /// Takes in acknowledgement and window of a segment from the kernel.
-    pub(super) fn from_kernel(&mut self, now: Instant, ack: Seq<P>, window: u16) {
+    pub(super) fn from_kernel(&mut self, now: Instant, ack: Seq<P>, window: u16, pool: &mut Pool) {
         let ack = self.kernel_ack.nearest(self.isn, ack);
         if ack > self.delivered {
             return;
@@ -230,7 +231,7 @@ impl In {
         if ack > self.kernel_ack {
             self.kernel_ack = ack;
             self.ends.acknowledge_p(ack);
-            self.held.release(ack);
+            self.held.release(ack, pool);
             self.redeliveries = 0;
             self.last_delivery = now;
             if self.urgent.is_some_and(|u| u < ack) {
@@ -261,9 +262,9 @@ impl In {
     }
 
     /// Appends plaintext of opened frames.
-    fn push_plaintext(&mut self, from: Offset<P>, bytes: Vec<u8>) {
+    fn push_plaintext(&mut self, from: Offset<P>, bytes: Vec<u8>, pool: &mut Pool) {
         self.total += bytes.len() as u64;
-        self.held.push(from, bytes);
+        self.held.push(from, bytes, pool);
     }
 
     /// Notes a frame that was opened. Its data is to be appended by the caller.
@@ -549,7 +550,7 @@ impl Encrypted {
     /// Opens the frames in `bytes`, which begin at `next`, in place; what is left of an incomplete one waits.
     fn open_run(&mut self, cx: &mut Cx<'_>, bytes: &mut [u8]) -> Progress {
         let Self { stage: Stage::Ready(record), inn, .. } = self else { return Progress::Fine };
-        let mut plaintext = Vec::with_capacity(bytes.len());
+        let mut plaintext = cx.pool.take(bytes.len());
         let from = inn.next.p;
         let mut rest = bytes;
         let mut progress = Progress::Fine;
@@ -575,7 +576,7 @@ impl Encrypted {
         if !rest.is_empty() && !inn.finp {
             inn.waiting.insert(inn.next.c, rest);
         }
-        inn.push_plaintext(from, plaintext);
+        inn.push_plaintext(from, plaintext, cx.pool);
         progress
     }
 
@@ -627,7 +628,7 @@ impl Encrypted {
             }
             break;
         }
-        inn.push_plaintext(from, plaintext);
+        inn.push_plaintext(from, plaintext, cx.pool);
         progress
     }
 

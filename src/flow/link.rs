@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::pool::Pool;
 use crate::engine::{Counters, Env, Finding, PathKey, Paths, RandomFor, Sessions, Side};
 use crate::time::Instant;
 use crate::wire::build::{self, IpFields, TcpFields};
@@ -30,6 +31,8 @@ pub(crate) struct Cx<'a> {
     pub(crate) tight: bool,
     /// Memory for one frame.
     pub(crate) scratch: &'a mut Vec<u8>,
+    /// Memory for what is kept.
+    pub(crate) pool: &'a mut Pool,
 }
 
 impl Cx<'_> {

@@ -8,6 +8,7 @@ mod frames;
 mod icmp;
 mod ingress;
 mod link;
+mod pool;
 mod reassembly;
 mod syn;
 
@@ -19,6 +20,7 @@ use tcpcrypt::{PlainReason, Record};
 pub(crate) use closed::Closed;
 pub(crate) use encrypted::{AbortReason, Encrypted, Next};
 pub(crate) use link::{Cx, FlowKey, Link, Lost};
+pub(crate) use pool::Pool;
 pub(crate) use syn::{Opened, Opening, begins_frame, begins_init1};
 
 use crate::engine::{Finding, FlowInfo, FlowSession, FlowState, ProbeMode, Side};

@@ -1,0 +1,210 @@
+//! What connections cost in memory, counted by the allocator: an idle one little, and one that goes on nothing more
+//! with every packet.
+#![allow(unreachable_pub, dead_code, reason = "modules of a test crate have no outside, and are shared")]
+#![allow(missing_docs, reason = "a test crate has no readers but its authors")]
+
+#[path = "sim/packet.rs"]
+mod packet;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use enotun::engine::{Config, Engine, Env, FlowState, RandomFor, Side};
+use enotun::selector::{Policy, PolicyTable, Rule};
+use enotun::time::Instant;
+use enotun::wire::{Offload, Outgoing};
+use packet::{ACK, PSH, SYN, Seg};
+
+/// The system's allocator, counting for each thread (tests run side by side).
+struct Counting;
+
+thread_local! {
+    static LIVE_BYTES: Cell<i64> = const { Cell::new(0) };
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+    /// Whether allocations are counted now.
+    static WATCHED: Cell<bool> = const { Cell::new(false) };
+}
+
+fn note(bytes: i64) {
+    LIVE_BYTES.set(LIVE_BYTES.get() + bytes);
+    ALLOCATIONS.set(ALLOCATIONS.get() + u64::from(WATCHED.get() && bytes > 0));
+}
+
+// SAFETY: every call goes to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        note(layout.size() as i64);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        note(-(layout.size() as i64));
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Surroundings that keep what comes out.
+#[derive(Default)]
+struct Kept {
+    out: Vec<(Side, Vec<u8>, Offload)>,
+    random: u64,
+}
+
+impl Env for Kept {
+    fn emit(&mut self, side: Side, packet: &Outgoing<'_>) {
+        // This memory is the test's, not the engine's.
+        let watched = WATCHED.replace(false);
+        self.out.push((side, packet.to_vec(), packet.offload));
+        WATCHED.set(watched);
+    }
+    fn forward(&mut self, side: Side, offload: Offload, bytes: &[u8]) {
+        let watched = WATCHED.replace(false);
+        self.out.push((side, bytes.to_vec(), offload));
+        WATCHED.set(watched);
+    }
+    fn random(&mut self, _: &RandomFor<'_>, out: &mut [u8]) {
+        for byte in out {
+            self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            *byte = (self.random >> 56) as u8;
+        }
+    }
+    fn random_is_ready(&self) -> bool {
+        true
+    }
+}
+
+struct Host {
+    engine: Engine,
+    env: Kept,
+}
+
+impl Host {
+    fn new(seed: u64) -> Self {
+        let mut config = Config::default();
+        // The cache of sessions is bounded by itself.
+        config.sessions.max = 0;
+        let mut engine = Engine::new(config, enotun::crypto::provider());
+        engine.set_policy(PolicyTable::new([Rule::new("0.0.0.0/0".parse().unwrap(), Policy::Required)]));
+        Self { engine, env: Kept { out: Vec::new(), random: seed } }
+    }
+}
+
+/// Gives a kernel's packet to the engine of host `at` and carries what comes of it until nothing moves. The payloads
+/// that arrive at the other kernel.
+fn carry_packet(hosts: &mut [Host; 2], now: Instant, at: usize, packet: Vec<u8>, offload: Offload) -> Vec<u8> {
+    let mut arrived = Vec::new();
+    let mut waiting = vec![(at, Side::Plain, packet, offload)];
+    while let Some((host, side, mut bytes, offload)) = waiting.pop() {
+        let Host { engine, env } = &mut hosts[host];
+        WATCHED.set(true);
+        engine.handle_packet(now, side, offload, &mut bytes, env);
+        WATCHED.set(false);
+        for (side, bytes, offload) in env.out.drain(..) {
+            match side {
+                Side::Plain if host != at => arrived.extend(Seg::parse(&bytes).expect("a segment").payload),
+                Side::Plain => {}
+                Side::Wire => waiting.insert(0, (1 - host, Side::Wire, bytes, offload)),
+            }
+        }
+    }
+    arrived
+}
+
+fn carry(hosts: &mut [Host; 2], now: Instant, at: usize, segment: &Seg) -> Vec<u8> {
+    carry_packet(hosts, now, at, segment.build(), Offload::NONE)
+}
+
+fn segment(n: u32, by_client: bool, seq: u32, ack: u32, flags: u8, payload: &[u8]) -> Seg {
+    let client = SocketAddr::from(([10, 0, (n >> 14) as u8, 1], 20_000 + (n & 0x3fff) as u16));
+    let server = SocketAddr::from(([10, 9, 0, 2], 80));
+    let (src, dst) = if by_client { (client, server) } else { (server, client) };
+    let options = if flags & SYN != 0 {
+        vec![2, 4, 5, 180, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7]
+    } else {
+        vec![1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 1]
+    };
+    Seg { seq, ack, flags, options, payload: payload.to_vec(), ..Seg::new(src, dst) }
+}
+
+/// Opens connection `n`, with a question and an answer, all acknowledged.
+fn open(hosts: &mut [Host; 2], now: Instant, n: u32) {
+    let (ci, si) = (n * 1000, n * 1000 + 500_000);
+    carry(hosts, now, 0, &segment(n, true, ci, 0, SYN, b""));
+    carry(hosts, now, 1, &segment(n, false, si, ci + 1, SYN | ACK, b""));
+    carry(hosts, now, 0, &segment(n, true, ci + 1, si + 1, ACK, b""));
+    assert_eq!(carry(hosts, now, 0, &segment(n, true, ci + 1, si + 1, ACK | PSH, b"ask")), b"ask");
+    assert_eq!(carry(hosts, now, 1, &segment(n, false, si + 1, ci + 4, ACK | PSH, b"answer")), b"answer");
+    carry(hosts, now, 0, &segment(n, true, ci + 4, si + 7, ACK, b""));
+}
+
+#[test]
+fn an_idle_connection_costs_less_than_2_kib_at_each_end() {
+    const CONNECTIONS: u32 = 2000;
+    let mut hosts = [Host::new(1), Host::new(2)];
+    let mut now = Instant::from_micros(1_000_000);
+    let before = LIVE_BYTES.get();
+    for n in 0..CONNECTIONS {
+        open(&mut hosts, now, n);
+    }
+    let each = |before: i64| (LIVE_BYTES.get() - before) / i64::from(CONNECTIONS) / 2;
+    let busy = each(before);
+    // Past the handshake's time-outs, of which nothing is to be left either.
+    for _ in 0..4 {
+        now = now + Duration::from_secs(40);
+        for host in &mut hosts {
+            host.engine.handle_timeout(now, &mut host.env);
+        }
+    }
+    let idle = each(before);
+    println!("bytes for each connection at each end: {busy} busy, {idle} idle");
+    for host in &hosts {
+        let flows = host.engine.flows();
+        assert!(flows.len() == CONNECTIONS as usize && flows.iter().all(|f| f.state == FlowState::Encrypted));
+    }
+    assert!(idle < 2048, "{idle} bytes");
+    // The keys are made ready again when they are needed.
+    let answer = carry(&mut hosts, now, 0, &segment(5, true, 5004, 505_007, ACK | PSH, b"still there?"));
+    assert_eq!(answer, b"still there?");
+    assert!(busy > idle + 500, "{busy} bytes busy: the test can see what is given back");
+}
+
+/// 44 segments of what the kernel takes for the MSS, and one that says whether they arrived.
+const SUPER_PACKET: usize = 44 * 1428;
+
+#[test]
+fn a_connection_that_goes_on_allocates_nothing() {
+    let mut hosts = [Host::new(1), Host::new(2)];
+    let mut now = Instant::from_micros(1_000_000);
+    open(&mut hosts, now, 1);
+    let data: Vec<u8> = (0..SUPER_PACKET).map(|i| (i % 251) as u8).collect();
+    let (mut seq, ack) = (1004_u32, 501_007_u32);
+    let mut counted = Vec::new();
+    for round in 0..200 {
+        now = now + Duration::from_micros(100);
+        if round == 20 {
+            ALLOCATIONS.set(0);
+        }
+        // Two super-packets in flight, then small ones; each is acknowledged by the kernel that gets it.
+        for payload in [&data[..], &data[..], b"small"] {
+            let packet = segment(1, true, seq, ack, ACK | PSH, payload).build();
+            let gso = (payload.len() > 1428).then_some(1428);
+            assert!(carry_packet(&mut hosts, now, 0, packet, Offload::partial(20, 52, false, gso)) == payload);
+            seq = seq.wrapping_add(payload.len() as u32);
+            counted.push(ALLOCATIONS.get());
+        }
+        carry(&mut hosts, now, 1, &segment(1, false, ack, seq, ACK, b""));
+        for host in &mut hosts {
+            WATCHED.set(true);
+            host.engine.handle_timeout(now, &mut host.env);
+            WATCHED.set(false);
+        }
+    }
+    assert_eq!(ALLOCATIONS.get(), 0, "allocations in 180 rounds after the first 20");
+    assert!(counted.iter().any(|n| *n > 0), "the first rounds allocate, so the test can see it");
+}
