@@ -1,11 +1,12 @@
 """Peers and attackers that break the rules: the connection lives, or ends with an error; never wrong data, never end-of-file."""
 
+import functools
 import struct
 
 import packet
 import tcpcrypt as tc
 from packet import ACK, FIN, PSH, RST, SYN
-from scenario import Skip, pattern, scenario
+from scenario import Failed, Skip, be16, pattern, scenario
 
 
 def _held(conn, data, **more):
@@ -380,7 +381,23 @@ def syn_flood(env):
     env.pause(0.2)
 
 
-# ---- violations: abort, with an error at the application
+# ---- violations: abort, with an error at the application, and nobody else is touched
+
+
+def beside_others(function):
+    """Runs an abort between two uses of another encrypted connection, which must not notice, and opens a new one at last."""
+
+    @functools.wraps(function)
+    def run(env):
+        other = env.encrypted()
+        before, after = pattern(350, 700), pattern(351, 9000)
+        env.echo(other, before, "the bystander, before")
+        function(env)
+        env.echo(other, after, "the bystander, after the abort")
+        env.finish(other, before + after)
+        env.still_alive()
+
+    return run
 
 
 def _init_stage(env, kind="sink", **opts):
@@ -398,58 +415,105 @@ def _init_message(conn, pub=None, cipher=tc.AES128, ciphers=(tc.AES128,), **more
     return tc.init2(conn.outcome.tep, cipher, conn.nonce, pub, **more)
 
 
-def _bad_init(env, **more):
-    conn = _init_stage(env)
+def _bad_init(env, eno=None, eno_reply=None, **more):
+    opts = {name: value for name, value in (("eno", eno), ("eno_reply", eno_reply)) if value is not None}
+    conn = _init_stage(env, **opts)
     conn.write(_init_message(conn, **more))
     env.expect_abort(conn)
 
 
 @scenario("cs", "4", "TC-5 TC-6")
+@beside_others
 def wrong_magic(env):
     for magic in (b"\0\0\0\0", b"HTTP", tc.INIT2_MAGIC if env.role == "c" else tc.INIT1_MAGIC):
         _bad_init(env, magic=magic)
 
 
 @scenario("s", "4", "TC-5 TC-6")
+@beside_others
 def cipher_not_offered(env):
     for cipher in (0x0000, 0x7A7A, 0xFFFF):
         _bad_init(env, cipher=cipher)
 
 
 @scenario("c", "4", "TC-5 TC-6")
+@beside_others
 def no_common_cipher(env):
     _bad_init(env, ciphers=(0x7A7A, 0xFFFF))
     _bad_init(env, ciphers=())
 
 
 @scenario("cs", "4", "TC-1 TC-6")
+@beside_others
 def all_zero_public_key(env):
-    _bad_init(env, pub=bytes(32))
-    _bad_init(env, pub=b"\1" + bytes(31))
+    """Every X25519 public key of low order (RFC 7748, section 7; also those that are not reduced): the secret is all zero."""
+    p = 2**255 - 19
+    small = 325606250916557431795983626356110631294008115727848805560023387167927233504
+    for point in (0, 1, p - 1, p, p + 1, small, 39382357235489614581723060781553021112529911719440698176882885853963445705823):
+        _bad_init(env, pub=point.to_bytes(32, "little"))
+    _bad_init(env, pub=bytes(31) + b"\x80")  # 0 with the unused bit set
+
+
+@scenario("cs", "4", "TC-1 TC-6")
+@beside_others
+def all_zero_x448_secret(env):
+    opts = {"eno": bytes([tc.X448])} if env.role == "c" else {"eno_reply": bytes([1, tc.X448])}
+    _needs(env, **opts)
+    p = 2**448 - 2**224 - 1
+    for point in (0, 1, p - 1, p, p + 1):
+        _bad_init(env, pub=point.to_bytes(56, "little"), **opts)
 
 
 @scenario("cs", "4", "TC-1 TC-2 TC-6")
+@beside_others
 def bad_p256_points(env):
-    opts = {"eno": bytes([tc.P256])} if env.role == "c" else {"eno_reply": bytes([1, tc.P256])}
-    good = tc.PrivateKey(tc.P256).public()
-    _needs_p256(env, **opts)
-    for pub in (b"\x00\x23\x02" + b"\xff" * 32, b"\x00\x23\x04" + good[3:], b"\x00\x23\x00" + bytes(32), b"\x00\x22" + good[2:], b"\xff\xff" + good[2:]):
-        conn = _init_stage(env, **opts)
-        conn.write(_init_message(conn, pub=pub))
-        env.expect_abort(conn)
+    _bad_points(env, tc.P256, 35)
 
 
-def _needs_p256(env, **opts):
+@scenario("cs", "4", "TC-1 TC-2 TC-6")
+@beside_others
+def bad_p521_points(env):
+    _bad_points(env, tc.P521, 69)
+
+
+def _bad_points(env, tep, whole):
+    """x beyond the field, x of no point, uncompressed, infinity, wrong lengths (`whole` is that with its two length bytes)."""
+    opts = {"eno": bytes([tep])} if env.role == "c" else {"eno_reply": bytes([1, tep])}
+    _needs(env, **opts)
+    good = tc.PrivateKey(tep).public()
+    length, bare = good[:2], whole - 2
+    for point in (b"\x02" + b"\xff" * (bare - 1), _no_point(tep, bare), b"\x04" + good[3:], bytes(bare), b"\x05" + good[3:]):
+        _bad_init(env, pub=length + point, **opts)
+    for wrong in (whole - 1, whole + 1, 1, 0xFFFF):
+        _bad_init(env, pub=be16(wrong) + good[2:], **opts)
+
+
+def _no_point(tep, bare):
+    """A compressed point whose x belongs to no point of the curve."""
+    for x in range(1, 100):
+        raw = b"\x02" + x.to_bytes(bare - 1, "big")
+        try:
+            tc.ec.EllipticCurvePublicKey.from_encoded_point(tc.CURVES[tep][0](), raw)
+        except ValueError:
+            return raw
+    raise Failed("every x is a point")
+
+
+def _needs(env, **opts):
+    # With a session to resume, a SYN may have no room for anything else.
+    if env.control:
+        status, output = env.control("cache", "flush")
+        env.check(status == 0, "cache flush: %s" % output)
     conn = env.open("sink", **opts)
     if conn.stage == "plain":
-        raise Skip("the host does not do TEP 0x21")
+        raise Skip("the host does not do that TEP")
     env.finish(conn)
 
 
 @scenario("c", "4", "TC-2")
 def bare_length_before_a_p256_point(env):
     """Both readings of the length are accepted (TC-2)."""
-    _needs_p256(env, eno=bytes([tc.P256]))
+    _needs(env, eno=bytes([tc.P256]))
     conn = env.connect("echo", ready=False, auto_init=False, eno=bytes([tc.P256]))
     env.need(conn.wait(lambda: conn.stage == "init"), "no handshake")
     conn.send_init(_init_message(conn, pub=b"\x00\x21" + conn.private.public()[2:]))
@@ -459,18 +523,21 @@ def bare_length_before_a_p256_point(env):
 
 
 @scenario("cs", "4", "TC-3 TC-6")
+@beside_others
 def message_len_too_large(env):
     for length in (0xFFFFFFFF, 0x80000000, 1 << 20):
         _bad_init(env, message_len=length)
 
 
 @scenario("cs", "4", "TC-3 TC-6")
+@beside_others
 def message_len_too_small(env):
     for length in (0, 7, 8, 20, 70):
         _bad_init(env, message_len=length)
 
 
 @scenario("c", "4", "TC-3 TC-6")
+@beside_others
 def nciphers_beyond_the_message(env):
     conn = _init_stage(env)
     message = bytearray(_init_message(conn))
@@ -501,12 +568,14 @@ def _insist(env, conn, at, payload, received=None):
 
 
 @scenario("cs", "4", "TC-29 TC-6")
+@beside_others
 def fin_in_the_key_exchange(env):
     conn = _init_stage(env)
     _insist(env, conn, 0, _init_message(conn)[:30])
 
 
 @scenario("cs", "4", "TC-29 TC-6")
+@beside_others
 def fin_without_finp(env):
     conn = env.encrypted("sink")
     conn.send_app(pattern(331, 2000))
@@ -515,6 +584,7 @@ def fin_without_finp(env):
 
 
 @scenario("cs", "4", "TC-29 TC-6")
+@beside_others
 def fin_in_the_middle_of_a_frame(env):
     conn = env.encrypted("sink")
     at, frame = _held(conn, pattern(332, 1000))
@@ -522,6 +592,7 @@ def fin_in_the_middle_of_a_frame(env):
 
 
 @scenario("cs", "4", "TC-24 TC-6")
+@beside_others
 def authentic_frame_without_flags_byte(env):
     conn = env.encrypted("sink")
     conn.may_reset = True
@@ -530,6 +601,7 @@ def authentic_frame_without_flags_byte(env):
 
 
 @scenario("cs", "4", "TC-24 TC-6")
+@beside_others
 def authentic_frame_with_half_an_urgent_field(env):
     for plain in (b"\x02", b"\x02\x00"):
         conn = env.encrypted("sink")
@@ -539,6 +611,7 @@ def authentic_frame_with_half_an_urgent_field(env):
 
 
 @scenario("cs", "4", "TC-28 TC-6")
+@beside_others
 def bad_tag_again_and_again(env):
     """The clean frame never comes: the application sees an error in the end, never end-of-file and no data."""
     conn = env.encrypted("sink")
@@ -564,6 +637,7 @@ def bad_tag_again_and_again(env):
 
 
 @scenario("cs", "4", "TC-28 TC-6")
+@beside_others
 def bad_large_frame_that_had_to_be_acknowledged(env):
     """A 64 KiB frame through a small congestion window must be acknowledged in part; if its tag is wrong: abort."""
     conn = env.encrypted("sink", cwnd=14600)
@@ -572,6 +646,19 @@ def bad_large_frame_that_had_to_be_acknowledged(env):
     frame[-1] ^= 1
     conn.write(bytes(frame))
     env.expect_abort(conn, 15)
+
+
+@scenario("cs", "4", "TC-31 TC-32 TC-6")
+@beside_others
+def forged_rekey_bit_that_had_to_be_acknowledged(env):
+    """As above, but the tag is right for the old keys, and the forged bit asks for new ones."""
+    conn = env.encrypted("sink", cwnd=14600)
+    conn.may_reset = True
+    frame = bytearray(conn.seal(pattern(337, 65000)))
+    frame[0] |= 1
+    conn.write(bytes(frame))
+    env.expect_abort(conn, 15)
+    env.check(conn.remote_gen == 0, "TC-32: the host answered a forged rekey")
 
 
 @scenario("cs", "4", "TC-29")
