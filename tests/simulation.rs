@@ -49,10 +49,13 @@ fn check(test: &str, profile: Profile, seeds: u64, change: impl Fn(&mut Scenario
                 println!("{line}");
             }
             println!(
-                "{} packets, {} bytes delivered, {} encrypted, {} plain, {} hung, {:?}, at most {} bytes held; {:?}",
+                "{} packets, {} bytes delivered, {} encrypted, {} resumed, {} generations, {} urgent, {} plain, {} hung, {:?}, at most {} bytes held; {:?}",
                 report.packets,
                 report.delivered,
                 report.encrypted,
+                report.resumed,
+                report.generations,
+                report.urgent,
                 report.plain,
                 report.hung,
                 report.took,
@@ -72,6 +75,7 @@ fn check(test: &str, profile: Profile, seeds: u64, change: impl Fn(&mut Scenario
     let seeds = number("ENOTUN_SIM_SEEDS").unwrap_or(seeds);
     let mut failed = Vec::new();
     let (mut packets, mut delivered, mut encrypted, mut plain, mut hung) = (0, 0, 0, 0, 0);
+    let (mut resumed, mut generations, mut urgent) = (0, 0, 0);
     for seed in from..from + seeds {
         let result = attempt(&make(seed), seed, false);
         if let Ok(report) = &result {
@@ -80,6 +84,9 @@ fn check(test: &str, profile: Profile, seeds: u64, change: impl Fn(&mut Scenario
             encrypted += report.encrypted;
             plain += report.plain;
             hung += report.hung;
+            resumed += report.resumed;
+            generations += report.generations;
+            urgent += report.urgent;
         }
         let faults = faults(&result);
         if let Some(first) = faults.first() {
@@ -91,8 +98,16 @@ fn check(test: &str, profile: Profile, seeds: u64, change: impl Fn(&mut Scenario
         }
     }
     println!(
-        "{test}: {seeds} seeds, {packets} packets seen, {delivered} bytes delivered, {encrypted} connections encrypted, {plain} plain, {hung} hung"
+        "{test}: {seeds} seeds, {packets} packets seen, {delivered} bytes delivered, {encrypted} connections encrypted \
+        ({resumed} resumed, {generations} generations on, {urgent} bytes urgent), {plain} plain, {hung} hung"
     );
+    // What a profile is for has happened, if it had the chance.
+    if seeds >= 20 && from == 0 {
+        let (chains, all) = (profile == Profile::Chains, profile == Profile::Protocol);
+        assert!(!(chains || all) || resumed > encrypted / 10, "{test}: {resumed} of {encrypted} resumed");
+        assert!(!(all || profile == Profile::Rekey) || generations > seeds, "{test}: {generations} generations");
+        assert!(!(all || profile == Profile::Urgent) || urgent as u64 > seeds / 2, "{test}: {urgent} urgent bytes");
+    }
     assert!(failed.is_empty(), "{test}: {} of {seeds} seeds failed: {failed:?}", failed.len());
 }
 
@@ -127,6 +142,9 @@ profiles! {
     crash: Crash, 30;
     down: Down, 20;
     everything: Everything, 60;
+    chains: Chains, 200;
+    urgent: Urgent, 100;
+    protocol: Protocol, 400;
 }
 
 /// What holds of plain TCP over the same network shows that the network and the applications are sound.

@@ -359,7 +359,10 @@ impl Encrypted {
         let mut at = from;
         while at < to {
             let mut pieces = [&[][..]; super::frames::MAX_PIECES];
-            let stop = to.min(data_end).min(at + max);
+            let urgent = self.inn.urgent_pointer(at);
+            // A super-packet has one urgent pointer, which is wrong in all of its segments but the first.
+            let most = if urgent.is_some() { max.min(usize::from(self.inn.segment)) } else { max };
+            let stop = to.min(data_end).min(at + most);
             let (n, end) = self.inn.held.gather(at, stop, &mut pieces);
             let fin = self.inn.fin_consumed && end == data_end && to > data_end;
             if end == at && !fin {
@@ -373,7 +376,6 @@ impl Encrypted {
             if fin {
                 f = f.with(Flags::FIN);
             }
-            let urgent = self.inn.urgent_pointer(at);
             if urgent.is_some() {
                 f = f.with(Flags::URG);
             }

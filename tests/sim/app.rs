@@ -45,6 +45,8 @@ pub struct Plan {
     pub timestamps: bool,
     pub reno: bool,
     pub ack_delay: Option<Duration>,
+    /// Bytes of the stream that are urgent, rising.
+    pub urgent: Vec<u64>,
 }
 
 /// How the incoming direction ended.

@@ -15,6 +15,14 @@ use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
 use super::packet::{self, Seg};
 use super::rng::Rng;
 
+/// Addresses of each host in either family: the same host is met under another one, too.
+pub const ALIASES: usize = 3;
+
+fn addresses(number: u8, alias: usize) -> [IpAddr; 2] {
+    let alias = alias as u8;
+    [IpAddr::from([10, 0, alias, number]), IpAddr::from([0xfd00, 0, 0, u16::from(alias), 0, 0, 0, u16::from(number)])]
+}
+
 /// smoltcp's device: two queues.
 #[derive(Default)]
 pub struct Queues {
@@ -125,7 +133,8 @@ pub struct Seen {
 }
 
 pub struct Host {
-    pub addr: [IpAddr; 2],
+    /// By alias, then family.
+    pub addr: [[IpAddr; 2]; ALIASES],
     pub iface: Interface,
     pub sockets: SocketSet<'static>,
     pub queues: Queues,
@@ -141,6 +150,9 @@ pub struct Host {
     pub faults: Vec<String>,
     /// By addresses: what is added to the kernel's sequence numbers before anyone sees them.
     shifts: HashMap<(SocketAddr, SocketAddr), u32>,
+    /// By addresses: the kernel's initial sequence numbers, and the last urgent byte written.
+    isns: HashMap<(SocketAddr, SocketAddr), u32>,
+    urgent: HashMap<(SocketAddr, SocketAddr), u64>,
 }
 
 /// Whether a host has an engine, and what it is told.
@@ -164,15 +176,17 @@ impl Host {
         let mut iface_config = IfaceConfig::new(HardwareAddress::Ip);
         iface_config.random_seed = rng.next();
         let mut iface = Interface::new(iface_config, &mut queues, smoltcp::time::Instant::ZERO);
-        iface.update_ip_addrs(|addrs| {
-            let _ = addrs.push(IpCidr::new(IpAddress::v4(10, 0, 0, number), 24));
-            let _ = addrs.push(IpCidr::new(IpAddress::v6(0xfd00, 0, 0, 0, 0, 0, 0, u16::from(number)), 64));
+        let addr = std::array::from_fn(|alias| addresses(number, alias));
+        iface.update_ip_addrs(|all| {
+            for (ip, prefix) in addr.iter().flat_map(|[v4, v6]| [(*v4, 16), (*v6, 32)]) {
+                all.push(IpCidr::new(IpAddress::from(ip), prefix)).expect("room for all addresses");
+            }
         });
         let engine = match setup {
             Setup::Without => None,
-            Setup::Idle => Some(Engine::new(config, enotun::crypto::provider())),
+            Setup::Idle => Some(Engine::new(config, super::seals::provider())),
             Setup::Opportunistic => {
-                let mut engine = Engine::new(config, enotun::crypto::provider());
+                let mut engine = Engine::new(config, super::seals::provider());
                 select_everything(&mut engine, Policy::Opportunistic);
                 Some(engine)
             }
@@ -184,13 +198,13 @@ impl Host {
                 Some(engine)
             }
             Setup::Required => {
-                let mut engine = Engine::new(config, enotun::crypto::provider());
+                let mut engine = Engine::new(config, super::seals::provider());
                 select_everything(&mut engine, Policy::Required);
                 Some(engine)
             }
         };
         Self {
-            addr: [IpAddr::from([10, 0, 0, number]), IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(number)])],
+            addr,
             iface,
             sockets: SocketSet::new(Vec::new()),
             queues,
@@ -202,7 +216,36 @@ impl Host {
             to_wire: Vec::new(),
             faults: Vec::new(),
             shifts: HashMap::new(),
+            isns: HashMap::new(),
+            urgent: HashMap::new(),
         }
+    }
+
+    /// The application has written urgent data up to and with byte `last` of its stream. What was urgent before is
+    /// superseded, as in any TCP.
+    pub fn urge(&mut self, local: SocketAddr, remote: SocketAddr, last: u64) {
+        self.urgent.insert((local, remote), last);
+    }
+
+    /// What Linux does and smoltcp does not: URG and its pointer in every segment up to the urgent byte (RFC 9293,
+    /// section 3.8.5). The pointer names the byte after it (RFC 6093).
+    fn mark_urgent(&mut self, bytes: Vec<u8>) -> Vec<u8> {
+        let Some(mut seg) = Seg::parse(&bytes) else { return bytes };
+        let key = (seg.src, seg.dst);
+        if seg.has(packet::SYN) {
+            if self.isns.insert(key, seg.seq) != Some(seg.seq) {
+                self.urgent.remove(&key);
+            }
+            return bytes;
+        }
+        let (Some(last), Some(isn)) = (self.urgent.get(&key), self.isns.get(&key)) else { return bytes };
+        let after = (isn.wrapping_add(2).wrapping_add(*last as u32)).wrapping_sub(seg.seq);
+        if seg.payload.is_empty() || seg.has(packet::RST) || !(1..=0xffff).contains(&after) {
+            return bytes;
+        }
+        seg.flags |= packet::URG;
+        seg.urgent = after as u16;
+        seg.build()
     }
 
     fn see(&mut self, tap: Tap, bytes: &[u8], gso: Option<u16>) {
@@ -211,7 +254,7 @@ impl Host {
 
     /// Puts an engine without connections, as after a crash, in the place of the one there is.
     pub fn replace_engine(&mut self, config: Config, policy: Policy) {
-        let mut engine = Engine::new(config, enotun::crypto::provider());
+        let mut engine = Engine::new(config, super::seals::provider());
         select_everything(&mut engine, policy);
         self.engine = Some(engine);
     }
@@ -295,7 +338,8 @@ impl Host {
         self.iface.poll(at, &mut self.queues, &mut self.sockets);
         let sent = std::mem::take(&mut self.queues.from_kernel);
         let moved = fed || !sent.is_empty();
-        let sent: Vec<Vec<u8>> = sent.into_iter().map(|bytes| self.shift_out(bytes)).collect();
+        let marked: Vec<Vec<u8>> = sent.into_iter().map(|bytes| self.mark_urgent(bytes)).collect();
+        let sent: Vec<Vec<u8>> = marked.into_iter().map(|bytes| self.shift_out(bytes)).collect();
         if self.engine.is_none() {
             for bytes in sent {
                 self.see(Tap::WireOut, &bytes, None);

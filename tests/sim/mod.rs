@@ -7,4 +7,5 @@ pub mod packet;
 pub mod profile;
 pub mod rng;
 pub mod run;
+pub mod seals;
 pub mod watch;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use enotun::engine::Config;
+use enotun::engine::{Config, RekeyLimits, SessionLimits};
 
 use super::app::{Close, Plan};
-use super::host::{DeviceModel, Setup};
+use super::host::{ALIASES, DeviceModel, Setup};
 use super::net::{ANY, Link, SURVIVABLE, Strip};
 use super::rng::Rng;
 use super::run::{ConnPlan, Expect, Scenario};
@@ -60,6 +60,96 @@ pub enum Profile {
     Down,
     /// All that TCP survives, at once.
     Everything,
+    /// Connection after connection between the same hosts, which resume one another's sessions: opened by either, over
+    /// IPv4 and IPv6, from other addresses, several at once; caches that forget.
+    Chains,
+    /// Urgent data.
+    Urgent,
+    /// The whole protocol over all that TCP survives: resumption, rekeying by every limit and on demand, urgent data.
+    Protocol,
+}
+
+/// Connections that come one after the other, some before others are over.
+fn chain(rng: &mut Rng) -> Vec<ConnPlan> {
+    let mut start = 0;
+    let alias = |rng: &mut Rng| if rng.chance(0.6) { 0 } else { rng.below(ALIASES as u64) as usize };
+    // Between the same ends, more often than not.
+    let (client, v6) = (rng.below(2) as usize, rng.chance(0.4));
+    (0..rng.range(3, 9))
+        .map(|_| {
+            let most = rng.pick(&[100, 5_000, 60_000]);
+            let mut conn = conn(rng, most);
+            if rng.chance(0.6) {
+                (conn.client, conn.v6) = (client, v6);
+            }
+            conn.aliases = [alias(rng), alias(rng)];
+            conn.start = Duration::from_micros(start);
+            // At the same moment, while the one before goes on, or long after it.
+            start += rng.pick(&[0, 50_000, 500_000, 5_000_000, 20_000_000, 300_000_000]);
+            conn
+        })
+        .collect()
+}
+
+/// What resumption and its cache can be told, and when the caches forget.
+fn resumption(rng: &mut Rng, configs: &mut [Config; 2], flushes: &mut Vec<(Duration, usize)>) {
+    for config in configs {
+        config.negotiation.resume = rng.chance(0.9);
+        config.negotiation.nonce_len = rng.pick(&[8, 8, 8, 4, 1, 0]);
+        config.sessions = SessionLimits {
+            max: rng.pick(&[1, 2, 100, 100, 100]),
+            per_peer: rng.pick(&[1, 2, 100, 100, 100]),
+            lifetime: Duration::from_secs(rng.pick(&[1, 100, 7_200, 7_200])),
+            lookahead: rng.pick(&[1, 2, 8, 8]),
+        };
+    }
+    if rng.chance(0.3) {
+        flushes.push((Duration::from_micros(rng.scale(100_000, 1_000_000_000)), rng.below(2) as usize));
+    }
+}
+
+/// Any key agreement, any cipher, the same preference at both hosts.
+fn any_algorithm(rng: &mut Rng, configs: &mut [Config; 2]) {
+    let by = configs[0].negotiation.teps.len() as u64;
+    let by = rng.below(by) as usize;
+    configs.iter_mut().for_each(|config| config.negotiation.teps.rotate_left(by));
+    let by = configs[0].ciphers.len() as u64;
+    let by = rng.below(by) as usize;
+    configs.iter_mut().for_each(|config| config.ciphers.rotate_left(by));
+}
+
+/// Limits so low that a short transfer passes them.
+fn rekeying(rng: &mut Rng, configs: &mut [Config; 2]) {
+    for config in configs {
+        if rng.chance(0.4) {
+            continue;
+        }
+        config.rekey = RekeyLimits {
+            frames: rng.pick(&[1, 3, 50, 1 << 23]),
+            bytes: rng.pick(&[1, 1_000, 50_000, 1 << 36]),
+            time: Duration::from_millis(rng.pick(&[100, 5_000, 3_600_000])),
+        };
+    }
+}
+
+fn on_demand(rng: &mut Rng, most: u64, conns: &[ConnPlan]) -> Vec<(Duration, usize, usize)> {
+    (0..rng.below(most))
+        .map(|_| {
+            let conn = rng.below(conns.len() as u64) as usize;
+            let at = conns[conn].start + Duration::from_micros(rng.scale(1_000, 5_000_000));
+            (at, rng.below(2) as usize, conn)
+        })
+        .collect()
+}
+
+fn urgent(rng: &mut Rng, conns: &mut [ConnPlan]) {
+    for plan in conns.iter_mut().flat_map(|conn| &mut conn.plans) {
+        if plan.send > 0 && rng.chance(0.7) {
+            plan.urgent = (0..rng.range(1, 5)).map(|_| rng.below(plan.send)).collect();
+            plan.urgent.sort_unstable();
+            plan.urgent.dedup();
+        }
+    }
 }
 
 fn lossy(link: &mut Link, rng: &mut Rng) {
@@ -105,6 +195,7 @@ fn plan(rng: &mut Rng, most: u64) -> Plan {
         timestamps: rng.chance(0.5),
         reno: rng.chance(0.5),
         ack_delay: rng.pick(&[None, Some(10_000), Some(40_000), Some(200_000)]).map(Duration::from_micros),
+        urgent: Vec::new(),
     }
 }
 
@@ -133,6 +224,7 @@ fn conn(rng: &mut Rng, most: u64) -> ConnPlan {
     }
     ConnPlan {
         v6: rng.chance(0.4),
+        aliases: [0; 2],
         client: rng.below(2) as usize,
         start: Duration::ZERO,
         after: None,
@@ -186,7 +278,8 @@ pub fn scenario(profile: Profile, seed: u64) -> Scenario {
     let mut ends = false;
     let mut rekeys = Vec::new();
     let (mut enable_at, mut crash, mut down) = (None, None, None);
-    let mut config = Config::default();
+    let mut configs = [Config::default(), Config::default()];
+    let mut flushes = Vec::new();
     let mut models = [model(rng), model(rng)];
     match profile {
         Profile::Clean => {}
@@ -362,7 +455,8 @@ pub fn scenario(profile: Profile, seed: u64) -> Scenario {
             }
         }
         Profile::Memory => {
-            config.max_held_bytes = rng.scale(1, 300_000) as usize;
+            let most = rng.scale(1, 300_000) as usize;
+            configs.iter_mut().for_each(|config| config.max_held_bytes = most);
             links.iter_mut().for_each(|l| lossy(l, rng));
         }
         Profile::Refused => {
@@ -400,19 +494,60 @@ pub fn scenario(profile: Profile, seed: u64) -> Scenario {
                     link.queue = rng.scale(20_000, 100_000);
                 }
             }
-            // Any key agreement, any cipher.
-            let by = rng.below(config.negotiation.teps.len() as u64) as usize;
-            config.negotiation.teps.rotate_left(by);
-            let by = rng.below(config.ciphers.len() as u64) as usize;
-            config.ciphers.rotate_left(by);
+            any_algorithm(rng, &mut configs);
             for _ in 0..rng.below(4) {
                 let at = Duration::from_micros(rng.scale(1_000, 5_000_000));
                 rekeys.push((at, rng.below(2) as usize, rng.below(conns.len() as u64) as usize));
             }
         }
+        Profile::Chains => {
+            conns = chain(rng);
+            resumption(rng, &mut configs, &mut flushes);
+            if rng.chance(0.6) {
+                links.iter_mut().for_each(|l| lossy(l, rng));
+            }
+        }
+        Profile::Urgent => {
+            urgent(rng, &mut conns);
+            if rng.chance(0.6) {
+                links.iter_mut().for_each(|l| lossy(l, rng));
+            }
+            if rng.chance(0.3) {
+                links.iter_mut().for_each(|l| l.resegment = 0.3);
+            }
+        }
+        Profile::Protocol => {
+            if rng.chance(0.8) {
+                conns = chain(rng);
+                resumption(rng, &mut configs, &mut flushes);
+            }
+            if rng.chance(0.8) {
+                rekeying(rng, &mut configs);
+                rekeys = on_demand(rng, 6, &conns);
+            }
+            if rng.chance(0.6) {
+                urgent(rng, &mut conns);
+            }
+            for link in &mut links {
+                lossy(link, rng);
+                link.damage = rng.pick(&[0.0, 0.0, 0.02]);
+                link.resegment = rng.pick(&[0.0, 0.3]);
+                if rng.chance(0.2) {
+                    link.rate = Some(rng.scale(50_000, 5_000_000));
+                    link.queue = rng.scale(20_000, 100_000);
+                }
+            }
+            for model in &mut models {
+                model.tun_loss = rng.pick(&[0.0, 0.0, 0.01]);
+            }
+        }
     }
     if conns.iter().any(|c| c.v6) {
         mtus = mtus.map(|m: usize| m.max(1_280));
+    }
+    // What survives by chance, on a network that damages every fifth packet, is not given up meanwhile.
+    if survive {
+        configs.iter_mut().for_each(|config| config.handshake_timeout = Duration::from_secs(500));
     }
     for link in &mut links {
         link.mtu = mtus[0].min(mtus[1]);
@@ -432,6 +567,7 @@ pub fn scenario(profile: Profile, seed: u64) -> Scenario {
         down,
         clock_before_wrap: if rng.chance(0.3) { rng.scale(1, 100_000) as u32 } else { 0 },
         deadline: Duration::from_secs(8 * 3600),
-        config,
+        configs,
+        flushes,
     }
 }

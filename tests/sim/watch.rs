@@ -1,6 +1,7 @@
 //! Looks at every packet on its way: no plaintext on the wire, repeated bytes are the same bytes, windows are not taken
 //! back, nothing is larger than the path takes. And writes the trace.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
@@ -40,6 +41,14 @@ pub struct Conn {
     /// Whether a SYN with ENO was sent.
     pub syn_with_eno: bool,
     pub wire_bytes: u64,
+    /// By host: bytes of its stream that its kernel called urgent.
+    pub urgent_sent: [BTreeSet<u32>; 2],
+    /// By host: when its kernel last sent a FIN.
+    pub last_fin: [Option<Instant>; 2],
+    /// A segment with URG was on the wire.
+    pub urg_on_wire: bool,
+    /// By host: bytes of its peer's stream that its kernel was told are urgent.
+    pub urgent_seen: [BTreeSet<u32>; 2],
     /// Whether it has begun: connections may follow one another on the same addresses and ports.
     pub active: bool,
 }
@@ -55,6 +64,10 @@ impl Conn {
             syn_without_eno: false,
             syn_with_eno: false,
             wire_bytes: 0,
+            last_fin: [None; 2],
+            urg_on_wire: false,
+            urgent_sent: Default::default(),
+            urgent_seen: Default::default(),
             active: false,
         }
     }
@@ -101,6 +114,14 @@ impl Watch {
         if self.trace.is_some() {
             self.write_trace(now, host, seen, seg.as_ref());
         }
+        if let Some(seg) = seg.as_ref().filter(|seg| seg.has(packet::URG)) {
+            self.see_urgent(host, seen.tap, seg);
+        }
+        if seen.tap == Tap::KernelOut
+            && let Some(conn) = seg.as_ref().filter(|seg| seg.has(FIN)).and_then(|seg| self.conn_of(seg, host))
+        {
+            self.conns[conn].last_fin[host] = Some(now);
+        }
         if seen.tap != Tap::WireOut {
             return;
         }
@@ -111,6 +132,21 @@ impl Watch {
             && let Some(conn) = self.conn_of(&seg, host)
         {
             self.check(now, conn, host, &seg);
+        }
+    }
+
+    /// The urgent byte lies before the one that the pointer names (RFC 6093). On the wire nothing is urgent (TC-30).
+    fn see_urgent(&mut self, host: usize, tap: Tap, seg: &Seg) {
+        let sender = if matches!(tap, Tap::KernelOut | Tap::WireOut) { host } else { 1 - host };
+        let Some(conn) = self.conn_of(seg, sender).map(|i| &mut self.conns[i]) else { return };
+        // The kernel's initial sequence number is that on the wire as well.
+        let Some(isn) = conn.ways[sender].isn else { return };
+        let byte = seg.seq.wrapping_add(u32::from(seg.urgent)).wrapping_sub(isn).wrapping_sub(2);
+        match tap {
+            Tap::KernelOut => _ = conn.urgent_sent[host].insert(byte),
+            Tap::KernelIn => _ = conn.urgent_seen[host].insert(byte),
+            Tap::WireOut => conn.urg_on_wire = true,
+            Tap::WireIn => {}
         }
     }
 
