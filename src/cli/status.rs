@@ -88,6 +88,10 @@ fn show(status: &Status) -> String {
     block(&mut text, "dropped", &dropped(&status.io));
     let random = if status.random_ready { "seeded" } else { "NOT SEEDED YET; nothing is encrypted until it is" };
     block(&mut text, "random", random);
+    if let Some(path) = &status.exporting_keys {
+        let warning = format!("KEYS OF ALL CONNECTIONS to {}: who reads it reads the traffic", path.display());
+        block(&mut text, "exporting", &warning);
+    }
     if status.recovered {
         block(&mut text, "recovered", "after a daemon that died; connections from before are refused");
     }
@@ -195,6 +199,7 @@ mod tests {
             devices: Vec::new(),
             random_ready: true,
             recovered: false,
+            exporting_keys: Some("/dev/shm/keys".into()),
             connections: Connections { encrypted: 1, ..Default::default() },
             paths: Paths::default(),
             kept_connections: 0,
@@ -212,6 +217,7 @@ mod tests {
             "offers       Curve25519, P256",
             "resumption   on, 2 sessions kept",
             "limits hit   limit_flows 3",
+            "exporting    KEYS OF ALL CONNECTIONS to /dev/shm/keys: who reads it reads the traffic",
             "suspicious   none",
             "dropped      plain refused_full 2",
         ] {

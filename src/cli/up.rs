@@ -40,6 +40,11 @@ pub(super) struct Arguments {
     /// [default: ChaCha20-Poly1305,AES-256-GCM,AES-128-GCM]
     #[arg(long = "aead", value_name = "AEAD", value_delimiter = ',', value_parser = parse_aead)]
     aeads: Vec<AeadId>,
+    /// For debugging: write the keys of every connection to this new file, with which captures of it can be read
+    ///
+    /// Who reads the file reads the traffic. It must be in a tmpfs (/dev/shm, /run): keys never go to a disk.
+    #[arg(long, value_name = "FILE")]
+    export_keys: Option<PathBuf>,
     /// Print every rule, route, sysctl and chain that would be set, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -50,9 +55,9 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(common: &Common, arguments: Arguments) -> Result<(), Failed> {
-    let Arguments { config, tun, policy, gateway, teps, aeads, dry_run, selectors } = arguments;
+    let Arguments { config, tun, policy, gateway, teps, aeads, export_keys, dry_run, selectors } = arguments;
     let instance = common.instance.clone();
-    let options = Options { config, tun, instance, policy, gateway, selectors, teps, aeads };
+    let options = Options { config, tun, instance, policy, gateway, selectors, teps, aeads, export_keys };
     let settings = Settings::new(options, DEFAULT_TUN).map_err(|error| match error {
         SettingsError::Config(ConfigError::Read { .. }) => Failed::new(error),
         _ => Failed::usage(error),

@@ -18,7 +18,7 @@ use super::settings::Settings;
 use super::{log, notify};
 use crate::crypto;
 use crate::engine::{Counters, Engine, FlowState};
-use crate::io::{self, Format, WorkerHandle};
+use crate::io::{self, Format, KeyLog, WorkerHandle};
 use crate::linux::{self, Device, Devices, Host, KeptFlow, Watcher};
 use crate::selector::PolicyTable;
 
@@ -194,6 +194,7 @@ impl Daemon {
             );
         }
         let rules = selectors.rules();
+        let keys = settings.export_keys.as_deref().map(KeyLog::create).transpose()?;
 
         let (host_settings, host_rules) = (settings.host.clone(), rules.clone());
         let (host, devices) = blocking(move || Host::up(host_settings, &host_rules)).await??;
@@ -210,7 +211,7 @@ impl Daemon {
         let recovered = host.recovered();
         let started = linux::watch(&devices)
             .map_err(anyhow::Error::from)
-            .and_then(|watcher| Ok((watcher, start_worker(engine, devices)?)));
+            .and_then(|watcher| Ok((watcher, start_worker(engine, devices, keys)?)));
         let (watcher, worker) = match started {
             Ok(started) => started,
             Err(error) => {
@@ -246,6 +247,17 @@ impl Daemon {
             self.selectors.entries().len(),
             self.settings.policy
         );
+        if let Some(path) = &self.settings.export_keys {
+            tracing::warn!(
+                "the keys of every connection are written to {}: who reads that file reads the traffic",
+                path.display()
+            );
+            if KeyLog::may_be_swapped() {
+                tracing::warn!(
+                    "this host swaps, so exported keys may get to a disk after all; `swapoff -a` prevents it"
+                );
+            }
+        }
         if let Some(slow) = self.devices.iter().find(|device| !device.offloads) {
             tracing::warn!("{}: the kernel refuses offloads; each segment is handled alone, which is slow", slow.name);
         }
@@ -492,14 +504,14 @@ fn diverted(table: &PolicyTable, local: std::net::SocketAddr, remote: std::net::
         .is_some_and(|rule| rule.policy != crate::selector::Policy::Off)
 }
 
-fn start_worker(engine: Engine, devices: Devices) -> anyhow::Result<WorkerHandle> {
+fn start_worker(engine: Engine, devices: Devices, keys: Option<KeyLog>) -> anyhow::Result<WorkerHandle> {
     let queue = |device: Device| {
         let name = device.name;
         device.queues.into_iter().next().with_context(|| format!("the kernel gave no queue for {name}"))
     };
     let plain = io::Device::new(queue(devices.plain)?, Format::Vnet);
     let wire = io::Device::new(queue(devices.wire)?, Format::Vnet);
-    Ok(io::spawn(engine, plain, wire)?)
+    Ok(io::spawn(engine, plain, wire, keys)?)
 }
 
 /// Does what takes a while, or has a runtime of its own, in another thread.

@@ -194,6 +194,7 @@ impl Daemon {
             devices: self.devices.iter().map(device).collect(),
             random_ready,
             recovered: self.recovered,
+            exporting_keys: self.settings.export_keys.clone(),
             connections,
             paths,
             kept_connections: self.kept.len(),

@@ -30,6 +30,8 @@ pub struct Options {
     pub teps: Vec<Tep>,
     /// AEADs, by rising priority (TC-5); empty: those of the file or the default.
     pub aeads: Vec<AeadId>,
+    /// Where keys are exported to.
+    pub export_keys: Option<PathBuf>,
 }
 
 /// What a daemon is started with.
@@ -53,6 +55,8 @@ pub struct Settings {
     pub engine: engine::Config,
     /// The plumbing.
     pub host: linux::Settings,
+    /// Where keys are exported to. On the command line only: nobody is to find it in a file that was left so.
+    pub export_keys: Option<PathBuf>,
 }
 
 /// Why a daemon cannot be started with that.
@@ -83,6 +87,7 @@ impl Settings {
         };
         let said = file.as_ref().map(|(_, file)| file.clone()).unwrap_or_default();
         let mut engine = said.engine();
+        engine.export_keys = options.export_keys.is_some();
         if !options.teps.is_empty() {
             check_offer("--tep", &options.teps).map_err(SettingsError::Usage)?;
             engine.negotiation.teps = options.teps;
@@ -110,6 +115,7 @@ impl Settings {
             file_rules: said.selectors.rules(),
             command_rules,
             engine,
+            export_keys: options.export_keys,
             host: said.host.settings(&instance, &tun, &gateway),
             instance,
             file,

@@ -1,6 +1,7 @@
 //! What `enotun status` shows.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +35,9 @@ pub struct Status {
     pub random_ready: bool,
     /// Whether it came up after an instance that died, and refuses connections that were open then.
     pub recovered: bool,
+    /// The file to which the keys of all connections are written, for debugging (`up --export-keys`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exporting_keys: Option<PathBuf>,
     /// Connections now.
     pub connections: Connections,
     /// What is remembered of paths.

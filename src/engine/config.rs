@@ -56,6 +56,9 @@ pub struct Config {
     pub plain_idle_timeout: Duration,
     /// How long a closed connection's last acknowledgement is repeated for stragglers.
     pub closed_linger: Duration,
+    /// The keys of connections are given to [`Env::export_keys`](super::Env::export_keys), to read captures with while
+    /// debugging.
+    pub export_keys: bool,
     /// Non-SYN packets of unknown connections are refused instead of passed through, because an
     /// earlier instance died and they may have been encrypted.
     pub refuse_unknown: bool,
@@ -82,6 +85,7 @@ impl Default for Config {
             handshake_timeout: Duration::from_secs(60),
             plain_idle_timeout: Duration::from_secs(24 * 3600),
             closed_linger: Duration::from_secs(60),
+            export_keys: false,
             refuse_unknown: false,
         }
     }

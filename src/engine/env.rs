@@ -2,6 +2,9 @@
 
 use std::net::SocketAddr;
 
+use tcpcrypt::schedule::MasterKey;
+use tcpcrypt::{AeadId, Role, SessionId};
+
 use crate::wire::{Offload, Outgoing};
 
 /// The two sides of enotun. A packet that comes in on one leaves on the other, or is answered.
@@ -38,6 +41,33 @@ pub struct RandomFor<'a> {
     pub context: &'a [u8],
 }
 
+/// What a capture of one connection can be read with, and no other's: who exports it gives up the confidentiality of
+/// that connection.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectionKeys<'a> {
+    /// Address and port on the plain side.
+    pub local: SocketAddr,
+    /// Address and port on the wire side.
+    pub remote: SocketAddr,
+    /// The local kernel's initial sequence number, which is that on the wire: it finds the connection where addresses
+    /// are translated or used again.
+    pub local_isn: u32,
+    /// The peer's.
+    pub remote_isn: u32,
+    /// This host's role in this connection (ENO-7).
+    pub role: Role,
+    /// This host's role in the session with `ss[0]`: whether it encrypts with `k_ab` or `k_ba` (TC-15).
+    pub original_role: Role,
+    /// The cipher.
+    pub aead: AeadId,
+    /// Whether the session was resumed.
+    pub resumed: bool,
+    /// The session ID (TC-10).
+    pub session_id: SessionId,
+    /// `mk[0]` (TC-8).
+    pub master_key: &'a MasterKey,
+}
+
 /// The engine's surroundings: where packets go, where randomness comes from. The real one writes to devices,
 /// the tests' one to a simulated network.
 pub trait Env {
@@ -49,6 +79,12 @@ pub trait Env {
 
     /// Fills `out` with bytes fit for keys.
     fn random(&mut self, wanted: &RandomFor<'_>, out: &mut [u8]);
+
+    /// Takes the keys of a connection that became encrypted, if [`Config::export_keys`](super::Config::export_keys) is
+    /// set. They must not be kept where they stay (TC-21).
+    fn export_keys(&mut self, keys: &ConnectionKeys<'_>) {
+        let _ = keys;
+    }
 
     /// Whether the random source is adequately seeded; before that no ENO option is sent (ENO-18).
     fn random_is_ready(&self) -> bool;

@@ -9,7 +9,7 @@ mod probe;
 mod sessions;
 
 pub use config::{Config, RekeyLimits};
-pub use env::{Env, RandomFor, Side};
+pub use env::{ConnectionKeys, Env, RandomFor, Side};
 pub use info::{Counters, FlowInfo, FlowSession, FlowState};
 pub(crate) use paths::{Advice, PathKey, Paths};
 pub use paths::{Finding, PathInfo, PathLimits};

@@ -12,7 +12,7 @@ use tcpcrypt::{AckPhase, AeadId, Negotiated, Record, Role, Session, SessionId};
 use super::egress::Out;
 use super::ingress::In;
 use super::link::{Clocks, Cx, Link, Lost};
-use crate::engine::{ChainId, Finding, Side};
+use crate::engine::{ChainId, ConnectionKeys, Finding, Side};
 use crate::time::Instant;
 use crate::wire::build::TcpFields;
 use crate::wire::options::OptionBuf;
@@ -183,12 +183,30 @@ impl Encrypted {
         }
     }
 
+    fn export_keys(&self, cx: &mut Cx<'_>, session: &Session) {
+        cx.env.export_keys(&ConnectionKeys {
+            local: self.link.key.local,
+            remote: self.link.key.remote,
+            local_isn: self.out.isn,
+            remote_isn: self.inn.isn,
+            role: self.facts.role,
+            original_role: session.original_role(),
+            aead: session.aead(),
+            resumed: self.facts.resumed,
+            session_id: session.id(),
+            master_key: &session.master_key(),
+        });
+    }
+
     /// Takes the session that the key exchange ended with, or the one resumed and the chain it is from. `ss[i]` is
     /// erased here, and what follows it is cached (TC-19).
     pub(super) fn ready(&mut self, cx: &mut Cx<'_>, session: Session, resumed: Option<ChainId>) {
         self.facts.aead = Some(session.aead());
         self.facts.session_id = Some(session.id());
         self.facts.resumed = resumed.is_some();
+        if cx.config.export_keys {
+            self.export_keys(cx, &session);
+        }
         self.stage = Stage::Ready(Box::new(Record::new(cx.provider, &session)));
         let peer = self.link.key.remote;
         self.facts.chain = match resumed {

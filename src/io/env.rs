@@ -11,8 +11,9 @@ use sha2::Sha256;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::device::Device;
+use super::keylog::KeyLog;
 use super::sys;
-use crate::engine::{Env, RandomFor, Side};
+use crate::engine::{ConnectionKeys, Env, RandomFor, Side};
 use crate::time::Instant;
 use crate::wire::{Offload, Outgoing};
 
@@ -34,13 +35,14 @@ pub struct HostEnv {
     plain: Device,
     wire: Device,
     random: Random,
+    keys: Option<KeyLog>,
 }
 
 impl HostEnv {
-    /// Surroundings with these two devices.
+    /// Surroundings with these two devices, and where keys are exported to, if they are.
     #[must_use]
-    pub fn new(plain: Device, wire: Device) -> Self {
-        Self { plain, wire, random: Random::new() }
+    pub fn new(plain: Device, wire: Device, keys: Option<KeyLog>) -> Self {
+        Self { plain, wire, random: Random::new(), keys }
     }
 
     /// The device of one side.
@@ -76,6 +78,12 @@ impl Env for HostEnv {
 
     fn random_is_ready(&self) -> bool {
         self.random.is_ready()
+    }
+
+    fn export_keys(&mut self, keys: &ConnectionKeys<'_>) {
+        if let Some(log) = &mut self.keys {
+            log.write(keys);
+        }
     }
 }
 

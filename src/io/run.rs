@@ -13,6 +13,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::device::{Buffer, Dead, Device, DeviceCounters, Read};
 use super::env::{HostEnv, now};
+use super::keylog::KeyLog;
 use super::sys;
 use crate::engine::{Engine, Env, Side};
 use crate::time::Instant;
@@ -73,18 +74,19 @@ pub struct WorkerHandle {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Starts a worker with these devices.
+/// Starts a worker with these devices. `keys` is where the engine's keys are exported to, if they are
+/// ([`crate::engine::Config::export_keys`]).
 ///
 /// # Errors
 /// If the system has no thread or descriptor left.
-pub fn spawn(engine: Engine, plain: Device, wire: Device) -> std::io::Result<WorkerHandle> {
+pub fn spawn(engine: Engine, plain: Device, wire: Device, keys: Option<KeyLog>) -> std::io::Result<WorkerHandle> {
     sys::keep_freed_memory();
     let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
     let (commands, inbox) = mpsc::channel();
     let (end, ended) = watch::channel(None);
     let mut worker = Worker {
         engine,
-        env: HostEnv::new(plain, wire),
+        env: HostEnv::new(plain, wire, keys),
         buffer: Buffer::default(),
         inbox,
         wake: wake.try_clone()?,
@@ -329,7 +331,7 @@ mod tests {
         let devices = [plain, wire].map(|fd| Device::new(fd, Format::Vnet));
         let [plain, wire] = devices;
         (
-            spawn(Engine::new(Config::default(), crate::crypto::provider()), plain, wire).unwrap(),
+            spawn(Engine::new(Config::default(), crate::crypto::provider()), plain, wire, None).unwrap(),
             plain_kernel,
             wire_kernel,
         )

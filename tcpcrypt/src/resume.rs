@@ -7,7 +7,7 @@ use core::fmt;
 use crate::aead::AeadId;
 use crate::constants::{RESUME_HALF_LEN, RESUME_NONCE_MAX};
 use crate::eno::negotiate::Negotiated;
-use crate::schedule::{SessionId, SessionSecret};
+use crate::schedule::{MasterKey, SessionId, SessionSecret};
 use crate::tep::{Role, Tep};
 
 /// One host's nonce in a resumption suboption: 0 to 8 bytes (TC-13).
@@ -117,6 +117,12 @@ impl Session {
     #[must_use]
     pub fn nonce(&self) -> &SessionNonce {
         &self.sn
+    }
+
+    /// `mk[0]`: what this connection's keys come from, and no other connection's (TC-8).
+    #[must_use]
+    pub fn master_key(&self) -> MasterKey {
+        self.secret.master_key(&self.sn)
     }
 
     pub(crate) fn secret(&self) -> &SessionSecret {

@@ -94,6 +94,12 @@ impl MasterKey {
         Self(cprf32(&self.0, &[&[CONST_REKEY]]))
     }
 
+    /// Its bytes, for a key log with which a capture of this one connection can be read. They go to memory only (TC-21).
+    #[must_use]
+    pub fn expose(&self) -> &[u8; SECRET_LEN] {
+        &self.0
+    }
+
     /// The key that the host with this role in the original session encrypts with: `k_ab` for A, `k_ba` for B
     /// (TC-9, TC-15).
     #[must_use]
