@@ -52,6 +52,7 @@ mod tests {
             local: "10.0.0.1:40000".parse().unwrap(),
             remote: "10.0.0.2:80".parse().unwrap(),
             session_id: "23".repeat(33),
+            key_fingerprint: "5a".repeat(16),
             role: 'A',
             self_name: format!("00{}", "23".repeat(33)),
             peer_name: format!("01{}", "23".repeat(33)),

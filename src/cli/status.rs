@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::output::{NOT_AUTHENTICATED, print, print_json};
 use super::{Common, Failed, client, probe, selectors};
 use crate::daemon::protocol::Command;
-use crate::daemon::status::{Paths, Protocol, Status};
+use crate::daemon::status::{LastDisruption, Paths, Protocol, Status};
 
 pub(super) fn run(common: &Common) -> Result<(), Failed> {
     let answer = client::ask(&common.instance()?, Command::Status {})?;
@@ -92,6 +92,9 @@ fn show(status: &Status) -> String {
         let warning = format!("KEYS OF ALL CONNECTIONS to {}: who reads it reads the traffic", path.display());
         block(&mut text, "exporting", &warning);
     }
+    if let Some(last) = &status.last_disruption {
+        block(&mut text, "disrupted", &disrupted(last));
+    }
     if status.recovered {
         block(&mut text, "recovered", "after a daemon that died; connections from before are refused");
     }
@@ -146,6 +149,19 @@ fn resumption(protocol: &Protocol) -> String {
     }
 }
 
+/// The last sign of a clone, a rollback or a stop.
+fn disrupted(last: &LastDisruption) -> String {
+    format!(
+        "{} ago ({}): {}\n{} cached sessions erased, {} connections rekeyed, {} aborted",
+        duration(last.seconds_ago),
+        last.at,
+        last.sign,
+        last.sessions_flushed,
+        last.connections_rekeyed,
+        last.connections_aborted
+    )
+}
+
 /// Packets that the kernel did not take or give, by device.
 fn dropped(io: &serde_json::Value) -> String {
     let mut counts = Vec::new();
@@ -177,6 +193,7 @@ mod tests {
     use super::*;
     use crate::daemon::log::Problem;
     use crate::daemon::status::Connections;
+    use crate::engine::Disruption;
     use crate::selector::Policy;
 
     fn status() -> Status {
@@ -203,6 +220,7 @@ mod tests {
             connections: Connections { encrypted: 1, ..Default::default() },
             paths: Paths::default(),
             kept_connections: 0,
+            last_disruption: None,
             counters: BTreeMap::from([("limit_flows".to_owned(), 3), ("frames_rejected".to_owned(), 0)]),
             io: serde_json::json!({ "plain": { "read_packets": 9, "refused_full": 2 }, "wire": { "refused_down": 0 } }),
             problems: vec![Problem { at: "2026-11-21T06:01:00Z".into(), level: "warn".into(), message: "x".into() }],
@@ -226,6 +244,27 @@ mod tests {
         assert!(text.contains("warn x"), "{text}");
         assert!(text.contains("does not mean authenticated"), "{text}");
         assert!(!text.to_lowercase().contains("secure"), "{text}");
+    }
+
+    #[test]
+    fn a_clone_is_told_of_with_when_and_what_was_done() {
+        assert!(!show(&status()).contains("disrupted"));
+        let last = LastDisruption {
+            sign: Disruption::VmGeneration,
+            at: "2026-11-21T08:00:00Z".into(),
+            seconds_ago: 65,
+            sessions_flushed: 3,
+            connections_rekeyed: 0,
+            connections_aborted: 2,
+        };
+        let text = show(&Status { last_disruption: Some(last), ..status() });
+        assert!(
+            text.contains(
+                "disrupted    1 min 5 s ago (2026-11-21T08:00:00Z): this virtual machine was cloned or rolled back\n\
+                 \x20            3 cached sessions erased, 0 connections rekeyed, 2 aborted\n"
+            ),
+            "{text}"
+        );
     }
 
     #[test]

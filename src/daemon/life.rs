@@ -17,7 +17,7 @@ use super::selectors::Selectors;
 use super::settings::Settings;
 use super::{log, notify};
 use crate::crypto;
-use crate::engine::{Counters, Engine, FlowState};
+use crate::engine::{Counters, Disruption, Engine, Env, FlowState};
 use crate::io::{self, Format, KeyLog, WorkerHandle};
 use crate::linux::{self, Device, Devices, Host, KeptFlow, Watcher};
 use crate::selector::PolicyTable;
@@ -359,6 +359,12 @@ impl Daemon {
                 }
             }
             Ok(linux::Event::Host) => self.refresh().await,
+            Ok(linux::Event::AddressChange) => {
+                let react = |engine: &mut Engine, now, env: &mut dyn Env| {
+                    engine.handle_disruption(now, Disruption::AddressChange, env)
+                };
+                io::log_disruption(&self.worker.call_async(react).await?);
+            }
             // Without it nobody would notice that routes and interfaces change.
             Err(error) => return Err(anyhow::Error::new(error).context("the host cannot be watched any more")),
         }

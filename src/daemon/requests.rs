@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::timeout;
 
@@ -10,7 +10,7 @@ use super::control::{Answer, Asked};
 use super::life::{Daemon, Next};
 use super::notify;
 use super::protocol::{Command, Failure, FailureKind, Flushed};
-use super::status::{Connections, Device, Paths, Protocol, Status};
+use super::status::{Connections, Device, LastDisruption, Paths, Protocol, Status};
 use crate::engine::{Engine, Env, FlowError};
 use crate::selector::{Policy, Selected, Selector};
 use crate::time::Instant;
@@ -167,11 +167,14 @@ impl Daemon {
     }
 
     async fn status(&self) -> Result<Answer, Failure> {
-        let (connections, counters, sessions, random_ready, paths) = self
+        let (connections, counters, sessions, random_ready, paths, last_disruption) = self
             .with_engine(|engine, now, env| {
                 let connections = Connections::count(&engine.flows());
                 let (counters, sessions) = (engine.counters().clone(), engine.session_count());
-                (connections, counters, sessions, env.random_is_ready(), Paths::new(engine.paths(now)))
+                let paths = Paths::new(engine.paths(now));
+                let disruption =
+                    engine.last_disruption().map(|done| LastDisruption::new(&done, now, SystemTime::now()));
+                (connections, counters, sessions, env.random_is_ready(), paths, disruption)
             })
             .await?;
         let io = self.worker.io_counters().await.map_err(failed)?;
@@ -198,6 +201,7 @@ impl Daemon {
             connections,
             paths,
             kept_connections: self.kept.len(),
+            last_disruption,
             counters: counters
                 .named()
                 .into_iter()

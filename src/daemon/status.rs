@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
 use super::log::Problem;
 use super::selectors::Entry;
-use crate::engine::{self, Finding, FlowInfo, FlowState, PathInfo};
+use crate::engine::{self, Disrupted, Disruption, Finding, FlowInfo, FlowState, PathInfo};
 use crate::selector::Policy;
+use crate::time::Instant;
 
 /// How a daemon is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -44,6 +46,8 @@ pub struct Status {
     pub paths: Paths,
     /// Connections that stay diverted although no selector matches them any more, because they are encrypted.
     pub kept_connections: usize,
+    /// The last sign that this machine was cloned, rolled back, suspended or stopped, and what was done.
+    pub last_disruption: Option<LastDisruption>,
     /// Counts since it came up ([`crate::engine::Counters`]).
     pub counters: BTreeMap<String, u64>,
     /// What the devices counted ([`crate::io::IoCounters`]).
@@ -102,6 +106,39 @@ pub struct Device {
     pub mtu: u32,
     /// Whether super-packets and partial checksums pass. Without, it is slow.
     pub offloads: bool,
+}
+
+/// A sign that this machine was cloned, rolled back, suspended or stopped, and what was done (docs/clones.md).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastDisruption {
+    /// What kind of sign.
+    pub sign: Disruption,
+    /// When, RFC 3339 in UTC, by the wall clock of now.
+    pub at: String,
+    /// How long ago.
+    pub seconds_ago: u64,
+    /// Cached sessions erased.
+    pub sessions_flushed: usize,
+    /// Connections that have new keys, or get them with their next frame.
+    pub connections_rekeyed: usize,
+    /// Connections aborted.
+    pub connections_aborted: usize,
+}
+
+impl LastDisruption {
+    /// What the engine did at `now`'s past, as told at `now`, which is `wall` by the wall clock.
+    #[must_use]
+    pub fn new(done: &Disrupted, now: Instant, wall: SystemTime) -> Self {
+        let ago = now.since(done.at);
+        Self {
+            sign: done.sign,
+            at: humantime::format_rfc3339_seconds(wall.checked_sub(ago).unwrap_or(wall)).to_string(),
+            seconds_ago: ago.as_secs(),
+            sessions_flushed: done.sessions_flushed,
+            connections_rekeyed: done.connections_rekeyed,
+            connections_aborted: done.connections_aborted,
+        }
+    }
 }
 
 /// Connections by state.

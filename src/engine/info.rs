@@ -52,6 +52,8 @@ pub struct FlowSession {
     pub remote: SocketAddr,
     /// The session ID (TC-10).
     pub session_id: String,
+    /// A hash of the keys it began with, in hexadecimal: other keys have another one, and it tells nothing of them.
+    pub key_fingerprint: String,
     /// `A` or `B` (ENO-7).
     pub role: char,
     /// What this host signs: its role in one byte, 0 for A and 1 for B, and the session ID. The peer's is another one, so
@@ -155,6 +157,10 @@ counters! {
     connections_refused,
     /// Connections that enotun aborted (TC-6).
     connections_aborted,
+    /// Connections aborted because this virtual machine was cloned or rolled back: a copy has their keys.
+    aborted_as_copies,
+    /// Signs that this machine was cloned, rolled back, suspended or stopped.
+    disruptions,
     /// Packets passed through unchanged: other protocols, plain and unknown connections.
     passed_through,
     /// Frames sealed.

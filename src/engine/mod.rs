@@ -2,6 +2,7 @@
 //! the arguments, packets go out through [`Env`].
 
 mod config;
+mod disruption;
 mod env;
 mod info;
 mod paths;
@@ -9,6 +10,7 @@ mod probe;
 mod sessions;
 
 pub use config::{Config, RekeyLimits};
+pub use disruption::{Disrupted, Disruption};
 pub use env::{ConnectionKeys, Env, RandomFor, Side};
 pub use info::{Counters, FlowInfo, FlowSession, FlowState};
 pub(crate) use paths::{Advice, PathKey, Paths};
@@ -49,6 +51,7 @@ pub struct Engine {
     sessions: Sessions,
     paths: Paths,
     probes: HashMap<FlowKey, probe::Probe>,
+    disrupted: Option<Disrupted>,
     scratch: Vec<u8>,
     pool: Pool,
 }
@@ -111,6 +114,7 @@ impl Engine {
             half_open: 0,
             held: 0,
             counters: Counters::default(),
+            disrupted: None,
             scratch: Vec::new(),
             pool: Pool::default(),
         }
@@ -702,9 +706,14 @@ fn after_opening(
 
 /// What is left of a connection that was aborted before it was encrypted.
 fn fail(cx: &mut Cx<'_>, key: FlowKey, why: AbortReason) -> Fate {
-    cx.counters.connections_aborted += 1;
+    count_abort(cx.counters, why);
     let until = cx.now + cx.config.closed_linger;
     Fate::Replace(Flow::Closed(Box::new(Closed::refused(Link::new(key), why.to_string(), until))))
+}
+
+fn count_abort(counters: &mut Counters, why: AbortReason) {
+    *(if why == AbortReason::Cloned { &mut counters.aborted_as_copies } else { &mut counters.connections_aborted }) +=
+        1;
 }
 
 /// Passes a packet on unchanged if that is what it came to.
@@ -724,7 +733,7 @@ fn settle(cx: &mut Cx<'_>, encrypted: &mut Encrypted, next: Next) -> Fate {
         Next::Done => encrypted.close(false, None, linger),
         Next::Reset => encrypted.close(true, Some("reset".to_owned()), linger),
         Next::Abort(why) => {
-            cx.counters.connections_aborted += 1;
+            count_abort(cx.counters, why);
             encrypted.abort(cx);
             // The two ends do not have the same keys, or someone has damaged all that came: not to be repeated.
             if why == AbortReason::BadFrame

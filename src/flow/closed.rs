@@ -111,6 +111,7 @@ impl Facts {
             local: key.local,
             remote: key.remote,
             session_id: id.to_string(),
+            key_fingerprint: self.key_fingerprint?.to_string(),
             role: self.role.letter(),
             self_name: name(self.role),
             peer_name: name(self.role.other()),

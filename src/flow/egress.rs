@@ -49,14 +49,21 @@ struct KeyUse {
     since: Instant,
     frames: u64,
     bytes: u64,
+    /// They are to be replaced whatever they have done.
+    worn: bool,
 }
 
 impl KeyUse {
     /// Starts a rekey if `limits` are reached (TC-31). The next frame sealed carries it.
     fn check(&mut self, record: &mut Record, limits: &RekeyLimits, now: Instant) {
-        if self.frames == 0 || self.generation != record.local_generation() {
-            *self = Self { generation: record.local_generation(), since: now, frames: 0, bytes: 0 };
-        } else if self.frames >= limits.frames || self.bytes >= limits.bytes || now.since(self.since) >= limits.time {
+        let unused = self.frames == 0 && !self.worn;
+        if unused || self.generation != record.local_generation() {
+            *self = Self { generation: record.local_generation(), since: now, frames: 0, bytes: 0, worn: false };
+        } else if self.worn
+            || self.frames >= limits.frames
+            || self.bytes >= limits.bytes
+            || now.since(self.since) >= limits.time
+        {
             // False while the peer has not answered the one before (TC-33): then with a later frame.
             record.start_rekey();
         }
@@ -636,6 +643,14 @@ impl Encrypted {
             }
         }
         Some(news)
+    }
+
+    /// Has the keys in use replaced with the next frame that can do it (TC-33), whatever they have done yet; whether there
+    /// are any that still can be.
+    pub(crate) fn wear_out_keys(&mut self) -> bool {
+        let Self { stage: Stage::Ready(record), out, .. } = self else { return false };
+        out.used = KeyUse { generation: record.local_generation(), worn: true, ..out.used };
+        out.fin != Fin::Sealed
     }
 
     /// Starts a rekey now (TC-31), with an empty frame if there is no data (TC-33).

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tcpcrypt::frame::OVERHEAD;
 use tcpcrypt::handshake::Initiator;
+use tcpcrypt::schedule::KeyFingerprint;
 use tcpcrypt::{AckPhase, AeadId, Negotiated, Record, Role, Session, SessionId};
 
 use super::egress::Out;
@@ -40,6 +41,7 @@ pub(crate) struct Facts {
     pub(crate) negotiated: Negotiated,
     pub(crate) aead: Option<AeadId>,
     pub(crate) session_id: Option<SessionId>,
+    pub(crate) key_fingerprint: Option<KeyFingerprint>,
     pub(crate) resumed: bool,
     /// Where the session it used came from, and where those to come are cached.
     pub(crate) chain: Option<ChainId>,
@@ -55,6 +57,7 @@ pub(crate) enum AbortReason {
     OneSided,
     Timeout,
     Shutdown,
+    Cloned,
     Internal,
 }
 
@@ -68,6 +71,7 @@ impl std::fmt::Display for AbortReason {
             Self::OneSided => f.write_str("the peer encrypts, but its ENO option was removed on the way"),
             Self::Timeout => f.write_str("the peer does not answer"),
             Self::Shutdown => f.write_str("enotun is going down"),
+            Self::Cloned => f.write_str("this machine was cloned or rolled back, and a copy of it has the same keys"),
             Self::Internal => f.write_str("enotun could not go on"),
         }
     }
@@ -161,6 +165,7 @@ impl Encrypted {
                 negotiated,
                 aead: None,
                 session_id: None,
+                key_fingerprint: None,
                 resumed: false,
                 chain: None,
             },
@@ -203,6 +208,7 @@ impl Encrypted {
     pub(super) fn ready(&mut self, cx: &mut Cx<'_>, session: Session, resumed: Option<ChainId>) {
         self.facts.aead = Some(session.aead());
         self.facts.session_id = Some(session.id());
+        self.facts.key_fingerprint = Some(session.key_fingerprint());
         self.facts.resumed = resumed.is_some();
         if cx.config.export_keys {
             self.export_keys(cx, &session);

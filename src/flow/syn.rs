@@ -149,6 +149,11 @@ impl Opening {
         (!self.active || self.crossing.answered) && self.agreed.is_some() && self.local.is_some()
     }
 
+    /// Whether a SYN or SYN-ACK of this host has named a session secret and a nonce: what keys are made of then.
+    pub(crate) fn has_named_a_secret(&self) -> bool {
+        self.proposal.is_some() || self.session.is_some()
+    }
+
     /// Plain TCP, or refusal if policy says so. `pass`: the packet at hand is to be passed on.
     pub(super) fn plain(&mut self, cx: &mut Cx<'_>, plain: Plain, pass: bool) -> Opened {
         self.phase.disable();

@@ -23,7 +23,8 @@ pub fn now() -> Instant {
     Instant::from_micros(nanos(ClockId::Boottime) / 1000)
 }
 
-fn nanos(clock: ClockId) -> u64 {
+/// The time of a clock in nanoseconds.
+pub(super) fn nanos(clock: ClockId) -> u64 {
     let t = clock_gettime(clock);
     let seconds = u64::try_from(t.tv_sec).unwrap_or(0);
     seconds.wrapping_mul(1_000_000_000).wrapping_add(u64::try_from(t.tv_nsec).unwrap_or(0))

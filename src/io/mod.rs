@@ -4,9 +4,11 @@ pub mod device;
 pub mod env;
 pub mod keylog;
 pub mod run;
+mod signs;
 mod sys;
 pub mod vnet;
 
 pub use device::{Device, DeviceCounters, Format};
 pub use keylog::{KeyLog, KeyLogError};
 pub use run::{Caller, IoCounters, Stopped, WorkerError, WorkerHandle, spawn};
+pub use signs::log_disruption;

@@ -14,6 +14,7 @@ use tokio::sync::{oneshot, watch};
 use super::device::{Buffer, Dead, Device, DeviceCounters, Read};
 use super::env::{HostEnv, now};
 use super::keylog::KeyLog;
+use super::signs::{self, Signs};
 use super::sys;
 use crate::engine::{Engine, Env, Side};
 use crate::time::Instant;
@@ -87,6 +88,7 @@ pub fn spawn(engine: Engine, plain: Device, wire: Device, keys: Option<KeyLog>) 
     let mut worker = Worker {
         engine,
         env: HostEnv::new(plain, wire, keys),
+        signs: Signs::new(),
         buffer: Buffer::default(),
         inbox,
         wake: wake.try_clone()?,
@@ -216,6 +218,7 @@ impl Drop for WorkerHandle {
 struct Worker {
     engine: Engine,
     env: HostEnv,
+    signs: Signs,
     buffer: Buffer,
     inbox: mpsc::Receiver<Command>,
     wake: OwnedFd,
@@ -227,12 +230,17 @@ struct Ready {
     plain: PollFlags,
     wire: PollFlags,
     commands: bool,
+    signs: bool,
 }
 
 impl Worker {
     fn run(&mut self) -> Result<(), WorkerError> {
         while !self.stop {
             let ready = self.wait()?;
+            // Before any packet is sealed with what may be another machine's keys.
+            if let Some(sign) = self.signs.ask(ready.signs) {
+                signs::log_disruption(&self.engine.handle_disruption(now(), sign, &mut self.env));
+            }
             // Read once per batch; a batch takes less than the timers' resolution matters.
             let now = now();
             if ready.commands {
@@ -253,18 +261,23 @@ impl Worker {
 
     /// Waits for packets, a command or the engine's next timer.
     fn wait(&self) -> Result<Ready, WorkerError> {
-        let timeout = self.engine.poll_timeout().map(|due| timespec(due.since(now())));
+        let due = self.engine.poll_timeout().map_or(signs::ASK_EVERY, |due| due.since(now()));
+        let timeout = timespec(due.min(signs::ASK_EVERY));
         let mut fds = [
             PollFd::new(self.env.device(Side::Plain), PollFlags::IN),
             PollFd::new(self.env.device(Side::Wire), PollFlags::IN),
             PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.signs.fd().unwrap_or(self.wake.as_fd()), PollFlags::IN),
         ];
-        match poll(&mut fds, timeout.as_ref()) {
+        match poll(&mut fds, Some(&timeout)) {
             Ok(_) => {
-                let [plain, wire, wake] = fds.each_ref().map(PollFd::revents);
-                Ok(Ready { plain, wire, commands: !wake.is_empty() })
+                let [plain, wire, wake, signs] = fds.each_ref().map(PollFd::revents);
+                Ok(Ready { plain, wire, commands: !wake.is_empty(), signs: !signs.is_empty() })
             }
-            Err(Errno::INTR) => Ok(Ready { plain: PollFlags::empty(), wire: PollFlags::empty(), commands: false }),
+            Err(Errno::INTR) => {
+                let none = PollFlags::empty();
+                Ok(Ready { plain: none, wire: none, commands: false, signs: true })
+            }
             Err(errno) => Err(WorkerError::Poll(errno)),
         }
     }

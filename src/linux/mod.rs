@@ -12,6 +12,7 @@ mod doctor;
 mod error;
 mod expr;
 mod facts;
+mod flap;
 mod netlink;
 mod nft;
 mod plan;

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
+use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkHeader, LinkMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -145,6 +146,16 @@ impl Netlink {
         Ok(links
             .into_iter()
             .filter_map(|m| if let RouteNetlinkMessage::NewLink(l) = m { Some(l) } else { None })
+            .collect())
+    }
+
+    /// All addresses.
+    pub(super) fn addresses(&mut self) -> Result<Vec<AddressMessage>, Error> {
+        let dump = self.request(RouteNetlinkMessage::GetAddress(AddressMessage::default()), NLM_F_DUMP);
+        let addresses = dump.map_err(|source| Error::netlink("list the addresses", source))?;
+        Ok(addresses
+            .into_iter()
+            .filter_map(|m| if let RouteNetlinkMessage::NewAddress(a) = m { Some(a) } else { None })
             .collect())
     }
 

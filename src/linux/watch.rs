@@ -2,13 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::time::Duration;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_REPLACE, NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{AsyncSocket, AsyncSocketExt, TokioSocket, protocols::NETLINK_ROUTE};
 
+use super::flap::Flaps;
 use super::netlink::{DeviceRoute, Netlink, device_route, split_message};
 use super::plan::DEVICE_METRIC;
 use super::{Devices, Error};
@@ -27,6 +31,9 @@ pub enum Event {
     Prefixes(Vec<IpNet>),
     /// Interfaces or addresses have changed: call [`super::Host::refresh`].
     Host,
+    /// An interface that had lost its link came back with another address: this machine may be a copy that was given a
+    /// place of its own in the network, or has moved.
+    AddressChange,
 }
 
 /// Yields what changes.
@@ -38,6 +45,7 @@ pub struct Watcher {
     /// What was last told.
     told: BTreeSet<IpNet>,
     host_changed: bool,
+    flaps: Flaps,
 }
 
 /// Starts watching. Prefixes that are routed already make the first event. Needs tokio's I/O driver.
@@ -55,9 +63,17 @@ pub fn watch(devices: &Devices) -> Result<Watcher, Error> {
     };
     let socket = open().map_err(|source| Error::netlink("watch routes and interfaces", source))?;
     let (plain, wire) = (devices.plain.index, devices.wire.index);
-    let mut watcher =
-        Watcher { socket, plain, wire, routes: BTreeMap::new(), told: BTreeSet::new(), host_changed: false };
+    let mut watcher = Watcher {
+        socket,
+        plain,
+        wire,
+        routes: BTreeMap::new(),
+        told: BTreeSet::new(),
+        host_changed: false,
+        flaps: Flaps::default(),
+    };
     watcher.read_routes()?;
+    watcher.read_addresses()?;
     Ok(watcher)
 }
 
@@ -84,6 +100,9 @@ impl Watcher {
             self.told.clone_from(&prefixes);
             return Some(Event::Prefixes(prefixes.into_iter().collect()));
         }
+        if self.flaps.take() {
+            return Some(Event::AddressChange);
+        }
         std::mem::take(&mut self.host_changed).then_some(Event::Host)
     }
 
@@ -100,6 +119,7 @@ impl Watcher {
             // Messages were lost: ask for everything again.
             Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {
                 self.host_changed = true;
+                self.read_addresses()?;
                 self.read_routes()
             }
             Err(source) => Err(Error::netlink("watch routes and interfaces", source)),
@@ -125,16 +145,60 @@ impl Watcher {
                 }
                 _ => {}
             },
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link))
-                if ![self.plain, self.wire].contains(&link.header.index) =>
-            {
-                self.host_changed = true
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
+                self.host_changed |= !self.is_ours(link.header.index);
+                self.note_link(&link);
             }
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_)) => {
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => {
+                self.host_changed |= !self.is_ours(link.header.index);
+                // Of another family it means that a bridge or the like has let it go.
+                if link.header.interface_family == AddressFamily::Unspec {
+                    self.flaps.link_gone(link.header.index);
+                }
+            }
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(address)) => {
                 self.host_changed = true;
+                self.note_address(&address);
+            }
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelAddress(address)) => {
+                self.host_changed = true;
+                if let Some(ip) = lasting_address(&address) {
+                    self.flaps.address_gone(address.header.index, ip);
+                }
             }
             _ => {}
         }
+    }
+
+    fn is_ours(&self, index: u32) -> bool {
+        [self.plain, self.wire].contains(&index)
+    }
+
+    /// Tunnels and dial-up lines get another address whenever they please; they are not what a copy's network card is.
+    fn note_link(&mut self, link: &LinkMessage) {
+        let flags = link.header.flags;
+        if self.is_ours(link.header.index) || flags.intersects(LinkFlags::Loopback | LinkFlags::Pointopoint) {
+            return;
+        }
+        for attribute in &link.attributes {
+            if let LinkAttribute::IfName(name) = attribute {
+                let up = flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
+                self.flaps.link(link.header.index, name, up, Instant::now());
+            }
+        }
+    }
+
+    fn note_address(&mut self, address: &AddressMessage) {
+        if let Some(ip) = lasting_address(address) {
+            self.flaps.address(address.header.index, ip, Instant::now());
+        }
+    }
+
+    fn read_addresses(&mut self) -> Result<(), Error> {
+        let mut netlink = Netlink::new()?;
+        netlink.links()?.iter().for_each(|link| self.note_link(link));
+        netlink.addresses()?.iter().for_each(|address| self.note_address(address));
+        Ok(())
     }
 
     /// A user's route into the plain device, for unicast.
@@ -148,4 +212,18 @@ impl Watcher {
         self.routes = ours.map(|route| ((route.table, route.net), route.interface)).collect();
         Ok(())
     }
+}
+
+/// The address in a message, unless it is one that changes by itself: of the link only, or temporary (RFC 8981).
+fn lasting_address(message: &AddressMessage) -> Option<IpAddr> {
+    let temporary =
+        message.header.family == AddressFamily::Inet6 && message.header.flags.contains(AddressHeaderFlags::Secondary);
+    if message.header.scope != AddressScope::Universe || temporary {
+        return None;
+    }
+    // On Ethernet both say the same.
+    message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(ip) | AddressAttribute::Address(ip) => Some(*ip),
+        _ => None,
+    })
 }

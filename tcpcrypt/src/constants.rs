@@ -34,6 +34,8 @@ pub const RESUME_NONCE_MAX: usize = 8;
 pub const AEAD_NONCE_LEN: usize = 12;
 /// Length of the tag of every AEAD here.
 pub const TAG_LEN: usize = 16;
+/// Length of a [`KeyFingerprint`](crate::schedule::KeyFingerprint).
+pub const FINGERPRINT_LEN: usize = 16;
 /// Longest key of an AEAD here.
 pub const AEAD_KEY_MAX: usize = 32;
 

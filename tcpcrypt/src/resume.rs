@@ -7,7 +7,7 @@ use core::fmt;
 use crate::aead::AeadId;
 use crate::constants::{RESUME_HALF_LEN, RESUME_NONCE_MAX};
 use crate::eno::negotiate::Negotiated;
-use crate::schedule::{MasterKey, SessionId, SessionSecret};
+use crate::schedule::{KeyFingerprint, MasterKey, SessionId, SessionSecret};
 use crate::tep::{Role, Tep};
 
 /// One host's nonce in a resumption suboption: 0 to 8 bytes (TC-13).
@@ -99,6 +99,12 @@ impl Session {
     #[must_use]
     pub fn id(&self) -> SessionId {
         self.secret.session_id(self.tep_byte, &self.sn)
+    }
+
+    /// What tells the keys that this session begins with from others.
+    #[must_use]
+    pub fn key_fingerprint(&self) -> KeyFingerprint {
+        self.secret.master_key(&self.sn).fingerprint()
     }
 
     /// The cipher.

@@ -10,7 +10,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use crate::aead::AeadId;
 use crate::constants::{
     AEAD_KEY_MAX, AEAD_NONCE_LEN, CONST_KEY_A, CONST_KEY_B, CONST_NEXTK, CONST_REKEY, CONST_RESUME, CONST_SESSID,
-    NONCE_LEN, RESUME_HALF_LEN, SECRET_LEN, SESSION_ID_LEN,
+    FINGERPRINT_LEN, NONCE_LEN, RESUME_HALF_LEN, SECRET_LEN, SESSION_ID_LEN,
 };
 use crate::resume::SessionNonce;
 use crate::tep::Role;
@@ -100,6 +100,15 @@ impl MasterKey {
         &self.0
     }
 
+    /// What tells these keys from others and from which they cannot be had: HKDF-Expand of `mk[j]` with a label of
+    /// enotun's own, longer than any of the RFC's constants.
+    #[must_use]
+    pub fn fingerprint(&self) -> KeyFingerprint {
+        let mut fingerprint = [0; FINGERPRINT_LEN];
+        cprf(&self.0, &[b"enotun key fingerprint"], &mut fingerprint);
+        KeyFingerprint(fingerprint)
+    }
+
     /// The key that the host with this role in the original session encrypts with: `k_ab` for A, `k_ba` for B
     /// (TC-9, TC-15).
     #[must_use]
@@ -164,6 +173,22 @@ impl fmt::Display for SessionId {
 }
 
 impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A hash of the keys that a connection began with: different keys have different ones. Not a secret.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyFingerprint([u8; FINGERPRINT_LEN]);
+
+impl fmt::Display for KeyFingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for KeyFingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }

@@ -30,6 +30,21 @@ fn tc_7_every_part_is_in_the_secret() {
 }
 
 #[test]
+fn a_fingerprint_tells_keys_apart_and_is_none_of_them() {
+    let master = secret().master_key(&nonces(&[1], &[]));
+    let fingerprint = master.fingerprint();
+    assert_eq!(fingerprint, secret().master_key(&nonces(&[1], &[])).fingerprint());
+    assert_ne!(fingerprint, secret().master_key(&nonces(&[2], &[])).fingerprint());
+    assert_ne!(fingerprint, master.next().fingerprint());
+    let text = format!("{fingerprint}");
+    assert_eq!((text.len(), text.as_str()), (32, format!("{fingerprint:?}").as_str()));
+    for sender in [Role::A, Role::B] {
+        assert_ne!(master.traffic_key(sender, AeadId::Aes128Gcm).key(), fingerprint.0);
+    }
+    assert!(!master.0.starts_with(&fingerprint.0) && !master.next().0.starts_with(&fingerprint.0));
+}
+
+#[test]
 fn tc_8_master_key_depends_on_the_resumption_nonces() {
     let keys = [nonces(&[], &[]), nonces(&[1], &[]), nonces(&[1], &[2]), nonces(&[1, 2, 3], &[])]
         .map(|sn| secret().master_key(&sn).0);

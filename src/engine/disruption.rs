@@ -1,0 +1,116 @@
+//! What the engine does on a sign that this machine was cloned, rolled back or stopped (TC-14, TC-19): it erases the
+//! sessions that could be resumed, and connections get new keys or end. docs/clones.md says which and why.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Engine, Env, Fate, fail, settle};
+use crate::flow::{AbortReason, Flow, FlowKey, Next};
+use crate::time::Instant;
+
+/// A sign that this machine's memory is older than the world around it, or in use a second time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Disruption {
+    /// The hypervisor says that this machine is a copy, or was set back to an earlier state.
+    VmGeneration,
+    /// The hypervisor says that the machine was moved or restored, and cannot tell which.
+    Moved,
+    /// The machine slept.
+    Suspend,
+    /// This process did not run for long, though the clocks went on.
+    Stop,
+    /// The wall clock was set.
+    ClockStep,
+    /// An interface has lost its link and came back with another address.
+    AddressChange,
+}
+
+impl Disruption {
+    /// Whether another copy with the same keys is to be reckoned with, rather than just possible.
+    #[must_use]
+    pub fn is_certain(self) -> bool {
+        self == Self::VmGeneration
+    }
+}
+
+impl fmt::Display for Disruption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::VmGeneration => "this virtual machine was cloned or rolled back",
+            Self::Moved => "this virtual machine was moved or restored",
+            Self::Suspend => "this machine was suspended",
+            Self::Stop => "this process was stopped for long",
+            Self::ClockStep => "the wall clock was set",
+            Self::AddressChange => "an interface came back with another address",
+        })
+    }
+}
+
+/// A sign and what was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Disrupted {
+    /// The sign.
+    pub sign: Disruption,
+    /// When it was acted on.
+    pub at: Instant,
+    /// Sessions erased that could have been resumed.
+    pub sessions_flushed: usize,
+    /// Connections that have new keys, or get them with their next frame.
+    pub connections_rekeyed: usize,
+    /// Connections aborted, those whose keys were being made included.
+    pub connections_aborted: usize,
+}
+
+impl fmt::Display for Disrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: {} cached sessions erased, {} connections rekeyed, {} aborted",
+            self.sign, self.sessions_flushed, self.connections_rekeyed, self.connections_aborted
+        )
+    }
+}
+
+impl Engine {
+    /// Acts on a sign that this machine was cloned, rolled back or stopped.
+    ///
+    /// The cache is erased in any case. A [certain](Disruption::is_certain) sign ends all connections that have keys or
+    /// have sent what keys will be made of: the copy has the same, and a rekey gives both the same new ones (TC-8). On
+    /// others connections rekey (TC-31).
+    pub fn handle_disruption(&mut self, now: Instant, sign: Disruption, env: &mut dyn Env) -> Disrupted {
+        self.counters.disruptions += 1;
+        let sessions_flushed = self.sessions.flush(None);
+        let (mut connections_rekeyed, mut connections_aborted) = (0, 0);
+        let keys: Vec<FlowKey> = self.flows.keys().copied().collect();
+        for key in keys {
+            self.with_flow(now, key, env, |cx, flow| match flow {
+                Flow::Encrypted(encrypted) if sign.is_certain() => {
+                    connections_aborted += 1;
+                    settle(cx, encrypted, Next::Abort(AbortReason::Cloned))
+                }
+                Flow::Opening(opening) if sign.is_certain() && opening.has_named_a_secret() => {
+                    connections_aborted += 1;
+                    opening.refuse(cx);
+                    fail(cx, key, AbortReason::Cloned)
+                }
+                Flow::Encrypted(encrypted) => {
+                    connections_rekeyed += usize::from(encrypted.wear_out_keys());
+                    let next = encrypted.start_rekey(cx);
+                    settle(cx, encrypted, next)
+                }
+                Flow::Opening(_) | Flow::Plain(_) | Flow::Closed(_) => Fate::Stay,
+            });
+        }
+        let done = Disrupted { sign, at: now, sessions_flushed, connections_rekeyed, connections_aborted };
+        self.disrupted = Some(done);
+        done
+    }
+
+    /// The last sign that was acted on.
+    #[must_use]
+    pub fn last_disruption(&self) -> Option<Disrupted> {
+        self.disrupted
+    }
+}

@@ -1,0 +1,281 @@
+//! Signs that this machine was cloned, rolled back or stopped, as the kernel and the clocks give them. The packet loop asks
+//! for them before each batch of packets, so that nothing is sealed between a sign and what is done about it.
+//! docs/clones.md says what each of them means.
+
+use std::fs::File;
+use std::io::{Seek as _, SeekFrom};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::epoll;
+use rustix::io::{Errno, pread, read};
+use rustix::net::netlink::{KOBJECT_UEVENT, SocketAddrNetlink};
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recvfrom, socket_with};
+use rustix::time::{
+    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+
+use super::env::nanos;
+use crate::engine::{Disrupted, Disruption};
+
+/// The loop asks at least this often, so that a process that was stopped notices.
+pub(super) const ASK_EVERY: Duration = Duration::from_secs(10);
+/// A process that did not ask for this long was stopped.
+const STOPPED: Duration = Duration::from_secs(60);
+/// A machine that slept less has not slept.
+const SLEPT: Duration = Duration::from_secs(1);
+/// A step of the wall clock below this is a correction: time services step by fractions of a second, leap seconds by one.
+/// What they slew does not count at all, for it slews all clocks alike.
+const STEPPED: Duration = Duration::from_secs(2);
+/// Clocks that took longer to read than this are read again.
+const AT_ONCE: u64 = 1_000_000;
+
+/// What the hypervisor shows in the VM clock device, a page that can be read cheaply.
+const VMCLOCK: &str = "/dev/vmclock0";
+/// What the kernel logs when the hypervisor tells of a new VM generation, since Linux 5.18. It sends an event since 6.10.
+const LOGGED: &[u8] = b"random: crng reseeded due to virtual machine fork";
+/// What the event has in it.
+const EVENT: &[u8] = b"NEW_VMGENID=1";
+
+/// Where signs come from.
+#[derive(Debug)]
+pub(super) struct Signs {
+    /// Readable if one of the three below is.
+    any: Option<OwnedFd>,
+    uevents: Option<OwnedFd>,
+    log: Option<File>,
+    clock_set: Option<OwnedFd>,
+    vmclock: Option<File>,
+    page: Option<Page>,
+    clocks: Option<Clocks>,
+    /// New generations that each source has told of. They all tell of the same ones.
+    told: [u64; 3],
+    /// New generations acted on.
+    acted_on: u64,
+}
+
+impl Signs {
+    /// Begins to watch. What the system does not offer is left out.
+    pub(super) fn new() -> Self {
+        let uevents = uevents().ok();
+        let log = File::open("/dev/kmsg").and_then(|mut log| log.seek(SeekFrom::End(0)).map(|_| log)).ok();
+        let log = log.filter(|log| rustix::fs::fcntl_setfl(log, rustix::fs::OFlags::NONBLOCK).is_ok());
+        let clock_set = clock_set().ok();
+        let fds =
+            [uevents.as_ref().map(AsFd::as_fd), log.as_ref().map(AsFd::as_fd), clock_set.as_ref().map(AsFd::as_fd)];
+        let any = together(fds.into_iter().flatten()).ok();
+        let vmclock = File::open(VMCLOCK).ok();
+        let page = vmclock.as_ref().and_then(Page::read);
+        Self { any, uevents, log, clock_set, vmclock, page, clocks: Clocks::read(), told: [0; 3], acted_on: 0 }
+    }
+
+    /// What becomes readable when there is something to ask for.
+    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.any.as_ref().map(AsFd::as_fd)
+    }
+
+    /// The sign that came since this was last called, the worst if there were several. `ready`: [`Self::fd`] is readable.
+    pub(super) fn ask(&mut self, ready: bool) -> Option<Disruption> {
+        let mut moved = false;
+        if ready {
+            self.read_uevents();
+            self.read_log();
+            self.read_clock_set();
+        }
+        if let Some(page) = self.vmclock.as_ref().and_then(Page::read) {
+            match self.page.replace(page).and_then(|before| before.changed(&page)) {
+                Some(Disruption::VmGeneration) => self.told[2] += 1,
+                other => moved = other.is_some(),
+            }
+        }
+        let by_clocks = Clocks::read().and_then(|now| self.clocks.replace(now).and_then(|before| before.changed(&now)));
+        let generations = self.told.into_iter().fold(0, u64::max);
+        if generations > self.acted_on {
+            self.acted_on = generations;
+            return Some(Disruption::VmGeneration);
+        }
+        by_clocks.or(moved.then_some(Disruption::Moved))
+    }
+
+    /// A source that fails for good is closed: it would be readable forever.
+    fn read_uevents(&mut self) {
+        let mut buffer = [0; 8192];
+        while let Some(socket) = &self.uevents {
+            match recvfrom(socket, &mut buffer[..], RecvFlags::DONTWAIT) {
+                // Only the kernel is believed, which sends from port 0.
+                Ok((_, len, from)) => {
+                    let kernel = from.and_then(|from| SocketAddrNetlink::try_from(from).ok());
+                    let told = kernel.is_some_and(|from| from.pid() == 0)
+                        && buffer.get(..len).is_some_and(tells_of_generation);
+                    self.told[0] += u64::from(told);
+                }
+                // Events were lost; the log tells the same.
+                Err(Errno::NOBUFS | Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                Err(_) => self.uevents = None,
+            }
+        }
+    }
+
+    fn read_log(&mut self) {
+        let mut record = [0; 8192];
+        while let Some(log) = &self.log {
+            match read(log, &mut record[..]) {
+                Ok(len) => self.told[1] += u64::from(record.get(..len).is_some_and(logs_generation)),
+                // Records were overwritten before they were read; it goes on behind them.
+                Err(Errno::PIPE | Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                Err(_) => self.log = None,
+            }
+        }
+    }
+
+    fn read_clock_set(&mut self) {
+        // That it was set is an error here; the clocks themselves tell by how much.
+        let set = self.clock_set.as_ref().map(|timer| read(timer, &mut [0; 8]));
+        if set.is_some_and(|set| !matches!(set, Err(Errno::CANCELED | Errno::AGAIN | Errno::INTR))) {
+            self.clock_set = None;
+        }
+    }
+}
+
+/// Says in the log what happened and what was done, in one line.
+pub fn log_disruption(done: &Disrupted) {
+    if done.sign.is_certain() {
+        tracing::warn!("{done}");
+    } else {
+        tracing::info!("{done}");
+    }
+}
+
+/// The kernel's events, as they reach this network namespace.
+fn uevents() -> rustix::io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, Some(KOBJECT_UEVENT))?;
+    // Group 1 is the kernel's, 2 udev's.
+    bind(&socket, &SocketAddrNetlink::new(0, 1))?;
+    Ok(socket)
+}
+
+/// A timer that never ends, but becomes readable when the wall clock is set, and after a suspend.
+fn clock_set() -> rustix::io::Result<OwnedFd> {
+    let timer = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
+    let never = Timespec { tv_sec: i64::MAX / 1_000_000_000 - 1, tv_nsec: 0 };
+    let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
+    timerfd_settime(&timer, flags, &Itimerspec { it_interval: zero, it_value: never })?;
+    Ok(timer)
+}
+
+/// One descriptor for several.
+fn together<'a>(fds: impl Iterator<Item = BorrowedFd<'a>>) -> rustix::io::Result<OwnedFd> {
+    let all = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    for fd in fds {
+        epoll::add(&all, fd, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
+    }
+    Ok(all)
+}
+
+/// Whether an event (`change@/devices/...`, then `KEY=value`, each ended by a zero byte) is of a new VM generation.
+fn tells_of_generation(event: &[u8]) -> bool {
+    event.starts_with(b"change@") && event.split(|byte| *byte == 0).any(|field| field == EVENT)
+}
+
+/// Whether a record of the kernel's log (`level,number,time,flags;text`) is of a new VM generation, and the kernel's own:
+/// what user space logs has a facility above 0, in the bits of the level above the third.
+fn logs_generation(record: &[u8]) -> bool {
+    let mut parts = record.splitn(2, |byte| *byte == b';');
+    let (Some(head), Some(text)) = (parts.next(), parts.next()) else { return false };
+    let level = head.split(|byte| *byte == b',').next().unwrap_or(&[]);
+    let by_kernel = matches!(level, [b'0'..=b'7']);
+    by_kernel && text.split(|byte| *byte == b'\n').next() == Some(LOGGED)
+}
+
+/// What matters in the VM clock's page (<linux/vmclock-abi.h>).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Page {
+    /// Changes when the processor's counter was disrupted: moved to other hardware, or restored.
+    marker: u64,
+    /// Changes when the machine was restored, and not when it was only moved; where the hypervisor has it.
+    generation: Option<u64>,
+}
+
+impl Page {
+    const LEN: usize = 112;
+    const MAGIC: u32 = 0x4b4c_4356;
+    const HAS_GENERATION: u64 = 1 << 8;
+
+    fn read(file: &File) -> Option<Self> {
+        let mut bytes = [0; Self::LEN];
+        for _ in 0..3 {
+            let len = pread(file, &mut bytes[..], 0).ok()?;
+            if let Some(page) = Self::parse(bytes.get(..len)?) {
+                return Some(page);
+            }
+        }
+        // Always in the middle of a change, or something else: read again with the next batch.
+        None
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let long = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+        let short = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+        // An odd count means that it is being changed right now.
+        if short(0)? != Self::MAGIC || short(12)? % 2 == 1 {
+            return None;
+        }
+        let has_generation = long(24)? & Self::HAS_GENERATION != 0;
+        Some(Self { marker: long(16)?, generation: if has_generation { Some(long(104)?) } else { None } })
+    }
+
+    fn changed(&self, now: &Self) -> Option<Disruption> {
+        match (self.generation, now.generation) {
+            // It tells apart what the marker does not: nothing is doubled by moving.
+            (Some(before), Some(now)) => (before != now).then_some(Disruption::VmGeneration),
+            _ => (self.marker != now.marker).then_some(Disruption::Moved),
+        }
+    }
+}
+
+/// Three clocks at one time, in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Clocks {
+    /// Goes on while the machine sleeps.
+    boot: u64,
+    /// Does not.
+    monotonic: u64,
+    /// Can be set.
+    wall: u64,
+}
+
+impl Clocks {
+    /// `None` if something always came in between.
+    fn read() -> Option<Self> {
+        for _ in 0..4 {
+            let monotonic = nanos(ClockId::Monotonic);
+            let (boot, wall) = (nanos(ClockId::Boottime), nanos(ClockId::Realtime));
+            if nanos(ClockId::Monotonic).wrapping_sub(monotonic) < AT_ONCE {
+                return Some(Self { boot, monotonic, wall });
+            }
+        }
+        None
+    }
+
+    /// What happened between two readings.
+    fn changed(&self, now: &Self) -> Option<Disruption> {
+        let passed = now.boot.wrapping_sub(self.boot);
+        let ran = now.monotonic.wrapping_sub(self.monotonic);
+        let by_wall = now.wall.wrapping_sub(self.wall);
+        if Duration::from_nanos(passed.saturating_sub(ran)) >= SLEPT {
+            Some(Disruption::Suspend)
+        } else if Duration::from_nanos(by_wall.wrapping_sub(passed).cast_signed().unsigned_abs()) >= STEPPED {
+            Some(Disruption::ClockStep)
+        } else {
+            (Duration::from_nanos(passed) >= STOPPED).then_some(Disruption::Stop)
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "signs_tests.rs"]
+mod tests;

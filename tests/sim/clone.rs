@@ -1,0 +1,350 @@
+//! Machines that can be copied, for tests of cloned and rolled-back hosts.
+//!
+//! A copy is made by giving a second engine all that the first one was given: an engine is a function of packets, time
+//! and randomness, and that it comes out the same is checked. The random source here is the worst case: nothing but a
+//! generator whose state is copied as well, so that all that can still differ is what bytes are asked to be mixed with.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
+
+use enotun::engine::{Config, Disrupted, Disruption, Engine, Env, FlowState, RandomFor, Side};
+use enotun::selector::{Policy, PolicyTable, Rule};
+use enotun::time::Instant;
+use enotun::wire::{Offload, Outgoing};
+use tcpcrypt::aead::{AeadKey, NotAuthentic};
+use tcpcrypt::kex::PrivateKey;
+use tcpcrypt::{AeadId, Error, Provider, Tep};
+
+use super::packet::{ACK, PSH, RST, SYN, Seg};
+
+/// What was sealed in this run.
+#[derive(Default)]
+struct Seals {
+    /// What a copy does while it is made was done by its original.
+    paused: bool,
+    seen: HashSet<(Vec<u8>, [u8; 12])>,
+    repeated: usize,
+}
+
+thread_local! {
+    static SEALS: RefCell<Seals> = RefCell::default();
+}
+
+/// Begins a run in which nothing was sealed yet.
+pub fn forget_seals() {
+    SEALS.with_borrow_mut(|seals| *seals = Seals::default());
+}
+
+/// How many frames were sealed with a (key, nonce) pair that had sealed one before, in any machine of this run.
+pub fn repeated_seals() -> usize {
+    SEALS.with_borrow(|seals| seals.repeated)
+}
+
+/// A provider that notes every (key, nonce) pair that seals a frame.
+struct Recording;
+static RECORDING: Recording = Recording;
+
+struct RecordedKey {
+    key: Vec<u8>,
+    inner: Box<dyn AeadKey>,
+}
+
+impl Provider for Recording {
+    fn name(&self) -> &'static str {
+        "recording"
+    }
+    fn aead(&self, id: AeadId, key: &[u8]) -> Result<Box<dyn AeadKey>, Error> {
+        let inner = enotun::crypto::provider().aead(id, key)?;
+        Ok(Box::new(RecordedKey { key: key.to_vec(), inner }))
+    }
+    fn private_key(&self, tep: Tep, bytes: &[u8]) -> Result<Option<Box<dyn PrivateKey>>, Error> {
+        enotun::crypto::provider().private_key(tep, bytes)
+    }
+}
+
+impl AeadKey for RecordedKey {
+    fn seal(&self, nonce: &[u8; 12], aad: &[u8], buffer: &mut [u8]) -> [u8; 16] {
+        SEALS.with_borrow_mut(|seals| {
+            if !seals.paused && !seals.seen.insert((self.key.clone(), *nonce)) {
+                seals.repeated += 1;
+            }
+        });
+        self.inner.seal(nonce, aad, buffer)
+    }
+    fn open(&self, nonce: &[u8; 12], aad: &[u8], buffer: &mut [u8], tag: &[u8; 16]) -> Result<(), NotAuthentic> {
+        self.inner.open(nonce, aad, buffer, tag)
+    }
+}
+
+/// A random source that is a generator and nothing else.
+struct Source {
+    seed: u64,
+    count: u64,
+    /// Whether what the bytes are wanted for goes into them.
+    mixing: bool,
+}
+
+struct Surroundings {
+    source: Source,
+    out: Packets,
+}
+
+impl Env for Surroundings {
+    fn emit(&mut self, side: Side, packet: &Outgoing<'_>) {
+        self.out.push((side, packet.to_vec(), packet.offload));
+    }
+    fn forward(&mut self, side: Side, offload: Offload, bytes: &[u8]) {
+        self.out.push((side, bytes.to_vec(), offload));
+    }
+    fn random(&mut self, wanted: &RandomFor<'_>, out: &mut [u8]) {
+        let source = &mut self.source;
+        source.count += 1;
+        for (block, bytes) in out.chunks_mut(8).enumerate() {
+            let mut hasher = DefaultHasher::new();
+            (source.seed, source.count, block).hash(&mut hasher);
+            if source.mixing {
+                (wanted.purpose, wanted.local, wanted.remote, wanted.context).hash(&mut hasher);
+            }
+            bytes.copy_from_slice(&hasher.finish().to_be_bytes()[..bytes.len()]);
+        }
+    }
+    fn random_is_ready(&self) -> bool {
+        true
+    }
+}
+
+pub type Packets = Vec<(Side, Vec<u8>, Offload)>;
+
+/// What an engine was given.
+#[derive(Clone)]
+enum Fed {
+    Packet(Side, Vec<u8>, Offload),
+    Sign(Disruption),
+}
+
+/// How a machine is made.
+#[derive(Debug, Clone, Copy)]
+pub struct Make {
+    pub seed: u64,
+    /// Whether its random source mixes in what bytes are wanted for.
+    pub mixing: bool,
+    /// Whether it resumes sessions.
+    pub resume: bool,
+    pub nonce_len: usize,
+}
+
+/// A host with its engine, and all that the engine was given.
+pub struct Machine {
+    pub engine: Engine,
+    env: Surroundings,
+    fed: Vec<Fed>,
+    gave: u64,
+    make: Make,
+}
+
+/// Time stands still: a clock that differs would help.
+pub const NOW: Instant = Instant::from_micros(1_000_000);
+
+impl Machine {
+    pub fn new(make: Make) -> Self {
+        let mut config = Config::default();
+        config.negotiation.nonce_len = make.nonce_len;
+        config.negotiation.resume = make.resume;
+        let mut engine = Engine::new(config, &RECORDING);
+        engine.set_policy(PolicyTable::new([Rule::new("0.0.0.0/0".parse().unwrap(), Policy::Required)]));
+        let source = Source { seed: make.seed, count: 0, mixing: make.mixing };
+        Self { engine, env: Surroundings { source, out: Vec::new() }, fed: Vec::new(), gave: 0, make }
+    }
+
+    fn feed(&mut self, fed: Fed) -> (Packets, Option<Disrupted>) {
+        self.fed.push(fed.clone());
+        let done = match fed {
+            Fed::Packet(side, mut bytes, offload) => {
+                self.engine.handle_packet(NOW, side, offload, &mut bytes, &mut self.env);
+                None
+            }
+            Fed::Sign(sign) => Some(self.engine.handle_disruption(NOW, sign, &mut self.env)),
+        };
+        let out = std::mem::take(&mut self.env.out);
+        let mut hasher = DefaultHasher::new();
+        self.gave.hash(&mut hasher);
+        out.iter().for_each(|(side, bytes, _)| (side, bytes).hash(&mut hasher));
+        self.gave = hasher.finish();
+        (out, done)
+    }
+
+    /// Gives the engine a sign; what it does, and the packets it sends.
+    pub fn disrupt(&mut self, sign: Disruption) -> (Disrupted, Packets) {
+        let (out, done) = self.feed(Fed::Sign(sign));
+        (done.unwrap(), out)
+    }
+
+    /// Gives the engine a packet; what it sends.
+    pub fn take(&mut self, side: Side, bytes: Vec<u8>, offload: Offload) -> Packets {
+        self.feed(Fed::Packet(side, bytes, offload)).0
+    }
+
+    /// Another one in the same state.
+    pub fn copy(&self) -> Self {
+        SEALS.with_borrow_mut(|seals| seals.paused = true);
+        let mut copy = Self::new(self.make);
+        for fed in &self.fed {
+            copy.feed(fed.clone());
+        }
+        SEALS.with_borrow_mut(|seals| seals.paused = false);
+        assert_eq!((copy.gave, copy.env.source.count), (self.gave, self.env.source.count), "it is not a copy");
+        assert_eq!(copy.engine.sessions(NOW), self.engine.sessions(NOW));
+        assert_eq!(copy.engine.len(), self.engine.len());
+        copy
+    }
+}
+
+/// Gives a packet to `from` and carries what comes of it between the two until nothing moves; what their kernels get.
+pub fn carry(from: &mut Machine, to: &mut Machine, segment: &Seg) -> [Packets; 2] {
+    carry_on(from, to, vec![(0, Side::Plain, segment.build(), Offload::NONE)])
+}
+
+/// Carries what `from` has sent.
+pub fn deliver(from: &mut Machine, to: &mut Machine, sent: Packets) -> [Packets; 2] {
+    let on_wire = sent.into_iter().filter(|(side, ..)| *side == Side::Wire);
+    carry_on(from, to, on_wire.map(|(side, bytes, offload)| (1, side, bytes, offload)).rev().collect())
+}
+
+fn carry_on(from: &mut Machine, to: &mut Machine, mut waiting: Vec<(usize, Side, Vec<u8>, Offload)>) -> [Packets; 2] {
+    let mut kernels = [Vec::new(), Vec::new()];
+    for _ in 0..100 {
+        let Some((at, side, bytes, offload)) = waiting.pop() else { return kernels };
+        let machine = if at == 0 { &mut *from } else { &mut *to };
+        for (side, bytes, offload) in machine.take(side, bytes, offload) {
+            match side {
+                Side::Plain => kernels[at].push((side, bytes, offload)),
+                Side::Wire => waiting.insert(0, (1 - at, Side::Wire, bytes, offload)),
+            }
+        }
+    }
+    panic!("a storm");
+}
+
+/// Whether a kernel got `data` in one of these.
+pub fn has_data(packets: &Packets, data: &[u8]) -> bool {
+    packets.iter().any(|(_, packet, _)| Seg::parse(packet).unwrap().payload == data)
+}
+
+/// What tells one connection from another.
+#[derive(Debug, Clone, Copy)]
+pub struct Numbers {
+    pub client: SocketAddr,
+    pub server: SocketAddr,
+    pub client_isn: u32,
+    pub server_isn: u32,
+}
+
+impl Numbers {
+    /// Those of connection `n` of a run; the second host opens it if `swapped`.
+    pub fn new(seed: u64, swapped: bool, n: u32) -> Self {
+        let mut hasher = DefaultHasher::new();
+        (seed, n).hash(&mut hasher);
+        let h = hasher.finish();
+        let (a, b) = ([10, 0, 0, 1], [10, 0, 0, 2]);
+        let (client, server) = if swapped { (b, a) } else { (a, b) };
+        Self {
+            client: SocketAddr::from((client, 40_000 + (n % 10_000) as u16)),
+            server: SocketAddr::from((server, 80)),
+            client_isn: (h >> 34) as u32,
+            server_isn: (h as u32) >> 2,
+        }
+    }
+}
+
+/// A connection, as both kernels see it.
+#[derive(Debug, Clone, Copy)]
+pub struct Connection {
+    pub numbers: Numbers,
+    /// What the client and the server send next.
+    pub next: [u32; 2],
+}
+
+/// What came of an opening.
+pub struct Came {
+    pub session_id: String,
+    pub resumed: bool,
+}
+
+impl Connection {
+    /// The connection before its SYN.
+    pub fn closed(numbers: Numbers) -> Self {
+        Self { numbers, next: [numbers.client_isn, numbers.server_isn] }
+    }
+
+    pub fn segment(&self, by_client: bool, flags: u8, payload: &[u8]) -> Seg {
+        let [client, server] = self.next;
+        let n = &self.numbers;
+        let (src, dst, seq, ack) =
+            if by_client { (n.client, n.server, client, server) } else { (n.server, n.client, server, client) };
+        let mut options = Vec::new();
+        if flags & SYN != 0 {
+            options.extend_from_slice(&[2, 4, 5, 180, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7]);
+        } else {
+            options.extend_from_slice(&[1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 1]);
+        }
+        let ack = if flags & ACK == 0 { 0 } else { ack };
+        Seg { seq, ack, flags, options, payload: payload.to_vec(), ..Seg::new(src, dst) }
+    }
+
+    /// The client's SYN; what arrives at the server's kernel and what goes on before it answers.
+    pub fn syn(&mut self, client: &mut Machine, server: &mut Machine) -> [Packets; 2] {
+        let segment = self.segment(true, SYN, b"");
+        self.next[0] = self.numbers.client_isn.wrapping_add(1);
+        carry(client, server, &segment)
+    }
+
+    /// The server's SYN-ACK; whether the client's kernel was given a window, which means that there are keys.
+    pub fn syn_ack(&mut self, client: &mut Machine, server: &mut Machine) -> bool {
+        let segment = self.segment(false, SYN | ACK, b"");
+        self.next[1] = self.numbers.server_isn.wrapping_add(1);
+        let [_, answer] = carry(server, client, &segment);
+        Seg::parse(&answer[0].1).unwrap().win > 0
+    }
+
+    /// The whole opening, with the client's first data in its first segment after the SYN-ACK if that can be.
+    pub fn open(client: &mut Machine, server: &mut Machine, numbers: Numbers, first: &[u8]) -> (Self, Came) {
+        let mut it = Self::closed(numbers);
+        let [_, syn] = it.syn(client, server);
+        assert_eq!(syn.len(), 1, "the SYN arrives");
+        let resumed = it.syn_ack(client, server);
+        if !resumed {
+            carry(client, server, &it.segment(true, ACK, b""));
+        }
+        assert!(it.say(client, server, true, first), "the client's data arrives at once");
+        let at_client = client.engine.flow(numbers.client, numbers.server).unwrap();
+        let at_server = server.engine.flow(numbers.server, numbers.client).unwrap();
+        assert_eq!((at_client.state, at_client.resumed), (FlowState::Encrypted, at_server.resumed));
+        assert_eq!(at_client.session_id, at_server.session_id);
+        assert_eq!(at_client.resumed, resumed);
+        (it, Came { session_id: at_client.session_id.unwrap(), resumed })
+    }
+
+    /// One of the two sends data; whether the other's kernel gets it.
+    pub fn say(&mut self, client: &mut Machine, server: &mut Machine, by_client: bool, data: &[u8]) -> bool {
+        let segment = self.segment(by_client, ACK | PSH, data);
+        let (from, to) = if by_client { (client, server) } else { (server, client) };
+        let [_, got] = carry(from, to, &segment);
+        self.next[usize::from(!by_client)] += data.len() as u32;
+        has_data(&got, data)
+    }
+
+    /// The client resets it.
+    pub fn reset(&self, client: &mut Machine, server: &mut Machine) {
+        carry(client, server, &self.segment(true, RST | ACK, b""));
+    }
+
+    /// The whole life of a connection with data both ways.
+    pub fn whole(client: &mut Machine, server: &mut Machine, numbers: Numbers, data: [&[u8]; 2]) -> Came {
+        let (mut it, came) = Self::open(client, server, numbers, data[0]);
+        assert!(it.say(client, server, false, data[1]), "the server's data arrives");
+        it.reset(client, server);
+        came
+    }
+}
