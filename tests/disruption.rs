@@ -8,7 +8,9 @@ mod clone;
 #[path = "sim/packet.rs"]
 mod packet;
 
-use clone::{Connection, Machine, Make, NOW, Numbers, Packets, carry, deliver, forget_seals, repeated_seals};
+use clone::{
+    Connection, Machine, Make, NOW, Node as _, Numbers, Packets, carry, deliver, forget_seals, repeated_seals,
+};
 use enotun::engine::{Disruption, FlowState, Side};
 use enotun::selector::{Policy, PolicyTable, Rule};
 use enotun::wire::Offload;

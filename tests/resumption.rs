@@ -54,8 +54,8 @@ fn run(seed: u64, run: Run) -> Tally {
     forget_seals();
     let mut ids = HashSet::new();
     let mut tally = Tally::default();
-    let mut note = |came: clone::Came, tally: &mut Tally| {
-        tally.repeated_ids += usize::from(!ids.insert(came.session_id));
+    let mut note = |came: clone::Session, tally: &mut Tally| {
+        tally.repeated_ids += usize::from(!ids.insert(came.id));
         *(if came.resumed { &mut tally.resumed } else { &mut tally.fresh }) += 1;
     };
     let [mut one, mut other] = [0, 1].map(|i| {

@@ -10,9 +10,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 
 use enotun::engine::{Config, Disrupted, Disruption, Engine, Env, FlowState, RandomFor, Side};
+use enotun::io::env::HostEnv;
 use enotun::selector::{Policy, PolicyTable, Rule};
 use enotun::time::Instant;
 use enotun::wire::{Offload, Outgoing};
+use serde::{Deserialize, Serialize};
 use tcpcrypt::aead::{AeadKey, NotAuthentic};
 use tcpcrypt::kex::PrivateKey;
 use tcpcrypt::{AeadId, Error, Provider, Tep};
@@ -78,12 +80,23 @@ impl AeadKey for RecordedKey {
     }
 }
 
-/// A random source that is a generator and nothing else.
-struct Source {
-    seed: u64,
-    count: u64,
-    /// Whether what the bytes are wanted for goes into them.
-    mixing: bool,
+/// A random source.
+enum Source {
+    /// A generator and nothing else.
+    Generator {
+        seed: u64,
+        count: u64,
+        /// Whether what the bytes are wanted for goes into them.
+        mixing: bool,
+    },
+    /// The daemon's own.
+    Host(Box<HostEnv>),
+}
+
+impl Source {
+    fn count(&self) -> u64 {
+        if let Self::Generator { count, .. } = self { *count } else { 0 }
+    }
 }
 
 struct Surroundings {
@@ -99,12 +112,15 @@ impl Env for Surroundings {
         self.out.push((side, bytes.to_vec(), offload));
     }
     fn random(&mut self, wanted: &RandomFor<'_>, out: &mut [u8]) {
-        let source = &mut self.source;
-        source.count += 1;
+        let (seed, count, mixing) = match &mut self.source {
+            Source::Generator { seed, count, mixing } => (*seed, count, *mixing),
+            Source::Host(host) => return host.random(wanted, out),
+        };
+        *count += 1;
         for (block, bytes) in out.chunks_mut(8).enumerate() {
             let mut hasher = DefaultHasher::new();
-            (source.seed, source.count, block).hash(&mut hasher);
-            if source.mixing {
+            (seed, *count, block).hash(&mut hasher);
+            if mixing {
                 (wanted.purpose, wanted.local, wanted.remote, wanted.context).hash(&mut hasher);
             }
             bytes.copy_from_slice(&hasher.finish().to_be_bytes()[..bytes.len()]);
@@ -154,8 +170,15 @@ impl Machine {
         config.negotiation.resume = make.resume;
         let mut engine = Engine::new(config, &RECORDING);
         engine.set_policy(PolicyTable::new([Rule::new("0.0.0.0/0".parse().unwrap(), Policy::Required)]));
-        let source = Source { seed: make.seed, count: 0, mixing: make.mixing };
+        let source = Source::Generator { seed: make.seed, count: 0, mixing: make.mixing };
         Self { engine, env: Surroundings { source, out: Vec::new() }, fed: Vec::new(), gave: 0, make }
+    }
+
+    /// One with the daemon's own random source, which cannot be copied with [`Self::copy`].
+    pub fn with_host(host: HostEnv) -> Self {
+        let mut machine = Self::new(Make { seed: 0, mixing: true, resume: true, nonce_len: 8 });
+        machine.env.source = Source::Host(Box::new(host));
+        machine
     }
 
     fn feed(&mut self, fed: Fed) -> (Packets, Option<Disrupted>) {
@@ -181,11 +204,6 @@ impl Machine {
         (done.unwrap(), out)
     }
 
-    /// Gives the engine a packet; what it sends.
-    pub fn take(&mut self, side: Side, bytes: Vec<u8>, offload: Offload) -> Packets {
-        self.feed(Fed::Packet(side, bytes, offload)).0
-    }
-
     /// Another one in the same state.
     pub fn copy(&self) -> Self {
         SEALS.with_borrow_mut(|seals| seals.paused = true);
@@ -194,30 +212,66 @@ impl Machine {
             copy.feed(fed.clone());
         }
         SEALS.with_borrow_mut(|seals| seals.paused = false);
-        assert_eq!((copy.gave, copy.env.source.count), (self.gave, self.env.source.count), "it is not a copy");
+        assert_eq!((copy.gave, copy.env.source.count()), (self.gave, self.env.source.count()), "it is not a copy");
         assert_eq!(copy.engine.sessions(NOW), self.engine.sessions(NOW));
         assert_eq!(copy.engine.len(), self.engine.len());
         copy
     }
 }
 
+/// What takes packets: a machine, or the way to one in another process.
+pub trait Node {
+    /// Gives the engine a packet; what it sends.
+    fn take(&mut self, side: Side, bytes: Vec<u8>, offload: Offload) -> Packets;
+
+    /// What the engine says of a connection: whether it is encrypted and whether resumed, its session ID and its hash of
+    /// the keys.
+    fn session(&self, local: SocketAddr, remote: SocketAddr) -> Session;
+}
+
+/// See [`Node::session`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    pub encrypted: bool,
+    pub resumed: bool,
+    pub id: String,
+    pub key: String,
+}
+
+impl Node for Machine {
+    fn take(&mut self, side: Side, bytes: Vec<u8>, offload: Offload) -> Packets {
+        self.feed(Fed::Packet(side, bytes, offload)).0
+    }
+
+    fn session(&self, local: SocketAddr, remote: SocketAddr) -> Session {
+        let flow = self.engine.flow(local, remote).unwrap();
+        let session = self.engine.session(local, remote).unwrap();
+        Session {
+            encrypted: flow.state == FlowState::Encrypted,
+            resumed: flow.resumed,
+            id: session.session_id,
+            key: session.key_fingerprint,
+        }
+    }
+}
+
 /// Gives a packet to `from` and carries what comes of it between the two until nothing moves; what their kernels get.
-pub fn carry(from: &mut Machine, to: &mut Machine, segment: &Seg) -> [Packets; 2] {
+pub fn carry(from: &mut dyn Node, to: &mut dyn Node, segment: &Seg) -> [Packets; 2] {
     carry_on(from, to, vec![(0, Side::Plain, segment.build(), Offload::NONE)])
 }
 
 /// Carries what `from` has sent.
-pub fn deliver(from: &mut Machine, to: &mut Machine, sent: Packets) -> [Packets; 2] {
+pub fn deliver(from: &mut dyn Node, to: &mut dyn Node, sent: Packets) -> [Packets; 2] {
     let on_wire = sent.into_iter().filter(|(side, ..)| *side == Side::Wire);
     carry_on(from, to, on_wire.map(|(side, bytes, offload)| (1, side, bytes, offload)).rev().collect())
 }
 
-fn carry_on(from: &mut Machine, to: &mut Machine, mut waiting: Vec<(usize, Side, Vec<u8>, Offload)>) -> [Packets; 2] {
+fn carry_on(from: &mut dyn Node, to: &mut dyn Node, mut waiting: Vec<(usize, Side, Vec<u8>, Offload)>) -> [Packets; 2] {
     let mut kernels = [Vec::new(), Vec::new()];
     for _ in 0..100 {
         let Some((at, side, bytes, offload)) = waiting.pop() else { return kernels };
-        let machine = if at == 0 { &mut *from } else { &mut *to };
-        for (side, bytes, offload) in machine.take(side, bytes, offload) {
+        let node: &mut dyn Node = if at == 0 { from } else { to };
+        for (side, bytes, offload) in node.take(side, bytes, offload) {
             match side {
                 Side::Plain => kernels[at].push((side, bytes, offload)),
                 Side::Wire => waiting.insert(0, (1 - at, Side::Wire, bytes, offload)),
@@ -266,12 +320,6 @@ pub struct Connection {
     pub next: [u32; 2],
 }
 
-/// What came of an opening.
-pub struct Came {
-    pub session_id: String,
-    pub resumed: bool,
-}
-
 impl Connection {
     /// The connection before its SYN.
     pub fn closed(numbers: Numbers) -> Self {
@@ -294,14 +342,14 @@ impl Connection {
     }
 
     /// The client's SYN; what arrives at the server's kernel and what goes on before it answers.
-    pub fn syn(&mut self, client: &mut Machine, server: &mut Machine) -> [Packets; 2] {
+    pub fn syn(&mut self, client: &mut dyn Node, server: &mut dyn Node) -> [Packets; 2] {
         let segment = self.segment(true, SYN, b"");
         self.next[0] = self.numbers.client_isn.wrapping_add(1);
         carry(client, server, &segment)
     }
 
     /// The server's SYN-ACK; whether the client's kernel was given a window, which means that there are keys.
-    pub fn syn_ack(&mut self, client: &mut Machine, server: &mut Machine) -> bool {
+    pub fn syn_ack(&mut self, client: &mut dyn Node, server: &mut dyn Node) -> bool {
         let segment = self.segment(false, SYN | ACK, b"");
         self.next[1] = self.numbers.server_isn.wrapping_add(1);
         let [_, answer] = carry(server, client, &segment);
@@ -309,7 +357,7 @@ impl Connection {
     }
 
     /// The whole opening, with the client's first data in its first segment after the SYN-ACK if that can be.
-    pub fn open(client: &mut Machine, server: &mut Machine, numbers: Numbers, first: &[u8]) -> (Self, Came) {
+    pub fn open(client: &mut dyn Node, server: &mut dyn Node, numbers: Numbers, first: &[u8]) -> (Self, Session) {
         let mut it = Self::closed(numbers);
         let [_, syn] = it.syn(client, server);
         assert_eq!(syn.len(), 1, "the SYN arrives");
@@ -318,30 +366,27 @@ impl Connection {
             carry(client, server, &it.segment(true, ACK, b""));
         }
         assert!(it.say(client, server, true, first), "the client's data arrives at once");
-        let at_client = client.engine.flow(numbers.client, numbers.server).unwrap();
-        let at_server = server.engine.flow(numbers.server, numbers.client).unwrap();
-        assert_eq!((at_client.state, at_client.resumed), (FlowState::Encrypted, at_server.resumed));
-        assert_eq!(at_client.session_id, at_server.session_id);
-        assert_eq!(at_client.resumed, resumed);
-        (it, Came { session_id: at_client.session_id.unwrap(), resumed })
+        let came = client.session(numbers.client, numbers.server);
+        assert_eq!(came, server.session(numbers.server, numbers.client));
+        assert_eq!((came.encrypted, came.resumed), (true, resumed));
+        (it, came)
     }
 
     /// One of the two sends data; whether the other's kernel gets it.
-    pub fn say(&mut self, client: &mut Machine, server: &mut Machine, by_client: bool, data: &[u8]) -> bool {
+    pub fn say(&mut self, client: &mut dyn Node, server: &mut dyn Node, by_client: bool, data: &[u8]) -> bool {
         let segment = self.segment(by_client, ACK | PSH, data);
-        let (from, to) = if by_client { (client, server) } else { (server, client) };
-        let [_, got] = carry(from, to, &segment);
+        let [_, got] = if by_client { carry(client, server, &segment) } else { carry(server, client, &segment) };
         self.next[usize::from(!by_client)] += data.len() as u32;
         has_data(&got, data)
     }
 
     /// The client resets it.
-    pub fn reset(&self, client: &mut Machine, server: &mut Machine) {
+    pub fn reset(&self, client: &mut dyn Node, server: &mut dyn Node) {
         carry(client, server, &self.segment(true, RST | ACK, b""));
     }
 
     /// The whole life of a connection with data both ways.
-    pub fn whole(client: &mut Machine, server: &mut Machine, numbers: Numbers, data: [&[u8]; 2]) -> Came {
+    pub fn whole(client: &mut dyn Node, server: &mut dyn Node, numbers: Numbers, data: [&[u8]; 2]) -> Session {
         let (mut it, came) = Self::open(client, server, numbers, data[0]);
         assert!(it.say(client, server, false, data[1]), "the server's data arrives");
         it.reset(client, server);
