@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 /// A machine with the daemon's random source. Its devices are not used.
 fn machine() -> Machine {
     let device = || Device::new(UnixStream::pair().unwrap().0.into(), Format::Packets);
-    Machine::with_host(HostEnv::new(device(), device()))
+    Machine::with_host(HostEnv::new(device(), device(), None))
 }
 
 #[derive(Serialize, Deserialize)]
