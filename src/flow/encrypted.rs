@@ -11,7 +11,7 @@ use tcpcrypt::schedule::KeyFingerprint;
 use tcpcrypt::{AckPhase, AeadId, Negotiated, Record, Role, Session, SessionId};
 
 use super::egress::Out;
-use super::ingress::In;
+use super::inbound::In;
 use super::link::{Clocks, Cx, Link, Lost};
 use crate::engine::{ChainId, ConnectionKeys, Finding, Side};
 use crate::time::Instant;

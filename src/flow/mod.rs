@@ -6,6 +6,7 @@ mod egress;
 mod encrypted;
 mod frames;
 mod icmp;
+mod inbound;
 mod ingress;
 mod link;
 mod pool;

@@ -1,0 +1,277 @@
+//! The stream from the peer to the local kernel: where it stands in both spaces, what is acknowledged and announced on
+//! the wire, and what the kernel is owed. [`super::ingress`] works on it.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use tcpcrypt::Opened;
+use tcpcrypt::frame::MAX_FRAME;
+
+use super::encrypted::Ends;
+use super::frames::{Boundaries, Boundary, Store};
+use super::pool::Pool;
+use super::reassembly::Reassembly;
+use crate::time::Instant;
+use crate::wire::{C, Offset, P, Seq};
+
+/// Plaintext is given to the kernel again if it was not acknowledged for this long: longer than it delays acknowledgements.
+const REDELIVER_AFTER: Duration = Duration::from_millis(300);
+/// The same damage this often, over this time, is no accident on the way: the peer is broken (TC-28, TC-29).
+const STUBBORN_TIMES: u8 = 3;
+const STUBBORN_TIME: Duration = Duration::from_secs(1);
+/// It counts again only this much later.
+const STUBBORN_PAUSE: Duration = Duration::from_millis(100);
+
+/// Something wrong that may be forged: it counts only if it is repeated.
+#[derive(Debug, Clone, Copy)]
+struct Suspicion {
+    fingerprint: u64,
+    times: u8,
+    since: Instant,
+    last: Instant,
+}
+
+/// The stream from the peer to the local kernel.
+#[derive(Debug)]
+pub(crate) struct In {
+    pub(super) isn: u32,
+    /// Up to here everything is opened. A frame starts here.
+    pub(super) next: Boundary,
+    /// Bytes from there on that are not opened yet.
+    pub(super) waiting: Reassembly<C>,
+    /// Ends of opened frames that the kernel has not acknowledged.
+    pub(super) ends: Boundaries,
+    /// Plaintext that the kernel has not acknowledged.
+    pub(super) held: Store<P>,
+    /// Plaintext up to here was given to the kernel at least once.
+    pub(super) delivered: Offset<P>,
+    /// What the kernel has acknowledged.
+    pub(super) kernel_ack: Offset<P>,
+    /// Right edge of the kernel's window.
+    pub(super) kernel_edge: Offset<P>,
+    pub(super) kernel_scale: u8,
+    /// Highest acknowledgement on enotun's own account: of a part of a frame, or of what the kernel has no room for.
+    pub(super) own_ack: Offset<C>,
+    /// Highest acknowledgement sent on the wire.
+    pub(super) told_ack: Offset<C>,
+    /// Right edge announced on the wire. Not taken back.
+    pub(super) told_edge: Offset<C>,
+    /// A frame with FINp was opened: it ends at `next`.
+    pub(super) finp: bool,
+    /// The FIN behind it has arrived and is part of `next`.
+    pub(super) fin_consumed: bool,
+    /// Where the latest FIN flag was seen.
+    pub(super) fin_at: Option<Offset<C>>,
+    /// Last urgent byte.
+    pub(super) urgent: Option<Offset<P>>,
+    /// Payload of the segments given to the kernel: what the peer's frames carry, at most the kernel's MSS.
+    pub(super) segment: u16,
+    pub(super) kernel_mss: u16,
+    pub(super) peer_segment: usize,
+    /// Since when the beginning of an incomplete frame at `next` is here.
+    pub(super) partial_since: Option<Instant>,
+    pub(super) partial_timer: Option<Instant>,
+    pub(super) last_delivery: Instant,
+    pub(super) redeliveries: u8,
+    suspicion: Option<Suspicion>,
+    /// When something unbelievable was last answered.
+    pub(super) challenged: Option<Instant>,
+    /// P bytes opened.
+    pub(super) total: u64,
+}
+
+impl In {
+    pub(super) fn new(ends: &Ends) -> Self {
+        let start = Offset::START;
+        let mss = ends.local_mss.saturating_sub(if ends.timestamps { 12 } else { 0 }).max(64);
+        Self {
+            isn: ends.peer_isn,
+            next: Boundary::START,
+            waiting: Reassembly::default(),
+            ends: Boundaries::default(),
+            held: Store::default(),
+            delivered: start_p(),
+            kernel_ack: start_p(),
+            kernel_edge: start_p() + usize::from(ends.local_window),
+            kernel_scale: ends.local_scale,
+            own_ack: start,
+            told_ack: start,
+            told_edge: start + usize::from(ends.local_window),
+            finp: false,
+            fin_consumed: false,
+            fin_at: None,
+            urgent: None,
+            segment: mss,
+            kernel_mss: mss,
+            peer_segment: usize::from(mss),
+            partial_since: None,
+            partial_timer: None,
+            last_delivery: Instant::ZERO,
+            redeliveries: 0,
+            suspicion: None,
+            challenged: None,
+            total: 0,
+        }
+    }
+
+    pub(super) fn held_bytes(&self) -> usize {
+        self.waiting.held() + self.held.held()
+    }
+
+    /// The end of the plaintext, without the FIN.
+    pub(super) fn data_end(&self) -> Offset<P> {
+        self.next.p - i64::from(self.fin_consumed)
+    }
+
+    /// How far what was opened may be given to the kernel.
+    pub(super) fn deliverable(&self) -> Offset<P> {
+        let data_end = self.data_end();
+        if self.kernel_edge >= data_end { self.next.p } else { self.kernel_edge.max(self.delivered) }
+    }
+
+    pub(super) fn all_acked_with_fin(&self) -> bool {
+        self.fin_consumed && self.ends.is_empty()
+    }
+
+    /// The sequence number of the first byte that the wire has not been told is here.
+    pub(super) fn unacknowledged(&self) -> Seq<C> {
+        self.ack_point().seq(self.isn)
+    }
+
+    /// Up to where the wire may be told that everything is here.
+    pub(super) fn ack_point(&self) -> Offset<C> {
+        self.ends.base().c.max(self.own_ack)
+    }
+
+    /// Acknowledges what is opened and has no room in the kernel's window. A FIN is the kernel's alone to acknowledge.
+    pub(super) fn acknowledge_held(&mut self) {
+        if self.delivered < self.next.p {
+            self.own_ack = self.own_ack.max(self.next.c - i64::from(self.fin_consumed));
+        }
+    }
+
+    /// What [`Self::announce`] depends on: if it changes, the peer has to hear of it.
+    pub(super) fn told(&self) -> (Offset<C>, Offset<P>) {
+        (self.ack_point(), self.kernel_edge)
+    }
+
+    /// Acknowledgement and window fields for the wire.
+    pub(super) fn announce(&mut self) -> (u32, u16) {
+        let ack = self.ack_point();
+        self.told_ack = self.told_ack.max(ack);
+        // Frames shrink when opened, so what fits the kernel's window fits in C as well. A whole frame must always be
+        // able to come, unless what was opened waits for the kernel already.
+        let room = self.kernel_edge.ahead_of(self.next.p);
+        let owed = if self.delivered == self.next.p { self.next.c + MAX_FRAME } else { self.next.c };
+        // Rounding down would take back a part of what was announced, or cut the frame that must be able to come.
+        let least = owed.max(self.told_edge);
+        let edge = (self.next.c + room).max(least);
+        let unit = 1_usize << self.kernel_scale;
+        let mut field = edge.ahead_of(ack) / unit;
+        if ack + field * unit < least {
+            field += 1;
+        }
+        let field = u16::try_from(field).unwrap_or(u16::MAX);
+        self.told_edge = self.told_edge.max(ack + usize::from(field) * unit);
+        (ack.seq(self.isn).0, field)
+    }
+
+    /// Whether a segment continues what is here of the frame at `next`, and not by much: without these nothing that waits
+    /// would ever be opened and let go of.
+    pub(super) fn comes_next(&self, at: Offset<C>, len: usize) -> bool {
+        at <= self.waiting.contiguous_end(self.next.c) && (at + len).ahead_of(self.next.c) <= 2 * self.peer_segment
+    }
+
+    /// Whether an Init message or a frame of the peer's was taken in.
+    pub(super) fn has_begun(&self) -> bool {
+        self.next.c > Offset::START
+    }
+
+    /// What waits behind a gap, for SACK blocks.
+    pub(super) fn sack(&self, out: &mut [Range<Offset<C>>; 4]) -> usize {
+        if self.waiting.is_empty() {
+            return 0;
+        }
+        self.waiting.sack(self.waiting.contiguous_end(self.next.c), out)
+    }
+
+    /// Takes in acknowledgement and window of a segment from the kernel.
+    pub(super) fn from_kernel(&mut self, now: Instant, ack: Seq<P>, window: u16, pool: &mut Pool) {
+        let ack = self.kernel_ack.nearest(self.isn, ack);
+        if ack > self.delivered {
+            return;
+        }
+        if ack > self.kernel_ack {
+            self.kernel_ack = ack;
+            self.ends.acknowledge_p(ack);
+            self.held.release(ack, pool);
+            self.redeliveries = 0;
+            self.last_delivery = now;
+            if self.urgent.is_some_and(|u| u < ack) {
+                self.urgent = None;
+            }
+        }
+        self.kernel_edge = self.kernel_edge.max(ack + (usize::from(window) << self.kernel_scale));
+    }
+
+    /// The urgent pointer for a segment that starts at `at`: the byte after the last urgent one.
+    pub(super) fn urgent_pointer(&self, at: Offset<P>) -> Option<u16> {
+        let urgent = self.urgent.filter(|u| *u >= at)?;
+        u16::try_from(urgent + 1_i64 - at).ok()
+    }
+
+    /// Gives back memory that is not in use.
+    pub(super) fn shrink(&mut self) {
+        self.waiting.shrink();
+        self.ends.shrink();
+        self.held.shrink();
+    }
+
+    pub(super) fn timer(&self) -> Option<Instant> {
+        let owed = self.kernel_ack < self.delivered || self.delivered < self.next.p;
+        let wait = REDELIVER_AFTER.saturating_mul(1 << self.redeliveries.min(8));
+        let redeliver = owed.then(|| self.last_delivery + wait);
+        [redeliver, self.partial_timer].into_iter().flatten().min()
+    }
+
+    /// Appends plaintext of opened frames.
+    pub(super) fn push_plaintext(&mut self, from: Offset<P>, bytes: Vec<u8>, pool: &mut Pool) {
+        self.total += bytes.len() as u64;
+        self.held.push(from, bytes, pool);
+    }
+
+    /// Notes a frame that was opened. Its data is to be appended by the caller.
+    pub(super) fn opened(&mut self, frame_len: usize, opened: &Opened) {
+        let data = opened.data.len();
+        if let Some(urgent) = opened.urgent {
+            self.urgent = self.urgent.max(Some(self.next.p + usize::from(urgent)));
+        }
+        if data > 0 {
+            self.segment =
+                u16::try_from(data).unwrap_or(u16::MAX).clamp(self.segment.min(self.kernel_mss), self.kernel_mss);
+        }
+        self.next = Boundary { c: self.next.c + frame_len, p: self.next.p + data };
+        self.ends.push(self.next);
+        self.finp |= opened.fin;
+        self.suspicion = None;
+        self.partial_since = None;
+        self.partial_timer = None;
+    }
+
+    /// Notes the same kind of damage at the same place; true if it is no accident any more.
+    pub(super) fn suspect(&mut self, now: Instant, fingerprint: u64) -> bool {
+        let same = self.suspicion.filter(|s| s.fingerprint == fingerprint);
+        let mut suspicion = same.unwrap_or(Suspicion { fingerprint, times: 0, since: now, last: now });
+        // What comes so soon was duplicated on the way; the peer did not send it again.
+        if same.is_none() || now.since(suspicion.last) >= STUBBORN_PAUSE {
+            suspicion.times = suspicion.times.saturating_add(1);
+            suspicion.last = now;
+        }
+        self.suspicion = Some(suspicion);
+        suspicion.times >= STUBBORN_TIMES && now.since(suspicion.since) >= STUBBORN_TIME
+    }
+}
+
+fn start_p() -> Offset<P> {
+    Offset::START
+}
