@@ -76,7 +76,7 @@ impl fmt::Display for Disrupted {
 impl Engine {
     /// Acts on a sign that this machine was cloned, rolled back or stopped.
     ///
-    /// The cache is erased in any case. A [certain](Disruption::is_certain) sign ends all connections that have keys or
+    /// The cache is erased in any case. A [certain](Disruption::is_certain) sign ends all connections (TC-6) that have keys or
     /// have sent what keys will be made of: the copy has the same, and a rekey gives both the same new ones (TC-8). On
     /// others connections rekey (TC-31).
     pub fn handle_disruption(&mut self, now: Instant, sign: Disruption, env: &mut dyn Env) -> Disrupted {
