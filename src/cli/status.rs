@@ -42,6 +42,16 @@ fn show(status: &Status) -> String {
     block(&mut text, "policy", &status.policy.to_string());
     block(&mut text, "offers", &offers(&status.protocol));
     block(&mut text, "resumption", &resumption(&status.protocol));
+    if counter("resumptions_proposed") + counter("resumptions_accepted") + counter("resumptions_unknown") > 0 {
+        let counts = format!(
+            "since start {} resumed; of {} proposed {} were refused and became fresh exchanges; {} proposed by peers were unknown here",
+            counter("connections_resumed"),
+            counter("resumptions_proposed"),
+            counter("resumptions_refused"),
+            counter("resumptions_unknown")
+        );
+        block(&mut text, "", &counts);
+    }
     block(&mut text, "protected", &selectors::show(&status.selectors));
 
     let now = &status.connections;

@@ -8,7 +8,6 @@
 //! two hosts propose the same secret to each other at once, neither knows it any more when the other's SYN comes, and
 //! both make fresh keys. That this is rare is seen to by preferring chains that this host began as A.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -38,9 +37,17 @@ impl Default for SessionLimits {
     }
 }
 
-/// Refusals in a row after which a chain is given up: the peer has forgotten it, or is so far behind that it does not
-/// recognise what is proposed. One alone can be a SYN that was overtaken.
-const MAX_REFUSALS: u8 = 2;
+/// Refusals in a row after which nothing of a chain is proposed any more: the peer has forgotten it, or is so far behind
+/// that it does not recognise what is proposed. It stays, to be recognised if the peer proposes it. Fewer can be SYNs that
+/// were overtaken, or that came to another host behind the same address.
+const MAX_REFUSALS: u8 = 8;
+
+/// Refusals in a row, the last of a chain that was never accepted since it was made, after which there is taken to be more than one host
+/// behind an address: a host that has just made a session does not forget it.
+const FARM_REFUSALS: u8 = 2;
+
+/// Proposals accepted in a row after which there is taken to be one host again.
+const ALONE: u8 = 16;
 
 /// A chain's name in this cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -80,6 +87,27 @@ struct Chain {
     used: Instant,
     /// Proposals that the peer did not accept since it last accepted one.
     refusals: u8,
+    /// The peer has accepted one.
+    proven: bool,
+    /// When, by the count of [`Sessions::ticks`], it was made or last accepted,
+    good: u64,
+    /// and when it was last proposed.
+    tried: u64,
+    /// Proposals since one was last accepted: as many identifiers the peer may have to recognise ahead.
+    ahead: u8,
+}
+
+/// What there is for one address.
+#[derive(Default, Clone)]
+struct Host {
+    /// Its chains, oldest first.
+    chains: Vec<ChainId>,
+    /// Connections to it reach several hosts, each with its own sessions.
+    farm: bool,
+    /// Refusals in a row,
+    refusals: u8,
+    /// and proposals accepted in a row.
+    accepted: u8,
 }
 
 /// What happened in the cache, for the counters.
@@ -96,11 +124,13 @@ pub(crate) struct Sessions {
     chains: HashMap<ChainId, Chain>,
     /// The peer's halves of all identifiers in all windows.
     halves: HashMap<[u8; RESUME_HALF_LEN], ChainId>,
-    /// Chains by address, oldest first.
-    peers: HashMap<IpAddr, Vec<ChainId>>,
+    /// By address.
+    peers: HashMap<IpAddr, Host>,
     /// By last use.
     by_use: BTreeSet<(Instant, ChainId)>,
     made: u64,
+    /// Goes up with each event, to order them: time may stand still between two.
+    ticks: u64,
     erased: Erased,
 }
 
@@ -113,6 +143,7 @@ impl Sessions {
             peers: HashMap::new(),
             by_use: BTreeSet::new(),
             made: 0,
+            ticks: 0,
             erased: Erased::default(),
         }
     }
@@ -131,6 +162,7 @@ impl Sessions {
         }
         let id = ChainId(self.made);
         self.made += 1;
+        self.ticks += 1;
         let ip = peer.ip().to_canonical();
         let mut chain = Chain {
             peer: ip,
@@ -143,6 +175,10 @@ impl Sessions {
             made: now,
             used: now,
             refusals: 0,
+            proven: false,
+            good: self.ticks,
+            tried: self.ticks,
+            ahead: 0,
         };
         if let Some(first) = chain.window.front() {
             self.halves.insert(*first.peer_half(), id);
@@ -161,7 +197,7 @@ impl Sessions {
 
     /// Puts a chain under its peer's address, and the oldest there out if there are too many.
     fn file(&mut self, ip: IpAddr, id: ChainId) {
-        let filed = self.peers.entry(ip).or_default();
+        let filed = &mut self.peers.entry(ip).or_default().chains;
         filed.push(id);
         if filed.len() > self.limits.per_peer {
             let used = |id: &ChainId| self.chains.get(id).map(|c| c.used);
@@ -173,22 +209,39 @@ impl Sessions {
     }
 
     /// The secret to propose to `peer`, if there is one: of a session made with the same port, begun by this host,
-    /// made last, by preference. It is not used yet.
+    /// last made or resumed, by preference. It is not used yet.
+    ///
+    /// Behind one address there may be a farm of hosts, of which each knows its own sessions only, and any may get the
+    /// SYN. With n of them no choice does better than one time in n, unless they take turns in a way that could be
+    /// foreseen; but the last one made, by the host before, can be wrong every time. So a chain that was tried is held on
+    /// to until it is accepted, those that were once take turns, and none runs further ahead of its host than that
+    /// recognises, however many connections are opened at once.
     pub(crate) fn candidate(
         &self,
         now: Instant,
         peer: SocketAddr,
         allowed: impl Fn(Tep, AeadId) -> bool,
     ) -> Option<(ChainId, CachedSecret)> {
-        let filed = self.peers.get(&peer.ip().to_canonical())?;
-        let usable = |chain: &Chain| allowed(chain.tep, chain.aead) && now < chain.used + self.limits.lifetime;
-        let (id, chain) = filed
+        let host = self.peers.get(&peer.ip().to_canonical())?;
+        let usable = |chain: &Chain| {
+            allowed(chain.tep, chain.aead) && now < chain.used + self.limits.lifetime && chain.refusals < MAX_REFUSALS
+        };
+        let (id, chain) = host
+            .chains
             .iter()
             .filter_map(|id| Some((*id, self.chains.get(id)?)))
             .filter(|(_, chain)| usable(chain))
-            .max_by_key(|(id, chain)| {
+            .max_by_key(|(_, chain)| {
                 let same_port = chain.port == Some(peer.port());
-                (Reverse(chain.refusals), same_port, chain.original_role == Role::A, *id)
+                let began = chain.original_role == Role::A;
+                if host.farm {
+                    let in_reach = u8::from(chain.ahead < self.limits.lookahead);
+                    let held = !chain.proven && chain.refusals > 0;
+                    let turn = if chain.proven { u64::MAX - chain.tried } else { chain.tried };
+                    (in_reach, same_port, chain.proven, held, turn, began)
+                } else {
+                    (u8::MAX - chain.refusals, same_port, began, false, chain.good, false)
+                }
             })?;
         // The lowest that was not tried yet (TC-19).
         Some((id, chain.window.front()?.clone()))
@@ -197,6 +250,11 @@ impl Sessions {
     /// Takes out what [`Self::candidate`] gave: a SYN names it now.
     pub(crate) fn reserve(&mut self, id: ChainId) {
         self.advance(id, 1);
+        self.ticks += 1;
+        if let Some(chain) = self.chains.get_mut(&id) {
+            chain.tried = self.ticks;
+            chain.ahead = chain.ahead.saturating_add(1);
+        }
     }
 
     /// The unused secret that the peer names by `half`. From here on it is used, and those before it are dropped: to
@@ -234,8 +292,15 @@ impl Sessions {
     pub(crate) fn confirm(&mut self, now: Instant, id: ChainId, peer: SocketAddr) {
         let Some(chain) = self.chains.get_mut(&id) else { return };
         self.by_use.remove(&(chain.used, id));
-        chain.used = now;
-        chain.refusals = 0;
+        self.ticks += 1;
+        (chain.used, chain.good, chain.proven, chain.ahead) = (now, self.ticks, true, 0);
+        let refused = std::mem::take(&mut chain.refusals) > 0;
+        if let Some(host) = self.peers.get_mut(&chain.peer) {
+            host.accepted = host.accepted.saturating_add(1);
+            host.refusals = 0;
+            // Refused and then accepted: not by the same host.
+            host.farm = if refused { true } else { host.farm && host.accepted < ALONE };
+        }
         self.by_use.insert((now, id));
         let ip = peer.ip().to_canonical();
         if chain.peer != ip {
@@ -249,9 +314,21 @@ impl Sessions {
     /// The peer did not accept a proposal from this chain.
     pub(crate) fn refused(&mut self, id: ChainId) {
         let Some(chain) = self.chains.get_mut(&id) else { return };
-        chain.refusals += 1;
-        if chain.refusals >= MAX_REFUSALS {
-            self.remove(id);
+        chain.refusals = chain.refusals.saturating_add(1);
+        if let Some(host) = self.peers.get_mut(&chain.peer) {
+            host.accepted = 0;
+            host.refusals = host.refusals.saturating_add(1);
+            host.farm |= !chain.proven && host.refusals >= FARM_REFUSALS;
+            if host.refusals < MAX_REFUSALS {
+                return;
+            }
+            // Whoever had accepted them is not there any more, most likely: from here on as at the beginning.
+            (host.farm, host.refusals) = (false, 0);
+            for id in &host.chains {
+                if let Some(chain) = self.chains.get_mut(id) {
+                    chain.proven = false;
+                }
+            }
         }
     }
 
@@ -269,7 +346,7 @@ impl Sessions {
     /// Erases all chains, or those with one address; how many there were.
     pub(crate) fn flush(&mut self, peer: Option<IpAddr>) -> usize {
         let ids: Vec<ChainId> = match peer {
-            Some(ip) => self.peers.get(&ip.to_canonical()).cloned().unwrap_or_default(),
+            Some(ip) => self.peers.get(&ip.to_canonical()).map(|host| host.chains.clone()).unwrap_or_default(),
             None => self.chains.keys().copied().collect(),
         };
         ids.into_iter().filter(|id| self.remove(*id)).count()
@@ -337,10 +414,10 @@ fn forget(halves: &mut HashMap<[u8; RESUME_HALF_LEN], ChainId>, id: ChainId, sec
     }
 }
 
-fn unfile(peers: &mut HashMap<IpAddr, Vec<ChainId>>, ip: IpAddr, id: ChainId) {
-    if let Some(filed) = peers.get_mut(&ip) {
-        filed.retain(|other| *other != id);
-        if filed.is_empty() {
+fn unfile(peers: &mut HashMap<IpAddr, Host>, ip: IpAddr, id: ChainId) {
+    if let Some(host) = peers.get_mut(&ip) {
+        host.chains.retain(|other| *other != id);
+        if host.chains.is_empty() {
             peers.remove(&ip);
         }
     }

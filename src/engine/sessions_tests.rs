@@ -144,17 +144,136 @@ fn tc_19_what_leaves_the_cache_leaves_no_identifier_behind() {
 }
 
 #[test]
-fn a_chain_that_the_peer_refuses_twice_in_a_row_is_given_up() {
+fn of_a_chain_that_is_refused_again_and_again_nothing_is_proposed_any_more() {
     let (mut a, _) = pair(limits());
     let id = |a: &Sessions| a.candidate(NOW, peer("10.0.0.2:80"), |_, _| true).map(|(id, _)| id);
     let chain = id(&a).unwrap();
-    a.refused(chain);
+    for _ in 1..MAX_REFUSALS {
+        a.refused(chain);
+        assert!(id(&a).is_some());
+    }
     a.confirm(NOW, chain, peer("10.0.0.2:80"));
-    a.refused(chain);
-    assert!(id(&a).is_some());
-    a.refused(chain);
+    for _ in 0..MAX_REFUSALS {
+        assert!(id(&a).is_some());
+        a.refused(chain);
+    }
     assert!(id(&a).is_none());
-    assert_eq!(a.len(), 0);
+    // A connection that was on its way all the time.
+    a.confirm(NOW, chain, peer("10.0.0.2:80"));
+    assert!(id(&a).is_some());
+}
+
+/// Hosts behind one address, and one that opens connections to them.
+struct Farm {
+    client: Sessions,
+    members: Vec<Sessions>,
+    made: u8,
+}
+
+impl Farm {
+    fn new(members: usize) -> Self {
+        let members = (0..members).map(|_| Sessions::new(limits())).collect();
+        Self { client: Sessions::new(limits()), members, made: 0 }
+    }
+
+    /// Opens connections at once, the n-th reaching member `reach[n]`; how many resume.
+    fn open(&mut self, reach: impl IntoIterator<Item = usize>) -> usize {
+        let (service, from) = (peer("10.0.0.2:80"), peer("10.0.0.1:50000"));
+        let mut open = Vec::new();
+        for member in reach {
+            let found = self.client.candidate(NOW, service, |_, _| true);
+            if let Some((id, _)) = &found {
+                self.client.reserve(*id);
+            }
+            let known = found.as_ref().and_then(|(_, secret)| {
+                self.members[member].recognise(NOW, Tep::Curve25519, secret.own_half(), |_| true)
+            });
+            open.push((member, found.map(|(id, _)| id), known.map(|(id, _)| id)));
+        }
+        let mut resumed = 0;
+        for (member, proposed, known) in open {
+            if let (Some(at_client), Some(at_member)) = (proposed, known) {
+                self.client.confirm(NOW, at_client, service);
+                self.members[member].confirm(NOW, at_member, from);
+                resumed += 1;
+                continue;
+            }
+            if let Some(id) = proposed {
+                self.client.refused(id);
+            }
+            let secret = |role| {
+                let mut bytes = [self.made; 32];
+                bytes[0] = member as u8;
+                CachedSecret::new(Tep::Curve25519, AeadId::Aes128Gcm, role, SessionSecret::from_bytes(bytes))
+            };
+            self.client.insert(NOW, service, true, secret(Role::A));
+            self.members[member].insert(NOW, from, false, secret(Role::B));
+            self.made = self.made.wrapping_add(1);
+        }
+        resumed
+    }
+}
+
+/// A number from 0 up to `n`, from `state`.
+fn draw(state: &mut u64, n: usize) -> usize {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*state >> 33) as usize % n
+}
+
+#[test]
+fn in_a_farm_one_connection_in_n_resumes_whoever_takes_turns_and_however_many_are_opened_at_once() {
+    const ALL: usize = 1200;
+    let mut state = 7;
+    for (members, at_once, least) in
+        [(2, 1, 45), (3, 1, 30), (4, 1, 20), (2, 100, 35), (4, 100, 15), (2, 300, 30), (1, 100, 90)]
+    {
+        let mut by_turns = Farm::new(members);
+        let mut at_random = Farm::new(members);
+        let (mut turns, mut random) = (0, 0);
+        for first in (0..ALL).step_by(at_once) {
+            turns += by_turns.open((first..first + at_once).map(|n| n % members));
+            random += at_random.open((0..at_once).map(|_| draw(&mut state, members)));
+        }
+        for (resumed, how) in [(turns, "by turns"), (random, "at random")] {
+            let percent = resumed * 100 / ALL;
+            assert!(percent >= least, "{members} members {how}, {at_once} at once: {percent} %");
+        }
+        assert!(by_turns.client.len() <= limits().per_peer);
+    }
+}
+
+#[test]
+fn a_chain_is_not_thrown_away_because_another_host_behind_the_address_refuses_it() {
+    let mut farm = Farm::new(2);
+    assert_eq!(farm.open([0]), 0);
+    assert_eq!(farm.open([0]), 1);
+    assert_eq!(farm.open([1, 1, 1]), 0, "all of them propose it");
+    assert_eq!(farm.open([0]), 0, "the newest chain, which is the other host's, is tried first");
+    assert_eq!(farm.open([0]), 1, "then the one that was accepted before");
+}
+
+#[test]
+fn when_one_host_of_a_farm_is_left_its_sessions_are_soon_found() {
+    let mut farm = Farm::new(2);
+    let mut state = 5;
+    for _ in 0..5 {
+        farm.open((0..60).map(|_| draw(&mut state, 2)));
+    }
+    let first: usize = (0..20).map(|_| farm.open([1])).sum();
+    assert!(first >= 10, "{first} of 20");
+    let then: usize = (0..20).map(|_| farm.open([1])).sum();
+    assert!(then >= 16, "{then} of 20");
+}
+
+#[test]
+fn a_host_that_has_forgotten_everything_is_not_taken_for_a_farm() {
+    let mut farm = Farm::new(1);
+    farm.open([0; 50]);
+    assert_eq!(farm.open([0; 50]), 50);
+    farm.members[0].flush(None);
+    assert_eq!(farm.open([0]), 0);
+    assert_eq!(farm.open([0]), 1, "one connection is all it costs");
+    assert_eq!(farm.open([0; 100]), 100);
 }
 
 #[test]
