@@ -16,7 +16,7 @@ cross() {
     local a=CLIENT$3 b=SERVER$3 at
     a=${!a} b=${!b}
     for _ in 1 2 3 4; do
-        rm -f "$WORK/go" && mkfifo "$WORK/go"
+        rm -f "$WORK/go" "$WORK/cross-a" "$WORK/cross-b" && mkfifo "$WORK/go"
         at=$(awk "BEGIN { printf \"%.3f\", $EPOCHREALTIME + 0.7 }")
         ns a "$PYTHON" "$NETNS_DIR/tools/tcp.py" cross "$a" "$1" "$b" "$2" "$at" "$MARKER from a" \
             <"$WORK/go" >"$WORK/cross-a" 2>&1 &

@@ -209,7 +209,7 @@ pub enum PlainReason {
     SameRole,
     /// The peer is not application-aware, and that is required (ENO-8).
     NotAware,
-    /// One of the options names no TEP: supported, not wanted (ENO-11).
+    /// The peer's option names no TEP: supported, not wanted (ENO-11).
     Vacuous,
     /// No TEP is valid (ENO-9, TC-18).
     NoCommonTep,
@@ -261,7 +261,7 @@ fn negotiate(
     if settings.mandatory_aware && !peer.aware() {
         return Err(PlainReason::NotAware);
     }
-    if peer.is_vacuous() || own.is_vacuous() {
+    if peer.is_vacuous() {
         return Err(PlainReason::Vacuous);
     }
     // ENO-10: the last valid TEP in B's option.
