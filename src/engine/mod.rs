@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use crate::flow::{
     AbortReason, Closed, Cx, Encrypted, Flow, FlowKey, Link, Lost, Next, OpenQuestion, Opened, Opening, PlainFlow,
-    Pool, Rules,
+    Pool, Rules, pass_on,
 };
 use crate::selector::{Policy, PolicyTable, RuleOptions};
 use crate::time::Instant;
@@ -209,7 +209,7 @@ impl Engine {
                 let fate = after_opening(cx, key, left, opened, |cx, encrypted, dealt_with| {
                     if dealt_with { Next::Stay } else { encrypted.from_kernel(cx, packet, bytes, &offload) }
                 });
-                pass(cx, Side::Plain, offload, bytes, fate)
+                pass(cx, Side::Plain, packet, offload, bytes, fate)
             }
             Flow::Plain(plain) => {
                 plain.note_end(Side::Plain, packet.flags);
@@ -218,7 +218,7 @@ impl Engine {
                 if plain.insist(cx, key, packet, bytes) {
                     return Fate::Stay;
                 }
-                pass(cx, Side::Plain, offload, bytes, (Fate::Stay, true))
+                pass(cx, Side::Plain, packet, offload, bytes, (Fate::Stay, true))
             }
             Flow::Encrypted(encrypted) => {
                 encrypted.learn(Side::Plain, packet);
@@ -255,7 +255,7 @@ impl Engine {
                     encrypted.note_path(cx, next, Some((packet, bytes)));
                     next
                 });
-                pass(cx, Side::Wire, offload, bytes, fate)
+                pass(cx, Side::Wire, packet, offload, bytes, fate)
             }
             Flow::Plain(plain) => {
                 let mut lost = None;
@@ -276,7 +276,7 @@ impl Engine {
                 plain.note_end(Side::Wire, packet.flags);
                 plain.last_seen = cx.now;
                 plain.received += packet.payload_len() as u64;
-                pass(cx, Side::Wire, offload, bytes, (Fate::Stay, true))
+                pass(cx, Side::Wire, packet, offload, bytes, (Fate::Stay, true))
             }
             Flow::Encrypted(encrypted) => {
                 encrypted.learn(Side::Wire, packet);
@@ -353,7 +353,7 @@ impl Engine {
                 self.refuse_orphan(side, key, packet, env);
             } else {
                 self.counters.passed_through += 1;
-                env.forward(side.other(), offload, bytes);
+                pass_on(env, side, packet, offload, bytes);
             }
             return false;
         }
@@ -363,7 +363,7 @@ impl Engine {
             *(if full { &mut self.counters.limit_flows } else { &mut self.counters.limit_half_open }) += 1;
             if policy != Policy::Required {
                 self.counters.passed_through += 1;
-                env.forward(side.other(), offload, bytes);
+                pass_on(env, side, packet, offload, bytes);
             }
             return false;
         }
@@ -717,10 +717,17 @@ fn count_abort(counters: &mut Counters, why: AbortReason) {
 }
 
 /// Passes a packet on unchanged if that is what it came to.
-fn pass(cx: &mut Cx<'_>, from: Side, offload: Offload, bytes: &[u8], (fate, pass): (Fate, bool)) -> Fate {
+fn pass<S>(
+    cx: &mut Cx<'_>,
+    from: Side,
+    packet: &Packet<S>,
+    offload: Offload,
+    bytes: &[u8],
+    (fate, pass): (Fate, bool),
+) -> Fate {
     if pass {
         cx.counters.passed_through += 1;
-        cx.env.forward(from.other(), offload, bytes);
+        pass_on(cx.env, from, packet, offload, bytes);
     }
     fate
 }

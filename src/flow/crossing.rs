@@ -74,7 +74,7 @@ impl Opening {
         if (self.agreed.is_none() || !has_eno)
             && let Err(why) = self.conclude(cx, area)
         {
-            return self.plain_at_syn(cx, Plain::Eno(why), packet, bytes, area);
+            return self.plain(cx, Plain::Eno(why), true);
         }
         let _ = self.phase.received(true, false, has_eno);
         if self.crossing.answered {

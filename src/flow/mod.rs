@@ -9,6 +9,7 @@ mod icmp;
 mod inbound;
 mod ingress;
 mod link;
+mod pass;
 mod pool;
 mod reassembly;
 mod syn;
@@ -21,6 +22,7 @@ use tcpcrypt::{PlainReason, Record};
 pub(crate) use closed::Closed;
 pub(crate) use encrypted::{AbortReason, Encrypted, Next};
 pub(crate) use link::{Cx, FlowKey, Link, Lost};
+pub(crate) use pass::pass_on;
 pub(crate) use pool::Pool;
 pub(crate) use syn::{Opened, Opening, begins_frame, begins_init1};
 

@@ -424,7 +424,7 @@ impl Opening {
             self.own = reply.option;
             let avoided = if self.own.is_some() { self.avoid(cx) } else { None };
             if let Some(why) = avoided {
-                return self.plain_at_syn(cx, why, packet, bytes, &area);
+                return self.plain(cx, why, true);
             }
             match conclude(&settings, self.own.as_deref(), None, &area) {
                 Outcome::Fresh(negotiated) => self.agreed = Some(negotiated),
@@ -438,7 +438,7 @@ impl Opening {
                         SynArea::None => Plain::PeerNoEno,
                         _ => Plain::Eno(why),
                     };
-                    return self.plain_at_syn(cx, why, packet, bytes, &area);
+                    return self.plain(cx, why, true);
                 }
             }
             let received = self.phase.received(true, false, true);
@@ -448,26 +448,6 @@ impl Opening {
         let options = self.for_kernel(cx.config.wire_mtu, packet.options(bytes));
         self.emit_syn(cx, Side::Plain, packet, options, packet.window);
         Opened::Still
-    }
-
-    /// The peer's SYN leads to plain TCP. If it had an ENO option its data is discarded even so (ENO-16).
-    pub(super) fn plain_at_syn(
-        &mut self,
-        cx: &mut Cx<'_>,
-        why: Plain,
-        packet: &Packet<C>,
-        bytes: &[u8],
-        area: &SynArea<'_>,
-    ) -> Opened {
-        if !area.discards_data() || packet.payload.is_empty() {
-            return self.plain(cx, why, true);
-        }
-        let options = squeezed(packet.options(bytes)).unwrap_or_default();
-        let next = self.plain(cx, why, false);
-        if matches!(next, Opened::Plain(..)) {
-            self.emit_syn(cx, Side::Plain, packet, options, packet.window);
-        }
-        next
     }
 
     /// The peer answers.

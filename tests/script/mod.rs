@@ -10,6 +10,7 @@ use enotun::wire::{Offload, Outgoing};
 
 use crate::packet::{self, ACK, SYN, Seg};
 
+mod aware;
 mod closing;
 mod crossing;
 mod forged;

@@ -214,6 +214,36 @@ fn mss_options_of_another_length_are_none() {
     assert_eq!(made.flows[0].state, FlowState::Encrypted);
 }
 
+/// Whatever the reason for which a SYN with ENO is passed on, its data is not (ENO-16), the first time and again.
+#[test]
+fn eno_16_data_beside_eno_goes_to_nobody_even_where_nothing_is_encrypted() {
+    let full = || Config { max_flows: 0, ..Config::default() };
+    for (config, policy, taken, contents, why) in [
+        (Config::default(), Policy::Off, MSS, &[0x23][..], "policy off"),
+        (full(), Policy::Opportunistic, MSS, &[0x23], "too many connections"),
+        (Config::default(), Policy::Opportunistic, MP_CAPABLE, &[0x23], "mptcp"),
+        (Config::default(), Policy::Opportunistic, MSS, &[0x01, 0x23], "b = 1"),
+        (Config::default(), Policy::Opportunistic, MSS, &[0x80], "ill-formed"),
+    ] {
+        let mut host = Host::with_policy(config, policy);
+        let mut syn = Seg::new(a_addr(), b_addr());
+        let eno = [&[ENO, contents.len() as u8 + 2][..], contents].concat();
+        (syn.seq, syn.flags, syn.win) = (A_ISN, SYN, WINDOW);
+        syn.options = area(&[taken, FAST_OPEN_COOKIE, &eno]).expect("fits");
+        syn.payload = b"early data".to_vec();
+        for _ in 0..2 {
+            let seen = only(host.wire(&syn).plain);
+            assert!(seen.has(SYN) && seen.seq == A_ISN && seen.payload.is_empty(), "{why}: {seen:?}");
+            assert!(!seen.eno() && seen.option(34).is_none(), "{why}");
+            assert_eq!(seen.option(taken[0]), Some(taken[2..].to_vec()), "{why}");
+        }
+        // Without ENO it is an ordinary SYN, and Fast Open's.
+        syn.options = area(&[taken, FAST_OPEN_COOKIE]).expect("fits");
+        syn.src.set_port(50_000);
+        assert_eq!(only(host.wire(&syn).plain).payload, b"early data", "{why}");
+    }
+}
+
 /// With what Linux sends in each SYN there is room for a proposal and one more TEP, and for its acceptance.
 #[test]
 fn tc_12_a_resumption_fits_beside_the_options_of_linux() {

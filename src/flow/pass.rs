@@ -1,0 +1,31 @@
+//! Packets that are passed on as they are, with one exception: data in a SYN with an ENO option is nobody's, even where
+//! nothing is encrypted (ENO-16).
+
+use tcpcrypt::eno::option::find_syn;
+
+use super::link::{FlowKey, Link};
+use super::syn::squeezed;
+use crate::engine::{Env, Side};
+use crate::wire::build::TcpFields;
+use crate::wire::{Flags, Offload, Packet};
+
+/// Sends a packet that was read on `from` out on the other side.
+pub(crate) fn pass_on<S>(env: &mut dyn Env, from: Side, packet: &Packet<S>, offload: Offload, bytes: &[u8]) {
+    let has_syn_data = from == Side::Wire && packet.flags.any(Flags::SYN) && !packet.payload.is_empty();
+    if !has_syn_data || !find_syn(packet.options(bytes)).discards_data() {
+        env.forward(from.other(), offload, bytes);
+        return;
+    }
+    let mut link = Link::new(FlowKey { local: packet.dst, remote: packet.src });
+    link.learn(from, packet);
+    let options = squeezed(packet.options(bytes)).unwrap_or_default();
+    let tcp = TcpFields {
+        seq: packet.seq.0,
+        ack: packet.ack.0,
+        flags: packet.flags,
+        window: packet.window,
+        urgent: 0,
+        options: options.padded(),
+    };
+    link.emit(env, from.other(), &tcp, &[], None);
+}
