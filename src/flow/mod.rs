@@ -9,9 +9,11 @@ mod icmp;
 mod inbound;
 mod ingress;
 mod link;
+mod offer;
 mod pass;
 mod pool;
 mod reassembly;
+mod shown;
 mod syn;
 
 use std::fmt;

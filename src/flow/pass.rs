@@ -4,7 +4,7 @@
 use tcpcrypt::eno::option::find_syn;
 
 use super::link::{FlowKey, Link};
-use super::syn::squeezed;
+use super::shown::squeezed;
 use crate::engine::{Env, Side};
 use crate::wire::build::TcpFields;
 use crate::wire::{Flags, Offload, Packet};

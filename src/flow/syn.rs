@@ -4,24 +4,20 @@
 //! SYN or SYN-ACK has its MSS lowered by what a frame adds, and, until keys are made, a window of zero, so that it sends
 //! nothing that would have to wait here. A resumed session has its keys with the SYNs: the window is the peer's at once.
 
-use std::borrow::Cow;
-
-use tcpcrypt::constants::{RESUME_HALF_LEN, RESUME_NONCE_MAX};
-use tcpcrypt::eno::negotiate::{active_option, conclude, passive_reply};
+use tcpcrypt::constants::RESUME_NONCE_MAX;
+use tcpcrypt::eno::negotiate::{conclude, passive_reply};
 use tcpcrypt::eno::option::{SynArea, find_syn};
 use tcpcrypt::frame::{Header, OVERHEAD};
 use tcpcrypt::handshake::Initiator;
-use tcpcrypt::resume::ResumeNonce;
-use tcpcrypt::{
-    AckPhase, Decision, Negotiated, OpenError, Outcome, PlainReason, Proposal, Record, Role, Session, Settings,
-};
+use tcpcrypt::{AckPhase, Decision, Negotiated, OpenError, Outcome, PlainReason, Proposal, Record, Role, Session};
 
 use super::crossing::{Crossing, Told};
 use super::egress::Out;
 use super::encrypted::{AbortReason, Encrypted, Ends, Stage};
 use super::link::{Clocks, Cx, Link, Lost};
+use super::shown::squeezed;
 use super::{OpenQuestion, Plain, Rules};
-use crate::engine::{Advice, ChainId, Config, Finding, PathKey, ProbeMode, Side, hop_id};
+use crate::engine::{Advice, ChainId, Finding, PathKey, ProbeMode, Side, hop_id};
 use crate::selector::Policy;
 use crate::time::Instant;
 use crate::wire::build::TcpFields;
@@ -46,9 +42,9 @@ impl Seen {
 /// The SYN exchange, up to the first segment after it.
 pub(crate) struct Opening {
     pub(super) link: Link,
-    rules: Rules,
+    pub(super) rules: Rules,
     /// Whether the local kernel opens, not only answers.
-    active: bool,
+    pub(super) active: bool,
     pub(super) local: Option<Seen>,
     pub(super) peer: Option<Seen>,
     /// Where a simultaneous open is.
@@ -60,16 +56,16 @@ pub(crate) struct Opening {
     /// As many are sent at most, if policy allows plain TCP.
     tries: u8,
     /// The peer's latest SYN came without an option: the next SYN-ACK goes without (docs/readings.md, reading 9).
-    omit: bool,
+    pub(super) omit: bool,
     pub(super) agreed: Option<Negotiated>,
     /// Why the peer's SYN is answered with a vacuous option.
     declined: Option<PlainReason>,
     /// What this host's SYN proposes to resume. Nothing else does ever (TC-19).
-    proposal: Option<(ChainId, Proposal)>,
+    pub(super) proposal: Option<(ChainId, Proposal)>,
     /// The session that both options resume.
-    session: Option<(ChainId, Session)>,
+    pub(super) session: Option<(ChainId, Session)>,
     /// The options of the peer's SYN, until they are answered.
-    asked: Vec<u8>,
+    pub(super) asked: Vec<u8>,
     pub(super) phase: AckPhase,
     pub(super) deadline: Instant,
 }
@@ -113,20 +109,6 @@ impl Opening {
             phase: AckPhase::new(),
             deadline: cx.now + cx.config.handshake_timeout,
         }
-    }
-
-    /// How this connection negotiates: as the host does, and what its rule asks for besides (ENO-7, ENO-8, TC-22).
-    fn settings<'a>(&self, config: &'a Config) -> Cow<'a, Settings> {
-        let options = self.rules.options;
-        if options.is_none() {
-            return Cow::Borrowed(&config.negotiation);
-        }
-        let mut settings = config.negotiation.clone();
-        settings.resume &= !options.no_resume;
-        settings.aware |= options.aware;
-        settings.mandatory_aware |= options.mandatory_aware;
-        settings.active_b |= options.role_b;
-        Cow::Owned(settings)
     }
 
     /// The SYN it began with.
@@ -297,70 +279,6 @@ impl Opening {
         }
     }
 
-    /// This host's option for the SYN in `bytes`, which has `room` for it: with a proposal if there is a session to resume
-    /// and it fits.
-    fn propose(&mut self, cx: &mut Cx<'_>, packet: &Packet<P>, bytes: &[u8], room: usize) -> Option<Vec<u8>> {
-        let config = cx.config;
-        let settings = self.settings(config);
-        let allowed = |tep, aead| settings.teps.contains(&tep) && config.ciphers.contains(&aead);
-        let mut proposal = None;
-        if settings.resume
-            && let Some((chain, secret)) = cx.sessions.candidate(cx.now, self.link.key.remote, allowed)
-        {
-            let context = [&secret.own_half()[..], bytes.get(..packet.payload.start).unwrap_or(bytes)].concat();
-            let nonce = self.nonce(cx, &context);
-            proposal = Some((chain, Proposal { secret, nonce: own_part(&nonce, settings.nonce_len) }));
-        }
-        let option = active_option(&settings, proposal.as_ref().map(|(_, p)| p), room)?;
-        self.proposal = proposal.filter(|_| option.proposes);
-        if let Some((chain, _)) = &self.proposal {
-            cx.sessions.reserve(*chain);
-            cx.counters.resumptions_proposed += 1;
-        }
-        Some(option.bytes)
-    }
-
-    /// A resumption nonce (TC-14). `context` is all that tells this connection from others.
-    fn nonce(&self, cx: &mut Cx<'_>, context: &[u8]) -> [u8; RESUME_NONCE_MAX] {
-        let mut nonce = [0; RESUME_NONCE_MAX];
-        cx.random("resumption nonce", self.link.key, context, &mut nonce);
-        nonce
-    }
-
-    /// Accepts the peer's proposal to resume a session, if it has made one that is known here (TC-16). This waits for
-    /// the kernel's SYN-ACK: SYNs that the kernel does not answer use nothing up.
-    fn accept(&mut self, cx: &mut Cx<'_>, packet: &Packet<P>, bytes: &[u8], room: usize) {
-        let asked = std::mem::take(&mut self.asked);
-        let config = cx.config;
-        let settings = self.settings(config);
-        let area = find_syn(&asked);
-        let SynArea::Option(option) = &area else { return };
-        let proposes = option.suboptions().any(|s| s.v && s.data.len() >= RESUME_HALF_LEN);
-        if !proposes || !settings.resume || self.omit || self.agreed.is_none() {
-            return;
-        }
-        let peer_isn = self.peer.map_or(0, |peer| peer.isn).to_be_bytes();
-        let headers = bytes.get(..packet.payload.start).unwrap_or(bytes);
-        let nonce = self.nonce(cx, &[&peer_isn[..], &asked, headers].concat());
-        let (now, sessions) = (cx.now, &mut *cx.sessions);
-        let mut chain = None;
-        let reply = passive_reply(&settings, &area, room, &nonce, |tep, half| {
-            let (found, secret) = sessions.recognise(now, tep, half, |aead| config.ciphers.contains(&aead))?;
-            chain = Some(found);
-            Some(secret)
-        });
-        let (Some(chain), Some(proposal)) = (chain, &reply.resumes) else {
-            cx.counters.resumptions_unknown += 1;
-            return;
-        };
-        if let Outcome::Resumed(agreed, session) = conclude(&settings, reply.option.as_deref(), Some(proposal), &area) {
-            cx.counters.resumptions_accepted += 1;
-            self.own = reply.option;
-            self.agreed = Some(agreed);
-            self.session = Some((chain, session));
-        }
-    }
-
     /// The local kernel answers: its SYN-ACK goes out with ENO, unless the peer's SYN had none.
     fn syn_ack_out(&mut self, cx: &mut Cx<'_>, packet: &Packet<P>, bytes: &[u8]) -> Opened {
         if self.active {
@@ -491,27 +409,6 @@ impl Opening {
         let window = ends.map_or(0, |(ends, ..)| Out::first_window(&ends));
         self.emit_syn(cx, Side::Plain, packet, options, window);
         Opened::Still
-    }
-
-    /// Concludes, as the active opener, from both options (ENO-9, ENO-10; TC-18).
-    pub(super) fn conclude(&mut self, cx: &mut Cx<'_>, area: &SynArea<'_>) -> Result<(), PlainReason> {
-        let proposal = self.proposal.take();
-        let own = self.own.as_deref();
-        match conclude(&self.settings(cx.config), own, proposal.as_ref().map(|(_, p)| p), area) {
-            Outcome::Fresh(negotiated) => {
-                self.agreed = Some(negotiated);
-                if let Some((chain, _)) = proposal {
-                    cx.counters.resumptions_refused += 1;
-                    cx.sessions.refused(chain);
-                }
-            }
-            Outcome::Resumed(negotiated, session) => {
-                self.agreed = Some(negotiated);
-                self.session = proposal.map(|(chain, _)| (chain, session));
-            }
-            Outcome::Plain(why) => return Err(why),
-        }
-        Ok(())
     }
 
     /// The first segment of the local kernel that is no SYN.
@@ -652,54 +549,6 @@ impl Opening {
         Some((ends, clocks, self.agreed.clone()?))
     }
 
-    /// The largest MSS that this host's own packets can have: what fits the network, and what the local kernel announces
-    /// of its own link.
-    fn most(&self, wire_mtu: Option<u16>) -> u16 {
-        let headers = if self.link.is_v6() { 60 } else { 40 };
-        let by_mtu = wire_mtu.map_or(u16::MAX, |mtu| mtu.saturating_sub(headers));
-        let by_kernel = self.local.and_then(|seen| seen.options.mss).unwrap_or(u16::MAX);
-        by_mtu.min(by_kernel)
-    }
-
-    /// The MSS of a peer that names none (RFC 9293, section 3.7.1).
-    fn default_mss(&self) -> u16 {
-        if self.link.is_v6() { 1220 } else { 536 }
-    }
-
-    /// The peer's options as the local kernel gets to see them: without ENO, the MSS lowered by what a frame adds.
-    pub(super) fn for_kernel(&self, wire_mtu: Option<u16>, area: &[u8]) -> OptionBuf {
-        let mut options = OptionBuf::default();
-        // The kernel would fill its own interface, with no room for frames, if the peer's takes more.
-        let most = self.most(wire_mtu);
-        #[expect(clippy::cast_possible_truncation, reason = "20 bytes")]
-        let lowered = |mss: u16| mss.min(most).saturating_sub(OVERHEAD as u16).max(64).to_be_bytes();
-        let mut has_mss = false;
-        let mut fits = true;
-        for (k, option) in options::walk(area) {
-            match k {
-                kind::ENO => {}
-                kind::MSS => {
-                    // Of another length it is none, as kernels see it.
-                    if let &[_, _, high, low] = option {
-                        let [high, low] = lowered(u16::from_be_bytes([high, low]));
-                        fits &= options.push(&[kind::MSS, 4, high, low]);
-                        has_mss = true;
-                    }
-                }
-                k if options::is_fast_open(k, option) => {}
-                _ => fits &= options.push(option),
-            }
-        }
-        debug_assert!(fits, "nothing longer was put in than was taken out");
-        if !has_mss {
-            let [high, low] = lowered(self.default_mss());
-            // A SYN that is full with an ENO option of three bytes has no room for it. The kernel then sends more than fits
-            // into a frame's segment, which is cut.
-            let _ = options.push(&[kind::MSS, 4, high, low]);
-        }
-        options
-    }
-
     /// Sends a SYN or SYN-ACK on, without data (ENO-16).
     pub(super) fn emit_syn<S>(
         &mut self,
@@ -746,19 +595,5 @@ pub(crate) fn begins_frame(record: &mut Record, payload: &[u8]) -> bool {
     }
 }
 
-/// As much of a nonce as this host sends (TC-13).
-fn own_part(nonce: &[u8; RESUME_NONCE_MAX], len: usize) -> ResumeNonce {
-    nonce.get(..len).and_then(ResumeNonce::new).unwrap_or_default()
-}
-
 /// Room that a SYN-ACK has for ENO: MSS, SACK permitted, timestamps and window scale take 19 bytes.
 const REPLY_ROOM: usize = options::MAX_AREA - 19;
-
-/// Options without padding, ENO or Fast Open, which does not go beside ENO (ENO-16).
-pub(super) fn squeezed(area: &[u8]) -> Option<OptionBuf> {
-    let mut buf = OptionBuf::default();
-    options::walk(area)
-        .filter(|(k, option)| *k != kind::ENO && !options::is_fast_open(*k, option))
-        .all(|(_, option)| buf.push(option))
-        .then_some(buf)
-}

@@ -1,0 +1,126 @@
+//! What this host's SYN or SYN-ACK says in its ENO option, and what follows from both options (ENO-7 to ENO-11; TC-12 to TC-20).
+
+use std::borrow::Cow;
+
+use tcpcrypt::constants::{RESUME_HALF_LEN, RESUME_NONCE_MAX};
+use tcpcrypt::eno::negotiate::{active_option, conclude, passive_reply};
+use tcpcrypt::eno::option::{SynArea, find_syn};
+use tcpcrypt::resume::ResumeNonce;
+use tcpcrypt::{Outcome, PlainReason, Proposal, Settings};
+
+use super::link::Cx;
+use super::syn::Opening;
+use crate::engine::Config;
+use crate::wire::{P, Packet};
+
+impl Opening {
+    /// How this connection negotiates: as the host does, and what its rule asks for besides (ENO-7, ENO-8, TC-22).
+    pub(super) fn settings<'a>(&self, config: &'a Config) -> Cow<'a, Settings> {
+        let options = self.rules.options;
+        if options.is_none() {
+            return Cow::Borrowed(&config.negotiation);
+        }
+        let mut settings = config.negotiation.clone();
+        settings.resume &= !options.no_resume;
+        settings.aware |= options.aware;
+        settings.mandatory_aware |= options.mandatory_aware;
+        settings.active_b |= options.role_b;
+        Cow::Owned(settings)
+    }
+
+    /// This host's option for the SYN in `bytes`, which has `room` for it: with a proposal if there is a session to resume
+    /// and it fits.
+    pub(super) fn propose(
+        &mut self,
+        cx: &mut Cx<'_>,
+        packet: &Packet<P>,
+        bytes: &[u8],
+        room: usize,
+    ) -> Option<Vec<u8>> {
+        let config = cx.config;
+        let settings = self.settings(config);
+        let allowed = |tep, aead| settings.teps.contains(&tep) && config.ciphers.contains(&aead);
+        let mut proposal = None;
+        if settings.resume
+            && let Some((chain, secret)) = cx.sessions.candidate(cx.now, self.link.key.remote, allowed)
+        {
+            let context = [&secret.own_half()[..], bytes.get(..packet.payload.start).unwrap_or(bytes)].concat();
+            let nonce = self.nonce(cx, &context);
+            proposal = Some((chain, Proposal { secret, nonce: own_part(&nonce, settings.nonce_len) }));
+        }
+        let option = active_option(&settings, proposal.as_ref().map(|(_, p)| p), room)?;
+        self.proposal = proposal.filter(|_| option.proposes);
+        if let Some((chain, _)) = &self.proposal {
+            cx.sessions.reserve(*chain);
+            cx.counters.resumptions_proposed += 1;
+        }
+        Some(option.bytes)
+    }
+
+    /// A resumption nonce (TC-14). `context` is all that tells this connection from others.
+    fn nonce(&self, cx: &mut Cx<'_>, context: &[u8]) -> [u8; RESUME_NONCE_MAX] {
+        let mut nonce = [0; RESUME_NONCE_MAX];
+        cx.random("resumption nonce", self.link.key, context, &mut nonce);
+        nonce
+    }
+
+    /// Accepts the peer's proposal to resume a session, if it has made one that is known here (TC-16). This waits for
+    /// the kernel's SYN-ACK: SYNs that the kernel does not answer use nothing up.
+    pub(super) fn accept(&mut self, cx: &mut Cx<'_>, packet: &Packet<P>, bytes: &[u8], room: usize) {
+        let asked = std::mem::take(&mut self.asked);
+        let config = cx.config;
+        let settings = self.settings(config);
+        let area = find_syn(&asked);
+        let SynArea::Option(option) = &area else { return };
+        let proposes = option.suboptions().any(|s| s.v && s.data.len() >= RESUME_HALF_LEN);
+        if !proposes || !settings.resume || self.omit || self.agreed.is_none() {
+            return;
+        }
+        let peer_isn = self.peer.map_or(0, |peer| peer.isn).to_be_bytes();
+        let headers = bytes.get(..packet.payload.start).unwrap_or(bytes);
+        let nonce = self.nonce(cx, &[&peer_isn[..], &asked, headers].concat());
+        let (now, sessions) = (cx.now, &mut *cx.sessions);
+        let mut chain = None;
+        let reply = passive_reply(&settings, &area, room, &nonce, |tep, half| {
+            let (found, secret) = sessions.recognise(now, tep, half, |aead| config.ciphers.contains(&aead))?;
+            chain = Some(found);
+            Some(secret)
+        });
+        let (Some(chain), Some(proposal)) = (chain, &reply.resumes) else {
+            cx.counters.resumptions_unknown += 1;
+            return;
+        };
+        if let Outcome::Resumed(agreed, session) = conclude(&settings, reply.option.as_deref(), Some(proposal), &area) {
+            cx.counters.resumptions_accepted += 1;
+            self.own = reply.option;
+            self.agreed = Some(agreed);
+            self.session = Some((chain, session));
+        }
+    }
+
+    /// Concludes, as the active opener, from both options (ENO-9, ENO-10; TC-18).
+    pub(super) fn conclude(&mut self, cx: &mut Cx<'_>, area: &SynArea<'_>) -> Result<(), PlainReason> {
+        let proposal = self.proposal.take();
+        let own = self.own.as_deref();
+        match conclude(&self.settings(cx.config), own, proposal.as_ref().map(|(_, p)| p), area) {
+            Outcome::Fresh(negotiated) => {
+                self.agreed = Some(negotiated);
+                if let Some((chain, _)) = proposal {
+                    cx.counters.resumptions_refused += 1;
+                    cx.sessions.refused(chain);
+                }
+            }
+            Outcome::Resumed(negotiated, session) => {
+                self.agreed = Some(negotiated);
+                self.session = proposal.map(|(chain, _)| (chain, session));
+            }
+            Outcome::Plain(why) => return Err(why),
+        }
+        Ok(())
+    }
+}
+
+/// As much of a nonce as this host sends (TC-13).
+fn own_part(nonce: &[u8; RESUME_NONCE_MAX], len: usize) -> ResumeNonce {
+    nonce.get(..len).and_then(ResumeNonce::new).unwrap_or_default()
+}

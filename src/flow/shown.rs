@@ -1,0 +1,65 @@
+//! What the local kernel gets to see of the peer's SYN or SYN-ACK: no ENO, and an MSS that leaves room for what a frame adds.
+
+use tcpcrypt::frame::OVERHEAD;
+
+use super::syn::Opening;
+use crate::wire::options::{self, OptionBuf, kind};
+
+impl Opening {
+    /// The largest MSS that this host's own packets can have: what fits the network, and what the local kernel announces
+    /// of its own link.
+    pub(super) fn most(&self, wire_mtu: Option<u16>) -> u16 {
+        let headers = if self.link.is_v6() { 60 } else { 40 };
+        let by_mtu = wire_mtu.map_or(u16::MAX, |mtu| mtu.saturating_sub(headers));
+        let by_kernel = self.local.and_then(|seen| seen.options.mss).unwrap_or(u16::MAX);
+        by_mtu.min(by_kernel)
+    }
+
+    /// The MSS of a peer that names none (RFC 9293, section 3.7.1).
+    pub(super) fn default_mss(&self) -> u16 {
+        if self.link.is_v6() { 1220 } else { 536 }
+    }
+
+    /// The peer's options as the local kernel gets to see them: without ENO, the MSS lowered by what a frame adds.
+    pub(super) fn for_kernel(&self, wire_mtu: Option<u16>, area: &[u8]) -> OptionBuf {
+        let mut options = OptionBuf::default();
+        // The kernel would fill its own interface, with no room for frames, if the peer's takes more.
+        let most = self.most(wire_mtu);
+        #[expect(clippy::cast_possible_truncation, reason = "20 bytes")]
+        let lowered = |mss: u16| mss.min(most).saturating_sub(OVERHEAD as u16).max(64).to_be_bytes();
+        let mut has_mss = false;
+        let mut fits = true;
+        for (k, option) in options::walk(area) {
+            match k {
+                kind::ENO => {}
+                kind::MSS => {
+                    // Of another length it is none, as kernels see it.
+                    if let &[_, _, high, low] = option {
+                        let [high, low] = lowered(u16::from_be_bytes([high, low]));
+                        fits &= options.push(&[kind::MSS, 4, high, low]);
+                        has_mss = true;
+                    }
+                }
+                k if options::is_fast_open(k, option) => {}
+                _ => fits &= options.push(option),
+            }
+        }
+        debug_assert!(fits, "nothing longer was put in than was taken out");
+        if !has_mss {
+            let [high, low] = lowered(self.default_mss());
+            // A SYN that is full with an ENO option of three bytes has no room for it. The kernel then sends more than fits
+            // into a frame's segment, which is cut.
+            let _ = options.push(&[kind::MSS, 4, high, low]);
+        }
+        options
+    }
+}
+
+/// Options without padding, ENO or Fast Open, which does not go beside ENO (ENO-16).
+pub(super) fn squeezed(area: &[u8]) -> Option<OptionBuf> {
+    let mut buf = OptionBuf::default();
+    options::walk(area)
+        .filter(|(k, option)| *k != kind::ENO && !options::is_fast_open(*k, option))
+        .all(|(_, option)| buf.push(option))
+        .then_some(buf)
+}
