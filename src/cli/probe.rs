@@ -100,7 +100,9 @@ fn show(target: &str, probed: &Probed) -> String {
             Some(false) => "saw the SYN, and no ENO in it",
             None => "saw the SYN, and does not say whether ENO was in it",
         };
-        line(if number == 0 { "routers" } else { "" }, &format!("{} {} {saw}", hop.hop, hop.router));
+        // With enotun a host forwards to its own device, and answers like a router.
+        let peer = if hop.router == probed.remote.ip() { " (the peer itself)" } else { "" };
+        line(if number == 0 { "routers" } else { "" }, &format!("{} {}{peer} {saw}", hop.hop, hop.router));
     }
     if let (Some(tep), Some(aead)) = (&probed.tep, &probed.aead) {
         line("keys", &format!("{tep}, {aead}"));

@@ -18,6 +18,7 @@ mod limits;
 mod opening;
 mod option_space;
 mod paths;
+mod probe;
 mod windows;
 
 /// Initial sequence numbers of the client and the server.

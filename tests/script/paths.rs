@@ -5,7 +5,7 @@ use enotun::engine::{Finding, FlowState, PathInfo};
 use super::packet::{ENO, RST};
 use super::*;
 
-fn has_eno(seg: &Seg) -> bool {
+pub fn has_eno(seg: &Seg) -> bool {
     let mut at = &seg.options[..];
     while let [kind, rest @ ..] = at {
         match kind {
@@ -19,7 +19,7 @@ fn has_eno(seg: &Seg) -> bool {
 }
 
 /// What a middlebox does that does not know the option: NOPs in its place.
-fn strip(seg: &Seg) -> Seg {
+pub fn strip(seg: &Seg) -> Seg {
     let mut seg = seg.clone();
     let mut at = 0;
     while at < seg.options.len() && seg.options[at] != 0 {
