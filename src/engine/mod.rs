@@ -1,14 +1,17 @@
 //! All connections of a host: the table, policy, timers, limits. Pure: packets, time and randomness come in through
 //! the arguments, packets go out through [`Env`].
 
+mod ask;
 mod config;
 mod disruption;
 mod env;
+mod fate;
 mod info;
 mod paths;
 mod probe;
 mod sessions;
 
+pub use ask::FlowError;
 pub use config::{Config, RekeyLimits};
 pub use disruption::{Disrupted, Disruption};
 pub use env::{ConnectionKeys, Env, RandomFor, Side};
@@ -22,18 +25,16 @@ pub use sessions::{SessionInfo, SessionLimits};
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::flow::{
-    AbortReason, Closed, Cx, Encrypted, Flow, FlowKey, Link, Lost, Next, OpenQuestion, Opened, Opening, PlainFlow,
-    Pool, Rules, pass_on,
-};
+use crate::flow::{AbortReason, Cx, Flow, FlowKey, Link, Lost, Next, Opening, Pool, Rules, pass_on};
 use crate::selector::{Policy, PolicyTable, RuleOptions};
 use crate::time::Instant;
 use crate::wire::icmp::IcmpError;
 use crate::wire::packet::NotTcp;
 use crate::wire::{C, Checksum, Flags, Offload, P, Packet};
+
+use fate::{Fate, Left, after_opening, fail, pass, settle};
 
 /// The longest time for which a timer is set at once.
 const LOOK_AGAIN: Duration = Duration::from_secs(300);
@@ -61,41 +62,6 @@ struct Entry {
     flow: Flow,
     armed: Option<Instant>,
     held: usize,
-}
-
-/// A command on one connection could not be carried out.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FlowError {
-    /// There is no such connection.
-    #[error("no connection {local} - {remote} is known")]
-    Unknown {
-        /// Address and port on the plain side.
-        local: SocketAddr,
-        /// Address and port on the wire side.
-        remote: SocketAddr,
-    },
-    /// It is not encrypted.
-    #[error("that connection is not encrypted")]
-    NotEncrypted,
-    /// It has no session ID.
-    #[error("the connection {local} - {remote} is {state}{} and has no session ID", reason.as_ref().map_or(String::new(), |reason| format!(" ({reason})")))]
-    NoSession {
-        /// Address and port on the plain side.
-        local: SocketAddr,
-        /// Address and port on the wire side.
-        remote: SocketAddr,
-        /// Where it is in its life.
-        state: FlowState,
-        /// Why, if there is something to say.
-        reason: Option<String>,
-    },
-}
-
-/// What became of a connection while it handled a packet or timeout.
-enum Fate {
-    Stay,
-    Replace(Flow),
-    Remove,
 }
 
 impl Engine {
@@ -490,266 +456,4 @@ impl Engine {
             });
         }
     }
-
-    /// All connections, in no order.
-    #[must_use]
-    pub fn flows(&self) -> Vec<FlowInfo> {
-        self.flows.iter().map(|(key, entry)| entry.flow.info(key)).collect()
-    }
-
-    /// One connection.
-    #[must_use]
-    pub fn flow(&self, local: SocketAddr, remote: SocketAddr) -> Option<FlowInfo> {
-        let key = FlowKey { local, remote };
-        self.flows.get(&key).map(|entry| entry.flow.info(&key))
-    }
-
-    /// What an application can ask about one connection (ENO-19).
-    ///
-    /// # Errors
-    /// If there is no such connection, or it has no session ID.
-    pub fn session(&self, local: SocketAddr, remote: SocketAddr) -> Result<FlowSession, FlowError> {
-        let key = FlowKey { local, remote };
-        let flow = &self.flows.get(&key).ok_or(FlowError::Unknown { local, remote })?.flow;
-        flow.session(&key).ok_or_else(|| {
-            let FlowInfo { state, reason, .. } = flow.info(&key);
-            FlowError::NoSession { local, remote, state, reason }
-        })
-    }
-
-    /// The sessions that can be resumed, oldest first.
-    #[must_use]
-    pub fn sessions(&self, now: Instant) -> Vec<SessionInfo> {
-        self.sessions.list(now)
-    }
-
-    /// How many sessions can be resumed.
-    #[must_use]
-    pub fn session_count(&self) -> usize {
-        self.sessions.len()
-    }
-
-    /// Erases all sessions that could be resumed, or those with the host `peer`; returns how many there were. Connections
-    /// go on; their later ones make fresh keys.
-    pub fn flush_sessions(&mut self, peer: Option<IpAddr>) -> usize {
-        self.sessions.flush(peer)
-    }
-
-    /// What is remembered of paths: those that are avoided first, then by when they were used, the last first.
-    #[must_use]
-    pub fn paths(&self, now: Instant) -> Vec<PathInfo> {
-        self.paths.list(now)
-    }
-
-    /// What is remembered of the path to `remote`.
-    #[must_use]
-    pub fn path(&self, now: Instant, remote: SocketAddr) -> Option<PathInfo> {
-        self.paths.info(now, PathKey::new(remote, true))
-    }
-
-    /// Remembers what was found out about the path to `remote`.
-    pub fn learn_path(&mut self, now: Instant, remote: SocketAddr, finding: Finding) {
-        self.paths.learn(now, PathKey::new(remote, true), finding);
-    }
-
-    /// Forgets what is remembered of all paths, of those to and from one host, or of those to one of its ports; returns
-    /// how many there were.
-    pub fn forget_paths(&mut self, host: Option<IpAddr>, port: Option<u16>) -> usize {
-        self.paths.forget(host, port)
-    }
-
-    /// Erases what a connection resumed and what it has put into the cache, and keeps it from putting anything there
-    /// (TC-22). Returns whether there was something to erase.
-    ///
-    /// # Errors
-    /// If there is no such connection or it is not encrypted.
-    pub fn flush_flow_session(&mut self, local: SocketAddr, remote: SocketAddr) -> Result<bool, FlowError> {
-        match self.flows.get_mut(&FlowKey { local, remote }).map(|entry| &mut entry.flow) {
-            None => Err(FlowError::Unknown { local, remote }),
-            Some(Flow::Encrypted(encrypted)) => {
-                Ok(encrypted.forget_session().is_some_and(|chain| self.sessions.remove(chain)))
-            }
-            Some(_) => Err(FlowError::NotEncrypted),
-        }
-    }
-
-    /// What was counted since the start.
-    #[must_use]
-    pub fn counters(&self) -> &Counters {
-        &self.counters
-    }
-
-    /// Bytes of memory held for connections: frames in flight, reassembly, plaintext that waits for the kernel.
-    #[must_use]
-    pub fn held_bytes(&self) -> usize {
-        self.held
-    }
-
-    /// Connections in the table.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.flows.len()
-    }
-
-    /// Whether the table is empty.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.flows.is_empty()
-    }
-
-    /// Starts a rekey of one connection now (TC-31).
-    ///
-    /// # Errors
-    /// If there is no such connection or it is not encrypted.
-    pub fn rekey(
-        &mut self,
-        now: Instant,
-        local: SocketAddr,
-        remote: SocketAddr,
-        env: &mut dyn Env,
-    ) -> Result<(), FlowError> {
-        let key = FlowKey { local, remote };
-        let mut result = Err(FlowError::Unknown { local, remote });
-        self.with_flow(now, key, env, |cx, flow| match flow {
-            Flow::Encrypted(encrypted) => {
-                result = Ok(());
-                let next = encrypted.start_rekey(cx);
-                settle(cx, encrypted, next)
-            }
-            _ => {
-                result = Err(FlowError::NotEncrypted);
-                Fate::Stay
-            }
-        });
-        result
-    }
-
-    /// Aborts every connection that is encrypted or becoming so, on both sides: before the host's routes are put
-    /// back, after which the kernel would send their plaintext to the network itself.
-    pub fn abort_all(&mut self, now: Instant, env: &mut dyn Env) {
-        let keys: Vec<FlowKey> = self.flows.keys().copied().collect();
-        for key in keys {
-            self.with_flow(now, key, env, |cx, flow| match flow {
-                Flow::Encrypted(encrypted) => settle(cx, encrypted, Next::Abort(AbortReason::Shutdown)),
-                Flow::Opening(opening) => {
-                    opening.refuse(cx);
-                    Fate::Remove
-                }
-                _ => Fate::Stay,
-            });
-        }
-    }
-}
-
-/// What an opening leaves to a plain connection.
-struct Left {
-    isns: [Option<u32>; 2],
-    suspect: Option<Box<tcpcrypt::Record>>,
-    question: OpenQuestion,
-    insist: bool,
-}
-
-impl Left {
-    fn new(cx: &Cx<'_>, opening: &Opening, opened: &Opened) -> Self {
-        let Opened::Plain(why, _) = opened else {
-            return Self { isns: opening.isns(), suspect: None, question: OpenQuestion::None, insist: false };
-        };
-        Self {
-            isns: opening.isns(),
-            suspect: opening.suspect(cx),
-            question: opening.question(*why),
-            insist: opening.insists(*why),
-        }
-    }
-}
-
-/// What follows from what an opening came to. The second value says whether the packet is to be passed on.
-fn after_opening(
-    cx: &mut Cx<'_>,
-    key: FlowKey,
-    left: Left,
-    opened: Opened,
-    give: impl FnOnce(&mut Cx<'_>, &mut Encrypted, bool) -> Next,
-) -> (Fate, bool) {
-    match opened {
-        Opened::Still => (Fate::Stay, false),
-        Opened::Over(false) => (Fate::Remove, true),
-        Opened::Over(true) => {
-            let until = cx.now + cx.config.closed_linger;
-            (Fate::Replace(Flow::Closed(Box::new(Closed::refused(Link::new(key), "reset".to_owned(), until)))), true)
-        }
-        Opened::Plain(why, pass) => {
-            cx.counters.connections_plain += 1;
-            let (idle, linger) = (cx.config.plain_idle_timeout, cx.config.closed_linger);
-            let Left { isns, suspect, question: open, insist } = left;
-            let (last_seen, ended) = (cx.now, [false; 2]);
-            let plain =
-                PlainFlow { why, isns, last_seen, sent: 0, received: 0, idle, linger, ended, suspect, open, insist };
-            (Fate::Replace(Flow::Plain(Box::new(plain))), pass)
-        }
-        Opened::Refused(why) => {
-            cx.counters.connections_refused += 1;
-            let until = cx.now + cx.config.closed_linger;
-            let why = format!("refused: policy requires encryption, but {why}");
-            (Fate::Replace(Flow::Closed(Box::new(Closed::refused(Link::new(key), why, until)))), false)
-        }
-        Opened::Aborted(why) => (fail(cx, key, why), false),
-        Opened::Encrypted(mut encrypted, dealt_with) => {
-            let next = give(cx, &mut encrypted, dealt_with);
-            match settle(cx, &mut encrypted, next) {
-                Fate::Stay => (Fate::Replace(Flow::Encrypted(encrypted)), false),
-                fate => (fate, false),
-            }
-        }
-    }
-}
-
-/// What is left of a connection that was aborted before it was encrypted.
-fn fail(cx: &mut Cx<'_>, key: FlowKey, why: AbortReason) -> Fate {
-    count_abort(cx.counters, why);
-    let until = cx.now + cx.config.closed_linger;
-    Fate::Replace(Flow::Closed(Box::new(Closed::refused(Link::new(key), why.to_string(), until))))
-}
-
-fn count_abort(counters: &mut Counters, why: AbortReason) {
-    *(if why == AbortReason::Cloned { &mut counters.aborted_as_copies } else { &mut counters.connections_aborted }) +=
-        1;
-}
-
-/// Passes a packet on unchanged if that is what it came to.
-fn pass<S>(
-    cx: &mut Cx<'_>,
-    from: Side,
-    packet: &Packet<S>,
-    offload: Offload,
-    bytes: &[u8],
-    (fate, pass): (Fate, bool),
-) -> Fate {
-    if pass {
-        cx.counters.passed_through += 1;
-        pass_on(cx.env, from, packet, offload, bytes);
-    }
-    fate
-}
-
-/// What follows from what an encrypted connection came to.
-fn settle(cx: &mut Cx<'_>, encrypted: &mut Encrypted, next: Next) -> Fate {
-    let linger = cx.now + cx.config.closed_linger;
-    let closed = match next {
-        Next::Stay => return Fate::Stay,
-        Next::Done => encrypted.close(false, None, linger),
-        Next::Reset => encrypted.close(true, Some("reset".to_owned()), linger),
-        Next::Abort(why) => {
-            count_abort(cx.counters, why);
-            encrypted.abort(cx);
-            // The two ends do not have the same keys, or someone has damaged all that came: not to be repeated.
-            if why == AbortReason::BadFrame
-                && let Some(chain) = encrypted.forget_session()
-            {
-                cx.sessions.remove(chain);
-            }
-            encrypted.close(true, Some(why.to_string()), linger)
-        }
-    };
-    Fate::Replace(Flow::Closed(Box::new(closed)))
 }

@@ -10,9 +10,9 @@ use tcpcrypt::handshake::Initiator;
 use tcpcrypt::schedule::KeyFingerprint;
 use tcpcrypt::{AckPhase, AeadId, Negotiated, Record, Role, Session, SessionId};
 
-use super::egress::Out;
 use super::inbound::In;
 use super::link::{Clocks, Cx, Link, Lost};
+use super::outbound::Out;
 use crate::engine::{ChainId, ConnectionKeys, Finding, Side};
 use crate::time::Instant;
 use crate::wire::build::TcpFields;

@@ -10,6 +10,7 @@ mod inbound;
 mod ingress;
 mod link;
 mod offer;
+mod outbound;
 mod pass;
 mod pool;
 mod reassembly;

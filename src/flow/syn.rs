@@ -12,9 +12,9 @@ use tcpcrypt::handshake::Initiator;
 use tcpcrypt::{AckPhase, Decision, Negotiated, OpenError, Outcome, PlainReason, Proposal, Record, Role, Session};
 
 use super::crossing::{Crossing, Told};
-use super::egress::Out;
 use super::encrypted::{AbortReason, Encrypted, Ends, Stage};
 use super::link::{Clocks, Cx, Link, Lost};
+use super::outbound::Out;
 use super::shown::squeezed;
 use super::{OpenQuestion, Plain, Rules};
 use crate::engine::{Advice, ChainId, Finding, PathKey, ProbeMode, Side, hop_id};

@@ -1,0 +1,188 @@
+//! What the control plane asks of the engine, and tells it to do.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::fate::{Fate, settle};
+use super::paths::PathKey;
+use super::{Counters, Engine, Env, Finding, FlowInfo, FlowSession, FlowState, PathInfo, SessionInfo};
+use crate::flow::{AbortReason, Flow, FlowKey, Next};
+use crate::time::Instant;
+
+/// A command on one connection could not be carried out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FlowError {
+    /// There is no such connection.
+    #[error("no connection {local} - {remote} is known")]
+    Unknown {
+        /// Address and port on the plain side.
+        local: SocketAddr,
+        /// Address and port on the wire side.
+        remote: SocketAddr,
+    },
+    /// It is not encrypted.
+    #[error("that connection is not encrypted")]
+    NotEncrypted,
+    /// It has no session ID.
+    #[error("the connection {local} - {remote} is {state}{} and has no session ID", reason.as_ref().map_or(String::new(), |reason| format!(" ({reason})")))]
+    NoSession {
+        /// Address and port on the plain side.
+        local: SocketAddr,
+        /// Address and port on the wire side.
+        remote: SocketAddr,
+        /// Where it is in its life.
+        state: FlowState,
+        /// Why, if there is something to say.
+        reason: Option<String>,
+    },
+}
+
+impl Engine {
+    /// All connections, in no order.
+    #[must_use]
+    pub fn flows(&self) -> Vec<FlowInfo> {
+        self.flows.iter().map(|(key, entry)| entry.flow.info(key)).collect()
+    }
+
+    /// One connection.
+    #[must_use]
+    pub fn flow(&self, local: SocketAddr, remote: SocketAddr) -> Option<FlowInfo> {
+        let key = FlowKey { local, remote };
+        self.flows.get(&key).map(|entry| entry.flow.info(&key))
+    }
+
+    /// What an application can ask about one connection (ENO-19).
+    ///
+    /// # Errors
+    /// If there is no such connection, or it has no session ID.
+    pub fn session(&self, local: SocketAddr, remote: SocketAddr) -> Result<FlowSession, FlowError> {
+        let key = FlowKey { local, remote };
+        let flow = &self.flows.get(&key).ok_or(FlowError::Unknown { local, remote })?.flow;
+        flow.session(&key).ok_or_else(|| {
+            let FlowInfo { state, reason, .. } = flow.info(&key);
+            FlowError::NoSession { local, remote, state, reason }
+        })
+    }
+
+    /// The sessions that can be resumed, oldest first.
+    #[must_use]
+    pub fn sessions(&self, now: Instant) -> Vec<SessionInfo> {
+        self.sessions.list(now)
+    }
+
+    /// How many sessions can be resumed.
+    #[must_use]
+    pub fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Erases all sessions that could be resumed, or those with the host `peer`; returns how many there were. Connections
+    /// go on; their later ones make fresh keys.
+    pub fn flush_sessions(&mut self, peer: Option<IpAddr>) -> usize {
+        self.sessions.flush(peer)
+    }
+
+    /// What is remembered of paths: those that are avoided first, then by when they were used, the last first.
+    #[must_use]
+    pub fn paths(&self, now: Instant) -> Vec<PathInfo> {
+        self.paths.list(now)
+    }
+
+    /// What is remembered of the path to `remote`.
+    #[must_use]
+    pub fn path(&self, now: Instant, remote: SocketAddr) -> Option<PathInfo> {
+        self.paths.info(now, PathKey::new(remote, true))
+    }
+
+    /// Remembers what was found out about the path to `remote`.
+    pub fn learn_path(&mut self, now: Instant, remote: SocketAddr, finding: Finding) {
+        self.paths.learn(now, PathKey::new(remote, true), finding);
+    }
+
+    /// Forgets what is remembered of all paths, of those to and from one host, or of those to one of its ports; returns
+    /// how many there were.
+    pub fn forget_paths(&mut self, host: Option<IpAddr>, port: Option<u16>) -> usize {
+        self.paths.forget(host, port)
+    }
+
+    /// Erases what a connection resumed and what it has put into the cache, and keeps it from putting anything there
+    /// (TC-22). Returns whether there was something to erase.
+    ///
+    /// # Errors
+    /// If there is no such connection or it is not encrypted.
+    pub fn flush_flow_session(&mut self, local: SocketAddr, remote: SocketAddr) -> Result<bool, FlowError> {
+        match self.flows.get_mut(&FlowKey { local, remote }).map(|entry| &mut entry.flow) {
+            None => Err(FlowError::Unknown { local, remote }),
+            Some(Flow::Encrypted(encrypted)) => {
+                Ok(encrypted.forget_session().is_some_and(|chain| self.sessions.remove(chain)))
+            }
+            Some(_) => Err(FlowError::NotEncrypted),
+        }
+    }
+
+    /// What was counted since the start.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Bytes of memory held for connections: frames in flight, reassembly, plaintext that waits for the kernel.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.held
+    }
+
+    /// Connections in the table.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// Whether the table is empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.flows.is_empty()
+    }
+
+    /// Starts a rekey of one connection now (TC-31).
+    ///
+    /// # Errors
+    /// If there is no such connection or it is not encrypted.
+    pub fn rekey(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+        env: &mut dyn Env,
+    ) -> Result<(), FlowError> {
+        let key = FlowKey { local, remote };
+        let mut result = Err(FlowError::Unknown { local, remote });
+        self.with_flow(now, key, env, |cx, flow| match flow {
+            Flow::Encrypted(encrypted) => {
+                result = Ok(());
+                let next = encrypted.start_rekey(cx);
+                settle(cx, encrypted, next)
+            }
+            _ => {
+                result = Err(FlowError::NotEncrypted);
+                Fate::Stay
+            }
+        });
+        result
+    }
+
+    /// Aborts every connection that is encrypted or becoming so, on both sides: before the host's routes are put
+    /// back, after which the kernel would send their plaintext to the network itself.
+    pub fn abort_all(&mut self, now: Instant, env: &mut dyn Env) {
+        let keys: Vec<FlowKey> = self.flows.keys().copied().collect();
+        for key in keys {
+            self.with_flow(now, key, env, |cx, flow| match flow {
+                Flow::Encrypted(encrypted) => settle(cx, encrypted, Next::Abort(AbortReason::Shutdown)),
+                Flow::Opening(opening) => {
+                    opening.refuse(cx);
+                    Fate::Remove
+                }
+                _ => Fate::Stay,
+            });
+        }
+    }
+}

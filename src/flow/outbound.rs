@@ -1,0 +1,304 @@
+//! The stream from the local kernel to the peer: where it stands in both spaces, the frames in flight, what the kernel
+//! is told of them. [`super::egress`] works on it.
+
+use std::time::Duration;
+
+use tcpcrypt::{Plaintext, Record};
+
+use super::encrypted::{Ends, piece};
+use super::frames::{Boundaries, Boundary, Store};
+use super::link::Cx;
+use super::pool::Pool;
+use super::reassembly::Reassembly;
+use crate::engine::RekeyLimits;
+use crate::time::Instant;
+use crate::wire::{C, Offset, P, Seq};
+
+/// Shortest and longest time of the own retransmission timer, and that before a round trip was measured.
+const MIN_RTO: Duration = Duration::from_millis(200);
+const MAX_RTO: Duration = Duration::from_secs(60);
+const FIRST_RTO: Duration = Duration::from_secs(1);
+/// A path that claims to take less is not believed (as Linux's `min_pmtu`).
+const MIN_MSS: usize = 512;
+
+/// How far the local kernel's FIN is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fin {
+    Open,
+    /// The kernel has sent it; the last frame is still to be sealed.
+    Wanted,
+    /// The frame with FINp is sealed, and its end is in the list of boundaries.
+    Sealed,
+}
+
+/// What the keys of the local generation have protected, to know when they have done enough.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct KeyUse {
+    pub(super) generation: u64,
+    pub(super) since: Instant,
+    pub(super) frames: u64,
+    pub(super) bytes: u64,
+    /// They are to be replaced whatever they have done.
+    pub(super) worn: bool,
+}
+
+impl KeyUse {
+    /// Starts a rekey if `limits` are reached (TC-31). The next frame sealed carries it.
+    pub(super) fn check(&mut self, record: &mut Record, limits: &RekeyLimits, now: Instant) {
+        let unused = self.frames == 0 && !self.worn;
+        if unused || self.generation != record.local_generation() {
+            *self = Self { generation: record.local_generation(), since: now, frames: 0, bytes: 0, worn: false };
+        } else if self.worn
+            || self.frames >= limits.frames
+            || self.bytes >= limits.bytes
+            || now.since(self.since) >= limits.time
+        {
+            // False while the peer has not answered the one before (TC-33): then with a later frame.
+            record.start_rekey();
+        }
+    }
+}
+
+/// The stream from the local kernel to the peer.
+#[derive(Debug)]
+pub(crate) struct Out {
+    pub(super) isn: u32,
+    /// Ends of the frames that the peer has not acknowledged whole.
+    pub(super) ends: Boundaries,
+    /// The bytes of those frames.
+    pub(super) store: Store<C>,
+    /// Bytes from the kernel that are not framed yet: there are no keys, or the peer's window is full.
+    pub(super) pending: Vec<u8>,
+    pub(super) fin: Fin,
+    /// End of what was sent on the wire at least once.
+    pub(super) sent: Offset<C>,
+    /// What the peer has acknowledged.
+    pub(super) acked: Offset<C>,
+    /// Right edge of the peer's window.
+    pub(super) edge: Offset<C>,
+    pub(super) peer_scale: u8,
+    /// Right edge that the kernel was told. Not taken back.
+    pub(super) told_edge: Offset<P>,
+    /// Bytes beyond a gap.
+    pub(super) early: Reassembly<P>,
+    /// MSS that the peer announced, or this host if that is less.
+    pub(super) peer_mss: usize,
+    /// Bytes of C in a segment, if the kernel's segments show that the path takes less than the MSS.
+    pub(super) stride: Option<usize>,
+    /// Last urgent byte that the kernel named.
+    pub(super) urgent: Option<Offset<P>>,
+    /// The end of this host's Init message.
+    pub(super) init_end: Offset<C>,
+    /// What the keys in use have protected.
+    pub(super) used: KeyUse,
+    pub(super) rto: Duration,
+    pub(super) retries: u8,
+    pub(super) timer: Option<Instant>,
+    /// P bytes framed.
+    pub(super) total: u64,
+}
+
+impl Out {
+    pub(super) fn new(ends: &Ends) -> Self {
+        Self {
+            isn: ends.local_isn,
+            ends: Boundaries::default(),
+            store: Store::default(),
+            pending: Vec::new(),
+            fin: Fin::Open,
+            sent: Offset::START,
+            acked: Offset::START,
+            edge: Offset::START + usize::from(ends.peer_window),
+            peer_scale: ends.peer_scale,
+            told_edge: Offset::START,
+            early: Reassembly::default(),
+            peer_mss: usize::from(ends.peer_mss),
+            stride: None,
+            urgent: None,
+            init_end: Offset::START,
+            used: KeyUse::default(),
+            rto: ends.rtt.map_or(FIRST_RTO, |rtt| (rtt * 3).clamp(MIN_RTO, MAX_RTO)),
+            retries: 0,
+            timer: None,
+            total: 0,
+        }
+    }
+
+    /// The next byte expected from the kernel.
+    pub(super) fn next(&self) -> Offset<P> {
+        self.ends.end().p + self.pending.len() + i64::from(self.fin == Fin::Wanted)
+    }
+
+    /// The end of the frames made, without the FIN.
+    pub(super) fn data_end(&self) -> Offset<C> {
+        self.ends.end().c - i64::from(self.fin == Fin::Sealed)
+    }
+
+    pub(super) fn fin_sealed(&self) -> bool {
+        self.fin == Fin::Sealed
+    }
+
+    pub(super) fn all_acked_with_fin(&self) -> bool {
+        self.fin == Fin::Sealed && self.ends.is_empty()
+    }
+
+    /// Bytes of C in a segment with `options` bytes of TCP options.
+    pub(super) fn segment(&self, options: usize) -> usize {
+        let most = self.peer_mss.saturating_sub(options).max(64);
+        self.stride.map_or(most, |s| s.min(most))
+    }
+
+    /// The path takes no more than `mss` bytes of TCP options and payload in a segment.
+    pub(super) fn limit(&mut self, mss: usize) {
+        self.peer_mss = self.peer_mss.min(mss.max(MIN_MSS));
+    }
+
+    /// The kernel's number for a segment on the wire, if it may be in flight.
+    pub(super) fn in_flight(&self, seq: Seq<C>) -> Option<Seq<P>> {
+        let at = self.acked.nearest(self.isn, seq);
+        (at >= self.acked && at <= self.sent).then(|| self.ends.floor_c(at).p.seq(self.isn))
+    }
+
+    pub(super) fn held(&self) -> usize {
+        self.store.held() + self.pending.capacity() + self.early.held()
+    }
+
+    pub(super) fn timer(&self) -> Option<Instant> {
+        self.timer
+    }
+
+    /// Gives back memory that is not in use.
+    pub(super) fn shrink(&mut self) {
+        self.ends.shrink();
+        self.store.shrink();
+        self.early.shrink();
+        self.pending.shrink_to_fit();
+    }
+
+    /// Moves the edge that the kernel is told to where what it may send still fits, as frames of full size, into what the
+    /// peer allows.
+    pub(super) fn raise_told_edge(&mut self) {
+        let end = self.ends.end();
+        // The kernel is told whole units of its peer's window scale, rounded up (see `tell`).
+        let unit = 1_usize << self.peer_scale;
+        let mut room = self.edge.ahead_of(end.c);
+        if room > 4 * unit {
+            room -= unit - 1;
+        }
+        let frame = self.segment(if self.stride.is_some() { 0 } else { 12 });
+        let mut data = room / frame * piece(frame) + (room % frame).saturating_sub(tcpcrypt::frame::OVERHEAD);
+        if data == 0 && room > 0 && self.acked == end.c {
+            // A window too small for any frame: one is cut into what fits.
+            data = 1;
+        }
+        self.told_edge = self.told_edge.max(end.p + data);
+    }
+
+    /// The window for the SYN-ACK that the kernel gets to see, which is not scaled (RFC 7323, section 2.2), if there are
+    /// keys already. What [`Self::tell`] says later is not less.
+    pub(super) fn first_window(ends: &Ends) -> u16 {
+        let mut out = Self::new(ends);
+        out.raise_told_edge();
+        u16::try_from(out.told_edge.ahead_of(Offset::START)).unwrap_or(u16::MAX)
+    }
+
+    /// Acknowledgement and window fields for the kernel.
+    pub(super) fn tell(&mut self) -> (u32, u16) {
+        let ack = self.ends.base().p;
+        // Rounded up: rounding down would take back a part of what was announced before.
+        let window = self.told_edge.ahead_of(ack).div_ceil(1 << self.peer_scale);
+        (ack.seq(self.isn).0, u16::try_from(window).unwrap_or(u16::MAX))
+    }
+
+    /// Appends this host's Init message to the stream.
+    pub(super) fn push_own(&mut self, bytes: Vec<u8>) {
+        let end = self.ends.end();
+        self.init_end = end.c + bytes.len();
+        self.ends.push(Boundary { c: self.init_end, p: end.p });
+        self.store.append(end.c, bytes);
+    }
+
+    /// Seals `data` in frames of `piece` bytes, the last one with FINp if `fin`.
+    pub(super) fn seal(
+        &mut self,
+        cx: &mut Cx<'_>,
+        record: &mut Record,
+        data: &[u8],
+        piece: usize,
+        fin: bool,
+    ) -> Result<(), tcpcrypt::Error> {
+        self.used.check(record, &cx.config.rekey, cx.now);
+        let frames = data.len().div_ceil(piece).max(1);
+        let urgent_room = if self.urgent.is_some() { frames * tcpcrypt::frame::URGENT_LEN } else { 0 };
+        let mut bytes = cx.pool.take(data.len() + frames * tcpcrypt::frame::OVERHEAD + urgent_room);
+        let start = self.ends.end();
+        let (mut done, mut at) = (0_usize, 0_usize);
+        for i in 0..frames {
+            let part = data.get(done..data.len().min(done + piece)).unwrap_or(&[]);
+            let p = start.p + done;
+            let plaintext = Plaintext { fin: fin && i + 1 == frames, urgent: self.urgent_in(p), data: part };
+            let offset = u64::try_from((start.c + at).get()).unwrap_or(0);
+            at += record.seal_onto(offset, &plaintext, &mut bytes)?;
+            done += part.len();
+            self.ends.push(Boundary { c: start.c + at, p: start.p + done });
+        }
+        self.store.push(start.c, bytes, cx.pool);
+        self.total += data.len() as u64;
+        if fin {
+            let end = self.ends.end();
+            self.ends.push(Boundary { c: end.c + 1_i64, p: end.p + 1_i64 });
+            self.fin = Fin::Sealed;
+        }
+        self.used.frames += frames as u64;
+        self.used.bytes += data.len() as u64;
+        cx.counters.frames_sealed += frames as u64;
+        Ok(())
+    }
+
+    /// What a frame with data from `p` on says of urgent data (TC-30).
+    pub(super) fn urgent_in(&self, p: Offset<P>) -> Option<u16> {
+        let urgent = self.urgent.filter(|u| *u >= p)?;
+        u16::try_from(urgent - p).ok()
+    }
+
+    /// Takes in the peer's acknowledgement of `ack`; says whether it was news.
+    pub(super) fn acknowledge(&mut self, ack: Offset<C>, now: Instant, pool: &mut Pool) -> bool {
+        if ack <= self.acked {
+            return false;
+        }
+        self.acked = ack;
+        self.ends.acknowledge_c(ack);
+        self.store.release(ack, pool);
+        if self.urgent.is_some_and(|u| u < self.ends.base().p) {
+            self.urgent = None;
+        }
+        self.retries = 0;
+        self.timer = None;
+        self.arm(now);
+        true
+    }
+
+    /// Sets the timer if the first frame in flight is one that the kernel knows nothing of.
+    pub(super) fn arm(&mut self, now: Instant) {
+        let own = self.ends.first().is_some_and(|f| f.p == self.ends.base().p);
+        if !own {
+            self.timer = None;
+        } else if self.timer.is_none() {
+            let rto = self.rto.saturating_mul(1 << self.retries.min(10)).min(MAX_RTO);
+            self.timer = Some(now + rto);
+        }
+    }
+
+    /// A SACK block of the peer's in the kernel's numbers: shrunk to frames. `None` if no frame is whole in it.
+    pub(super) fn sack_block(&self, left: Seq<C>, right: Seq<C>) -> Option<(u32, u32)> {
+        let left = self.ends.ceil_c(self.acked.nearest(self.isn, left)).p;
+        let right = self.acked.nearest(self.isn, right);
+        if right > self.ends.end().c {
+            return None;
+        }
+        let right = self.ends.floor_c(right).p;
+        // A block that begins at the acknowledgement would say that what is missing is nothing of the kernel's (it is a
+        // frame of our own); the kernel would take it for a receiver that forgets what it has.
+        (left < right && left > self.ends.base().p).then(|| (left.seq(self.isn).0, right.seq(self.isn).0))
+    }
+}
