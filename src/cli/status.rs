@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use tcpcrypt::constants::RESUME_NONCE_MAX;
+
 use super::output::{NOT_AUTHENTICATED, print, print_json};
 use super::{Common, Failed, client, probe, selectors};
 use crate::daemon::protocol::Command;
@@ -150,13 +152,15 @@ fn offers(protocol: &Protocol) -> String {
 }
 
 fn resumption(protocol: &Protocol) -> String {
-    match protocol {
-        Protocol { resumption: false, .. } => "off".to_owned(),
-        Protocol { nonce_length: 8, sessions, .. } => format!("on, {sessions} sessions kept"),
-        Protocol { nonce_length, sessions, .. } => {
-            format!("on, {sessions} sessions kept, NONCES OF {nonce_length} BYTES")
-        }
+    if !protocol.resumption {
+        return "off".to_owned();
     }
+    let sessions = if protocol.sessions == 1 { "session" } else { "sessions" };
+    let nonces = match protocol.nonce_length {
+        RESUME_NONCE_MAX => String::new(),
+        short => format!(", NONCES OF {short} BYTES"),
+    };
+    format!("on, {} {sessions} kept{nonces}", protocol.sessions)
 }
 
 /// The last sign of a clone, a rollback or a stop.

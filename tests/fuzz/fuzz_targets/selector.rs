@@ -5,7 +5,7 @@
 use std::cmp::Reverse;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use enotun::selector::{Policy, PolicyTable, PortRange, Remote, Rule, Selector};
+use enotun::selector::{Policy, PolicyTable, PortRange, Remote, Selected, Selector};
 use libfuzzer_sys::fuzz_target;
 
 /// How narrowly a selector matches a connection, if it does: prefix length, then number of ports.
@@ -40,11 +40,11 @@ fuzz_target!(|bytes: &[u8]| {
     let mut rules = Vec::new();
     for line in text.lines().take(12) {
         let _ = line.parse::<Policy>();
-        let Ok(selector) = line.parse::<Selector>() else { continue };
-        let written = selector.to_string();
-        assert_eq!(written.parse::<Selector>().as_ref(), Ok(&selector), "`{line}` is written back as `{written}`");
+        let Ok(selected) = line.parse::<Selected>() else { continue };
+        let written = selected.to_string();
+        assert_eq!(written.parse::<Selected>().as_ref(), Ok(&selected), "`{line}` is written back as `{written}`");
         let policy = [Policy::Opportunistic, Policy::Required, Policy::Off][rules.len() % 3];
-        rules.push(Rule::new(selector, policy));
+        rules.push(selected.rule(policy));
     }
     let table = PolicyTable::new(rules.clone());
     for rule in &rules {
