@@ -162,6 +162,9 @@ pub struct Direction {
     /// When a limited rate has sent what waits (microseconds).
     free_at: u64,
     sent: HashMap<(SocketAddr, SocketAddr), u64>,
+    /// How often a payload that begins there was tampered with. Who never lets a clean copy through ends the connection,
+    /// which is no failure (TC-28).
+    tampered: HashMap<(SocketAddr, u32), u32>,
     pub counts: Counts,
 }
 
@@ -188,7 +191,7 @@ pub struct Arrival {
 
 impl Direction {
     pub fn new(link: Link, rng: Rng) -> Self {
-        Self { link, rng, free_at: 0, sent: HashMap::new(), counts: Counts::default() }
+        Self { link, rng, free_at: 0, sent: HashMap::new(), tampered: HashMap::new(), counts: Counts::default() }
     }
 
     /// Takes in what a host sent at one moment; gives what will arrive at the other.
@@ -229,7 +232,10 @@ impl Direction {
                 }
             }
             let may_tamper = *self.sent.get(&(seg.src, seg.dst)).unwrap_or(&0) >= self.link.attack_after;
-            if may_tamper && !seg.payload.is_empty() && self.rng.chance(self.link.tamper_payload) {
+            let place = (seg.src, seg.seq);
+            let again = self.tampered.get(&place).is_some_and(|times| *times >= 2);
+            if may_tamper && !seg.payload.is_empty() && !again && self.rng.chance(self.link.tamper_payload) {
+                *self.tampered.entry(place).or_default() += 1;
                 let mut changed = seg.clone();
                 let bit = self.rng.below(changed.payload.len() as u64 * 8);
                 changed.payload[(bit / 8) as usize] ^= 1 << (bit % 8);
