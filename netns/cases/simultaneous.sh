@@ -7,6 +7,7 @@ source "$(dirname "$0")/../lib.sh"
 case_begin
 
 # A quarter of a second on the way: time enough for the other program to connect, too.
+# shellcheck disable=SC2034 # of the topology
 LINK="--delay 250"
 topology_up emulated
 
