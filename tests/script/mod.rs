@@ -15,6 +15,7 @@ mod closing;
 mod crossing;
 mod forged;
 mod limits;
+mod liveness;
 mod opening;
 mod option_space;
 mod paths;
