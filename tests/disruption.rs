@@ -11,7 +11,7 @@ mod packet;
 use clone::{
     Connection, Machine, Make, NOW, Node as _, Numbers, Packets, carry, deliver, forget_seals, repeated_seals,
 };
-use enotun::engine::{Disruption, FlowState, Side};
+use enotun::engine::{Disruption, Finding, FlowState, Side};
 use enotun::selector::{Policy, PolicyTable, Rule};
 use enotun::wire::Offload;
 use packet::{ACK, RST, SYN, Seg};
@@ -207,5 +207,17 @@ fn tc_8_two_copies_of_one_open_connection_repeat_keys_if_nothing_tells_them_and_
             // If one of them rekeys and the other does not, they part.
             assert_eq!(both_go_on(seed, client, order, [None, weak]), 0, "seed {seed}");
         }
+    }
+}
+
+#[test]
+fn what_was_learnt_of_paths_is_forgotten_in_another_network() {
+    let remote = "10.0.0.9:80".parse().unwrap();
+    for sign in WEAK {
+        let [mut client, _] = machines(9);
+        client.engine.learn_path(NOW, remote, Finding::SynDropped);
+        client.disrupt(sign);
+        let other_network = matches!(sign, Disruption::Moved | Disruption::AddressChange);
+        assert_eq!(client.engine.path(NOW, remote).is_none(), other_network, "{sign:?}");
     }
 }

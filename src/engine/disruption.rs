@@ -82,6 +82,10 @@ impl Engine {
     pub fn handle_disruption(&mut self, now: Instant, sign: Disruption, env: &mut dyn Env) -> Disrupted {
         self.counters.disruptions += 1;
         let sessions_flushed = self.sessions.flush(None);
+        if matches!(sign, Disruption::Moved | Disruption::AddressChange) {
+            // What was learnt was learnt of another network's paths.
+            self.paths.forget(None, None);
+        }
         let (mut connections_rekeyed, mut connections_aborted) = (0, 0);
         let keys: Vec<FlowKey> = self.flows.keys().copied().collect();
         for key in keys {

@@ -106,11 +106,11 @@ pub(super) fn pass<S>(
 
 /// What follows from what an encrypted connection came to.
 pub(super) fn settle(cx: &mut Cx<'_>, encrypted: &mut Encrypted, next: Next) -> Fate {
-    let linger = cx.now + cx.config.closed_linger;
+    let (now, linger) = (cx.now, cx.config.closed_linger);
     let closed = match next {
         Next::Stay => return Fate::Stay,
-        Next::Done => encrypted.close(false, None, linger),
-        Next::Reset => encrypted.close(true, Some("reset".to_owned()), linger),
+        Next::Done => encrypted.close(false, None, now, linger),
+        Next::Reset => encrypted.close(true, Some("reset".to_owned()), now, linger),
         Next::Abort(why) => {
             count_abort(cx.counters, why);
             encrypted.abort(cx);
@@ -120,7 +120,7 @@ pub(super) fn settle(cx: &mut Cx<'_>, encrypted: &mut Encrypted, next: Next) -> 
             {
                 cx.sessions.remove(chain);
             }
-            encrypted.close(true, Some(why.to_string()), linger)
+            encrypted.close(true, Some(why.to_string()), now, linger)
         }
     };
     Fate::Replace(Flow::Closed(Box::new(closed)))

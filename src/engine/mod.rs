@@ -446,7 +446,14 @@ impl Engine {
                         opening.refuse(cx);
                         fail(cx, key, AbortReason::Timeout)
                     }
-                    Flow::Opening(_) | Flow::Plain(_) | Flow::Closed(_) => Fate::Remove,
+                    Flow::Closed(closed) => {
+                        if closed.handle_timeout(cx) {
+                            Fate::Remove
+                        } else {
+                            Fate::Stay
+                        }
+                    }
+                    Flow::Opening(_) | Flow::Plain(_) => Fate::Remove,
                     Flow::Encrypted(encrypted) => {
                         let next = encrypted.handle_timeout(cx);
                         encrypted.note_path(cx, next, None);

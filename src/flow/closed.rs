@@ -1,5 +1,7 @@
 //! A connection that is over, remembered for a while to answer stragglers with numbers they understand.
 
+use std::time::Duration;
+
 use super::encrypted::{Encrypted, Facts};
 use super::link::{Clocks, Cx, FlowKey, Link};
 use tcpcrypt::Role;
@@ -31,21 +33,48 @@ pub(crate) struct Closed {
     clocks: Option<Clocks>,
     pub(super) facts: Option<Facts>,
     totals: (u64, u64),
-    pub(super) until: Instant,
+    /// When the RST to the local kernel is repeated, and how often it was.
+    repeat: Option<Instant>,
+    repeats: usize,
+    until: Instant,
 }
+
+/// A kernel that has missed the RST of an aborted connection takes it for open and would send its plaintext later, when
+/// nothing is known of it here any more: the RST is repeated, so long after the one before.
+const REPEAT_AFTER: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(20)];
 
 impl Closed {
     /// After an orderly end (`reset` false), or after a RST.
-    fn after(e: &mut Encrypted, reset: bool, why: Option<String>, until: Instant) -> Self {
+    fn after(e: &mut Encrypted, reset: bool, why: Option<String>, now: Instant, linger: Duration) -> Self {
         let (wire, plain) = e.final_fields();
+        let repeat = (reset && !e.kernel_gone).then(|| now + REPEAT_AFTER[0]);
+        let until = now + linger;
         let facts = Some(e.facts.clone());
-        Self { link: e.link.clone(), why, reset, wire, plain, clocks: e.clocks, facts, totals: e.totals(), until }
+        let (link, clocks, totals) = (e.link.clone(), e.clocks, e.totals());
+        Self { link, why, reset, wire, plain, clocks, facts, totals, repeat, repeats: 0, until }
     }
 
     /// A connection that was refused before it began.
     pub(crate) fn refused(link: Link, why: String, until: Instant) -> Self {
         let (wire, plain, totals) = (Last::default(), Last::default(), (0, 0));
-        Self { link, why: Some(why), reset: true, wire, plain, clocks: None, facts: None, totals, until }
+        let (clocks, facts, repeat) = (None, None, None);
+        Self { link, why: Some(why), reset: true, wire, plain, clocks, facts, totals, repeat, repeats: 0, until }
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called.
+    pub(super) fn poll_timeout(&self) -> Instant {
+        self.repeat.map_or(self.until, |at| at.min(self.until))
+    }
+
+    /// Repeats the RST if it is time; whether the connection can be forgotten.
+    pub(crate) fn handle_timeout(&mut self, cx: &mut Cx<'_>) -> bool {
+        if self.repeat.is_some_and(|at| at <= cx.now) {
+            cx.counters.own_segments += 1;
+            self.link.reset(cx.env, Side::Plain, self.plain.seq, self.plain.ack);
+            self.repeats += 1;
+            self.repeat = REPEAT_AFTER.get(self.repeats).map(|pause| cx.now + *pause);
+        }
+        cx.now >= self.until
     }
 
     /// Answers a packet that is late: with a RST if the connection was reset (RFC 9293, section 3.10.7.1), else with
@@ -131,8 +160,8 @@ impl Facts {
 
 impl Encrypted {
     /// What is left of it when it is over.
-    pub(crate) fn close(&mut self, reset: bool, why: Option<String>, until: Instant) -> Closed {
-        Closed::after(self, reset, why, until)
+    pub(crate) fn close(&mut self, reset: bool, why: Option<String>, now: Instant, linger: Duration) -> Closed {
+        Closed::after(self, reset, why, now, linger)
     }
 
     /// Notes what a packet from `side` looks like.

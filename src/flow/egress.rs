@@ -29,6 +29,7 @@ impl Encrypted {
         if packet.flags.any(Flags::RST) {
             let seq = self.out.sent;
             self.emit_wire_bare(cx, seq, Flags::RST);
+            self.kernel_gone = true;
             return Next::Reset;
         }
         if packet.flags.any(Flags::SYN) {

@@ -19,6 +19,10 @@ use crate::wire::build::TcpFields;
 use crate::wire::options::OptionBuf;
 use crate::wire::{C, Flags, Offset, P, Packet};
 
+/// After this long without packets the local kernel is asked whether it still knows the connection (as long as Linux waits
+/// for its own keep-alives).
+const ASK_AFTER: Duration = Duration::from_secs(2 * 3600);
+
 /// A connection without packets for this long is idle: soon, so that of many that are opened few are ever large.
 const REST_AFTER: Duration = Duration::from_millis(250);
 
@@ -142,6 +146,8 @@ pub(crate) struct Encrypted {
     used: Instant,
     /// When it is looked at whether it is idle.
     rest_at: Option<Instant>,
+    /// The local kernel has reset it.
+    pub(super) kernel_gone: bool,
     /// Set when something went to the wire; cleared before each packet.
     pub(super) wire_told: bool,
     /// Set when something went to the kernel; cleared before each packet.
@@ -182,6 +188,7 @@ impl Encrypted {
             liveness_asked: false,
             used: cx.now,
             rest_at: None,
+            kernel_gone: false,
             wire_told: false,
             kernel_told: false,
             link,
@@ -482,7 +489,7 @@ impl Encrypted {
             return Next::Abort(AbortReason::Timeout);
         }
         if self.rest_at.is_some_and(|d| d <= cx.now) {
-            self.rest(cx.now);
+            self.rest(cx);
         }
         if self.out.timer().is_some_and(|d| d <= cx.now) {
             let next = self.handle_own_timeout(cx);
@@ -499,19 +506,28 @@ impl Encrypted {
     /// Notes that a packet has come.
     pub(super) fn note_use(&mut self, now: Instant) {
         self.used = now;
-        self.rest_at.get_or_insert(now + REST_AFTER);
+        let at = now + REST_AFTER;
+        self.rest_at = Some(self.rest_at.map_or(at, |before| before.min(at)));
     }
 
-    /// Gives back the memory that only a busy connection needs, if it is idle: most of many connections are.
-    fn rest(&mut self, now: Instant) {
-        let idle = now.since(self.used) >= REST_AFTER;
-        self.rest_at = (!idle).then(|| self.used + REST_AFTER);
-        if idle {
+    /// Gives back the memory that only a busy connection needs, if it is idle: most of many connections are. Sockets can
+    /// vanish without a word: if it is idle for long, the kernel is asked, and answers with a RST if it has none.
+    fn rest(&mut self, cx: &mut Cx<'_>) {
+        let idle = cx.now.since(self.used);
+        self.rest_at = Some(self.used + if idle < REST_AFTER { REST_AFTER } else { ASK_AFTER });
+        if idle >= REST_AFTER {
             if let Stage::Ready(record) = &mut self.stage {
                 record.rest();
             }
             self.out.shrink();
             self.inn.shrink();
+        }
+        if idle >= ASK_AFTER {
+            self.rest_at = Some(cx.now + ASK_AFTER);
+            cx.counters.own_segments += 1;
+            // What a keep-alive looks like: before what the kernel expects.
+            let seq = self.inn.delivered - 1_i64;
+            self.emit_plain_bare(cx, seq, Flags::default(), &[]);
         }
     }
 

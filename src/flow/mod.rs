@@ -232,7 +232,7 @@ impl Flow {
             Self::Opening(o) => Some(o.deadline),
             Self::Plain(p) => Some(p.until()),
             Self::Encrypted(e) => e.poll_timeout(),
-            Self::Closed(c) => Some(c.until),
+            Self::Closed(c) => Some(c.poll_timeout()),
         }
     }
 

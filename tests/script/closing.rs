@@ -34,3 +34,52 @@ fn keep_alives_of_a_half_closed_connection_are_answered() {
     }
     assert!(answered, "the kernel takes silence for a dead peer");
 }
+
+/// A kernel that has missed the RST would later send plaintext of a connection that nobody knows any more.
+#[test]
+fn the_rst_of_an_aborted_connection_is_repeated_to_the_kernel() {
+    let mut pair = Pair::connected();
+    let mut rst = pair.from_b();
+    // Where the next byte on the wire is expected.
+    let at = pair.a.kernel(&pair.from_a()).wire[0].ack;
+    (rst.seq, rst.flags) = (at, packet::RST);
+    assert_eq!(pair.a.wire(&rst).plain.len(), 1, "the RST itself");
+    let mut times = 0;
+    for _ in 0..59 {
+        for seg in pair.a.wait(Duration::from_secs(1)).plain {
+            assert_eq!((seg.flags & packet::RST, seg.seq), (packet::RST, pair.b_next));
+            times += 1;
+        }
+    }
+    assert_eq!(times, 3);
+    assert_eq!(pair.a.wait(Duration::from_secs(2)).plain.len(), 0);
+    assert!(pair.flow_a().is_none(), "after a minute it is forgotten");
+}
+
+#[test]
+fn a_kernel_that_has_reset_the_connection_is_not_told_so() {
+    let mut pair = Pair::connected();
+    let mut rst = pair.from_a();
+    rst.flags |= packet::RST;
+    assert_eq!(pair.a.kernel(&rst).wire.len(), 1);
+    assert!(pair.a.wait(Duration::from_secs(70)).plain.is_empty());
+}
+
+#[test]
+fn a_socket_that_vanished_without_a_word_is_found_out() {
+    let mut pair = Pair::connected();
+    // The kernel that still has it answers, as to a keep-alive.
+    let asked = pair.a.wait(Duration::from_secs(2 * 3600 + 1)).plain;
+    let [probe] = &asked[..] else { panic!("{} segments", asked.len()) };
+    assert_eq!((probe.seq.wrapping_add(1), probe.payload.len()), (pair.b_next, 0));
+    let answer = pair.from_a();
+    pair.a.kernel(&answer);
+    assert!(pair.a.wait(Duration::from_secs(3600)).plain.is_empty());
+    // The next time it has not.
+    assert_eq!(pair.a.wait(Duration::from_secs(3601)).plain.len(), 1);
+    let mut rst = pair.from_a();
+    (rst.flags, rst.seq) = (packet::RST, rst.seq);
+    let told = pair.a.kernel(&rst).wire;
+    assert!(told.len() == 1 && told[0].flags & packet::RST != 0, "the peer is told");
+    assert_eq!(pair.flow_a().map(|flow| flow.state), Some(enotun::engine::FlowState::Closed));
+}
