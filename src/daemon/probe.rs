@@ -164,7 +164,7 @@ async fn run(caller: &Caller, remote: SocketAddr, places: Vec<Place>) -> anyhow:
     Ok(probed)
 }
 
-/// Opens a connection.
+/// Opens a connection. An error says how it went if there is none now.
 async fn open(
     caller: &Caller,
     remote: SocketAddr,
@@ -177,6 +177,8 @@ async fn open(
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => Err(Connect::Refused),
         Ok(Err(error)) if error.kind() == std::io::ErrorKind::TimedOut => Err(Connect::Silent),
+        // It was open, and the peer's RST came before we looked.
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionReset => Err(Connect::Open),
         Ok(Err(error)) => Err(Connect::Failed(error.to_string())),
         Err(_) => Err(Connect::Silent),
     };
