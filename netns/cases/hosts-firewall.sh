@@ -9,8 +9,9 @@ source "$NETNS_DIR/suites/apps.sh"
 case_begin
 
 topology_up pair
-for node in a b; do
-    ns $node nft -f - <<'NFT'
+# firewall NODE: loads it.
+firewall() {
+    ns "$1" nft -f - <<'NFT'
 table inet filter {
     counter invalid { }
     chain input {
@@ -31,7 +32,8 @@ table inet filter {
     }
 }
 NFT
-done
+}
+for node in a b; do firewall $node; done
 start_daemons
 start_nginx b
 start_sshd b
@@ -61,3 +63,24 @@ few_invalid() {
 }
 check "connection tracking finds next to nothing invalid at a" few_invalid a
 check "connection tracking finds next to nothing invalid at b" few_invalid b
+
+# A firewall that comes later: until then nothing is tracked on our account, and then the legs are kept apart at once.
+if ! plain_mode; then
+    for node in a b; do
+        stop_daemon $node
+        ns $node nft delete table inet filter
+    done
+    start_daemons
+    has_zone() { ns "$1" nft list ruleset | grep -q 'ct zone set'; }
+    for node in a b; do check "$node: no zone without other filters" fails has_zone $node; done
+    hold_open a "$SERVER4" later
+    check "a connection before the firewall" hold_says later before
+    for node in a b; do firewall $node; done
+    for node in a b; do check "$node: a zone with the firewall" wait_for 5 has_zone $node; done
+    check "the connection goes on" hold_says later behind
+    check "a new one" fetch a "$SERVER4" 100000
+    check "it is still encrypted" flows_are a "$ECHO" encrypted
+    hold_close later
+    for node in a b; do ns $node nft delete table inet filter; done
+    for node in a b; do check "$node: without the firewall no zone" wait_for 5 fails has_zone $node; done
+fi

@@ -51,6 +51,8 @@ pub struct HostFacts {
     pub sysctls: BTreeMap<String, String>,
     /// Base chains of others on the forward hook.
     pub forward_chains: Vec<ForwardChain>,
+    /// Other software has packet filters, which may track connections.
+    pub others_filter: bool,
     /// Whether the directory for routing table names exists.
     pub names_directory: bool,
     /// What is in the file with our routing table names.
@@ -78,14 +80,16 @@ impl HostFacts {
         }
         let sysctls = paths.into_iter().filter_map(|path| read_sysctl(&path).map(|value| (path, value))).collect();
         let ours = settings.nft_table();
-        let mut forward_chains = forward_chains(&list("chains")?);
+        let chains = list("chains")?;
+        let others_filter = has_chains_of_others(&chains, &ours) || has_legacy_tables();
+        let mut forward_chains = forward_chains(&chains);
         forward_chains.retain(|chain| chain.table != ours);
         for chain in forward_chains.iter_mut().filter(|chain| !chain.drops) {
             chain.drops = drops_the_rest(&list_chain(&chain.family, &chain.table, &chain.name)?);
         }
         let names_directory = settings.rt_tables_dir.is_dir();
         let names_file = fs::read_to_string(settings.names_file()).ok();
-        Ok(Self { links, rules, sysctls, forward_chains, names_directory, names_file })
+        Ok(Self { links, rules, sysctls, forward_chains, others_filter, names_directory, names_file })
     }
 
     /// The host as it was before the recorded changes: what the plan of a later `up` must start from.
@@ -208,6 +212,20 @@ pub(super) fn nft_error(what: &'static str, error: nftables::helper::NftablesErr
         }
         other => Error::Nft { what, why: other.to_string() },
     }
+}
+
+/// Whether `nft list chains` gives base chains in other tables than `ours`: they may use connection tracking.
+pub(super) fn has_chains_of_others(listing: &Value, ours: &str) -> bool {
+    let objects = listing.get("nftables").and_then(Value::as_array).into_iter().flatten();
+    let mut chains = objects.filter_map(|object| object.get("chain"));
+    chains.any(|chain| chain.get("hook").is_some() && chain.get("table").and_then(Value::as_str) != Some(ours))
+}
+
+/// Whether iptables-legacy has tables, which nft does not list.
+fn has_legacy_tables() -> bool {
+    ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"]
+        .into_iter()
+        .any(|path| fs::read_to_string(path).is_ok_and(|names| !names.trim().is_empty()))
 }
 
 /// The filter chains on the forward hook in what `nft list chains` gives.

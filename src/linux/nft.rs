@@ -51,7 +51,9 @@ const MANGLE: i32 = -150;
 const FILTER: i32 = 0;
 
 impl Ruleset {
-    pub(super) fn new(settings: &Settings, divert: &Divert, closed: &Closed) -> Self {
+    /// `zones`: connections may be tracked, so the two legs are kept apart. Without that need the zone is left out, for
+    /// setting one turns tracking on for every packet of the host.
+    pub(super) fn new(settings: &Settings, divert: &Divert, closed: &Closed, zones: bool) -> Self {
         let (plain, wire) = (settings.tun.clone(), settings.wire_tun());
         let gateway = !settings.gateway.is_empty();
         let from = |name: &str| Part::Is(Left::Meta("iifname"), Right::Word(name.to_owned()));
@@ -59,6 +61,9 @@ impl Ruleset {
         let tcp_only = || Part::IsNot(Left::Meta("l4proto"), Right::Word("tcp".to_owned()));
         let local = || Right::Word("local".to_owned());
         let mark = |value| Part::Mark { mask: settings.mark_mask, value };
+        let in_zone = |before: Vec<Part>, behind: Vec<Part>| -> Vec<Part> {
+            before.into_iter().chain(zones.then_some(Part::Zone(settings.zone))).chain(behind).collect()
+        };
         let is_remote =
             |ip, address, port, set| Part::Is(Left::Concat(vec![(ip, address), ("tcp", port)]), Right::Set(set));
         // What goes to a selected remote, or comes from it, then does what `chain` says.
@@ -95,7 +100,7 @@ impl Ruleset {
 
         // Everything that comes in.
         let mut prerouting = vec![
-            vec![from(&wire), Part::Zone(settings.zone), Part::Return],
+            in_zone(vec![from(&wire)], vec![Part::Return]),
             vec![Part::Is(Left::Meta("iifname"), Right::OneOf(vec!["lo".to_owned(), plain.clone()])), Part::Return],
         ];
         if gateway {
@@ -112,7 +117,7 @@ impl Ruleset {
         if !gateway {
             in_now.push(vec![Part::IsNot(Left::DestinationType, local()), Part::Return]);
         }
-        in_now.push(vec![mark(settings.mark_wire()), Part::Zone(settings.zone)]);
+        in_now.push(in_zone(vec![mark(settings.mark_wire())], Vec::new()));
 
         // At a gateway, plaintext on its way out from the hosts inside. What stays inside is left alone.
         let mut inside_out = Vec::new();

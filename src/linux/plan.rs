@@ -50,7 +50,7 @@ impl Plan {
         changes.extend(plan.routes());
         changes.extend(plan.rules());
         let mtu = settings.mtu.unwrap_or_else(|| plan.mtu());
-        Ok(Self { mtu, ruleset: Ruleset::new(settings, divert, &closed), changes })
+        Ok(Self { mtu, ruleset: Ruleset::new(settings, divert, &closed, facts.others_filter), changes })
     }
 
     /// One line per device, rule, route, sysctl, chain and file.
@@ -387,6 +387,22 @@ mod tests {
         assert_eq!(moves(&facts), 2);
         facts.rules.iter_mut().for_each(|rule| rule.preference = 100);
         assert_eq!(moves(&facts), 0);
+    }
+
+    #[test]
+    fn connections_are_tracked_in_a_zone_only_where_others_may_track_them() {
+        let zones = |facts: &HostFacts| lines(facts).iter().filter(|line| line.contains("ct zone set 8547")).count();
+        let mut facts = host();
+        assert_eq!(zones(&facts), 0);
+        facts.others_filter = true;
+        assert_eq!(zones(&facts), 2);
+        let listing = |table: &str| {
+            let chain = serde_json::json!({"family": "inet", "table": table, "name": "input", "hook": "input"});
+            serde_json::json!({"nftables": [{"metainfo": {}}, {"chain": {"table": "x", "name": "no hook"}}, {"chain": chain}]})
+        };
+        use crate::linux::facts::has_chains_of_others;
+        assert!(has_chains_of_others(&listing("filter"), "enotun_tun0"));
+        assert!(!has_chains_of_others(&listing("enotun_tun0"), "enotun_tun0"));
     }
 
     #[test]

@@ -10,7 +10,8 @@ use netlink_packet_core::{NLM_F_REPLACE, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use netlink_sys::{AsyncSocket, AsyncSocketExt, TokioSocket, protocols::NETLINK_ROUTE};
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+use netlink_sys::{AsyncSocket, AsyncSocketExt, TokioSocket};
 
 use super::flap::Flaps;
 use super::netlink::{DeviceRoute, Netlink, device_route, split_message};
@@ -19,8 +20,12 @@ use super::{Devices, Error};
 
 // <linux/rtnetlink.h>: RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE
 const GROUPS: [u32; 5] = [1, 5, 7, 9, 11];
+// <linux/netfilter/nfnetlink.h>: NFNLGRP_NFTABLES
+const FIREWALL_GROUPS: [u32; 1] = [7];
 /// Changes come in bursts; one event tells of all of a burst.
 const QUIET: Duration = Duration::from_millis(100);
+/// A burst that goes on for longer is told of before its end.
+const BURST_MAX: Duration = Duration::from_secs(2);
 
 /// What has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +34,7 @@ pub enum Event {
     /// These, and no others, are the prefixes that users route into the plain device now
     /// (`ip route add PREFIX dev tun0 table enotun`). Each asks to be selected.
     Prefixes(Vec<IpNet>),
-    /// Interfaces or addresses have changed: call [`super::Host::refresh`].
+    /// Interfaces, addresses or firewall rules have changed: call [`super::Host::refresh`].
     Host,
     /// An interface that had lost its link came back with another address: this machine may be a copy that was given a
     /// place of its own in the network, or has moved.
@@ -39,6 +44,8 @@ pub enum Event {
 /// Yields what changes.
 pub struct Watcher {
     socket: TokioSocket,
+    /// Whatever is changed with nft or iptables-nft, our own changes included.
+    firewall: TokioSocket,
     plain: u32,
     wire: u32,
     routes: BTreeMap<(u32, IpNet), u32>,
@@ -53,18 +60,22 @@ pub struct Watcher {
 /// # Errors
 /// If netlink refuses.
 pub fn watch(devices: &Devices) -> Result<Watcher, Error> {
-    let open = || -> io::Result<TokioSocket> {
-        let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
+    let open = |protocol, groups: &[u32]| -> io::Result<TokioSocket> {
+        let mut socket = TokioSocket::new(protocol)?;
         socket.socket_mut().bind_auto()?;
-        for group in GROUPS {
-            socket.socket_mut().add_membership(group)?;
+        for group in groups {
+            socket.socket_mut().add_membership(*group)?;
         }
         Ok(socket)
     };
-    let socket = open().map_err(|source| Error::netlink("watch routes and interfaces", source))?;
+    let socket =
+        open(NETLINK_ROUTE, &GROUPS).map_err(|source| Error::netlink("watch routes and interfaces", source))?;
+    let firewall =
+        open(NETLINK_NETFILTER, &FIREWALL_GROUPS).map_err(|source| Error::netlink("watch firewall rules", source))?;
     let (plain, wire) = (devices.plain.index, devices.wire.index);
     let mut watcher = Watcher {
         socket,
+        firewall,
         plain,
         wire,
         routes: BTreeMap::new(),
@@ -88,7 +99,10 @@ impl Watcher {
                 return Ok(event);
             }
             self.receive().await?;
-            while let Ok(received) = tokio::time::timeout(QUIET, self.receive()).await {
+            let began = Instant::now();
+            while began.elapsed() < BURST_MAX
+                && let Ok(received) = tokio::time::timeout(QUIET, self.receive()).await
+            {
                 received?;
             }
         }
@@ -107,7 +121,18 @@ impl Watcher {
     }
 
     async fn receive(&mut self) -> Result<(), Error> {
-        match self.socket.recv_from_full().await {
+        let received = tokio::select! {
+            received = self.socket.recv_from_full() => received,
+            received = self.firewall.recv_from_full() => {
+                // What it was does not matter, nor whether some were lost.
+                self.host_changed = true;
+                return match received {
+                    Err(e) if e.raw_os_error() != Some(libc::ENOBUFS) => Err(Error::netlink("watch firewall rules", e)),
+                    _ => Ok(()),
+                };
+            }
+        };
+        match received {
             Ok((datagram, _)) => {
                 let mut rest: &[u8] = &datagram;
                 while let Some((message, tail)) = split_message(rest) {
