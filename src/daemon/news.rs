@@ -15,7 +15,10 @@ const ADVICE: [(&str, &str); 6] = [
         "connections_refused",
         "refused: policy required, and the peer or the way to it has no TCP-ENO; `enotun flows` lists them",
     ),
-    ("connections_aborted", "aborted: what came was not what the peer encrypted, or the key exchange failed"),
+    (
+        "connections_aborted",
+        "aborted: the peer fell silent, what came was not authentic, or no keys could be made; `enotun flows` says why for a minute",
+    ),
     ("orphans_refused", "segments of connections from before a crash, refused since they may have been encrypted"),
     ("limit_flows", "SYNs not protected, the table of connections is full: raise limits.max-flows"),
     (

@@ -49,6 +49,9 @@ const FARM_REFUSALS: u8 = 2;
 /// Proposals accepted in a row after which there is taken to be one host again.
 const ALONE: u8 = 16;
 
+/// So many chains of a farm take turns.
+const ROTATION: usize = 8;
+
 /// A chain's name in this cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ChainId(u64);
@@ -226,23 +229,30 @@ impl Sessions {
         let usable = |chain: &Chain| {
             allowed(chain.tep, chain.aead) && now < chain.used + self.limits.lifetime && chain.refusals < MAX_REFUSALS
         };
-        let (id, chain) = host
-            .chains
-            .iter()
-            .filter_map(|id| Some((*id, self.chains.get(id)?)))
-            .filter(|(_, chain)| usable(chain))
-            .max_by_key(|(_, chain)| {
-                let same_port = chain.port == Some(peer.port());
-                let began = chain.original_role == Role::A;
-                if host.farm {
-                    let in_reach = u8::from(chain.ahead < self.limits.lookahead);
-                    let held = !chain.proven && chain.refusals > 0;
-                    let turn = if chain.proven { u64::MAX - chain.tried } else { chain.tried };
-                    (in_reach, same_port, chain.proven, held, turn, began)
-                } else {
-                    (u8::MAX - chain.refusals, same_port, began, false, chain.good, false)
-                }
-            })?;
+        let chains = host.chains.iter().filter_map(|id| Some((*id, self.chains.get(id)?)));
+        let chains = chains.filter(|(_, chain)| usable(chain));
+        let same_port = |chain: &Chain| chain.port == Some(peer.port());
+        let began = |chain: &Chain| chain.original_role == Role::A;
+        let (id, chain) = if host.farm {
+            // Of those, the best of a kind: within reach, of the same port, accepted once, held on to.
+            let kind = |chain: &Chain| {
+                let held = !chain.proven && chain.refusals > 0;
+                (chain.ahead < self.limits.lookahead, same_port(chain), chain.proven, held)
+            };
+            let mut chains: Vec<(ChainId, &Chain)> = chains.collect();
+            let best = chains.iter().map(|(_, chain)| kind(chain)).max()?;
+            chains.retain(|(_, chain)| kind(chain) == best);
+            if best.2 {
+                // The hosts that are there now have accepted one lately. One that was refused lets others go first.
+                chains.sort_unstable_by_key(|(_, chain)| u64::MAX - chain.good);
+                chains.truncate(ROTATION);
+                chains.into_iter().min_by_key(|(_, chain)| (chain.refusals, chain.tried))?
+            } else {
+                chains.into_iter().max_by_key(|(_, chain)| (chain.tried, began(chain)))?
+            }
+        } else {
+            chains.max_by_key(|(_, chain)| (u8::MAX - chain.refusals, same_port(chain), began(chain), chain.good))?
+        };
         // The lowest that was not tried yet (TC-19).
         Some((id, chain.window.front()?.clone()))
     }

@@ -16,7 +16,7 @@ use super::record::remove_if_there;
 /// Makes `change`.
 pub(super) fn apply(netlink: &mut Netlink, change: &Change, ruleset: &Ruleset) -> Result<(), Error> {
     match change {
-        Change::NftTable { .. } => run_nft("making our table", &ruleset.json()),
+        Change::NftTable { .. } => replace_table("making our table", ruleset),
         Change::Directory { path } => fs::create_dir_all(path).map_err(|source| Error::file(path, source)),
         Change::File { path, content, .. } => write_if_different(path, content),
         // On a device of ours it is written in any case: what was never written follows a later change of `default`.
@@ -44,7 +44,10 @@ pub(super) fn apply(netlink: &mut Netlink, change: &Change, ruleset: &Ruleset) -
 /// Undoes `change`. `shared` says whether another instance needs a file as well.
 pub(super) fn revert(netlink: &mut Netlink, change: &Change, shared: impl Fn(&Path) -> bool) -> Result<(), Error> {
     match change {
-        Change::NftTable { table } => run_nft("removing our table", &nft::delete_table(table)),
+        Change::NftTable { table } => {
+            run_nft("removing our table", &nft::delete_table(&nft::stand_in(table)))?;
+            run_nft("removing our table", &nft::delete_table(table))
+        }
         Change::Directory { path } => match fs::remove_dir(path) {
             // Gone, or somebody else has put something there.
             Err(e) if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
@@ -91,6 +94,13 @@ pub(super) fn revert(netlink: &mut Netlink, change: &Change, shared: impl Fn(&Pa
             }
         }
     }
+}
+
+/// Puts our table in place of the one there is. If that fails, the one there was is in force.
+pub(super) fn replace_table(what: &'static str, ruleset: &Ruleset) -> Result<(), Error> {
+    let [stand_in, table, end] = ruleset.replacement();
+    let made = run_nft(what, &stand_in).and_then(|()| run_nft(what, &table));
+    made.and(run_nft(what, &end))
 }
 
 /// Runs one transaction.

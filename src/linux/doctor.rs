@@ -265,7 +265,7 @@ fn input_rules(ruleset: &Value, settings: &Settings, findings: &mut Vec<Finding>
     let mut chains: Vec<String> = Vec::new();
     for rule in objects.filter_map(|object| object.get("rule")) {
         let text = |key: &str| rule.get(key).and_then(Value::as_str).unwrap_or_default();
-        if text("table") == settings.nft_table() || text("comment").starts_with("enotun ") {
+        if settings.is_own_table(text("table")) || text("comment").starts_with("enotun ") {
             continue;
         }
         let parts = rule.get("expr").and_then(Value::as_array).into_iter().flatten();

@@ -79,11 +79,10 @@ impl HostFacts {
             paths.extend(CONF6.map(|key| conf(Family::V6, name, key)));
         }
         let sysctls = paths.into_iter().filter_map(|path| read_sysctl(&path).map(|value| (path, value))).collect();
-        let ours = settings.nft_table();
         let chains = list("chains")?;
-        let others_filter = has_chains_of_others(&chains, &ours) || has_legacy_tables();
+        let others_filter = has_chains_of_others(&chains, |table| settings.is_own_table(table)) || has_legacy_tables();
         let mut forward_chains = forward_chains(&chains);
-        forward_chains.retain(|chain| chain.table != ours);
+        forward_chains.retain(|chain| !settings.is_own_table(&chain.table));
         for chain in forward_chains.iter_mut().filter(|chain| !chain.drops) {
             chain.drops = drops_the_rest(&list_chain(&chain.family, &chain.table, &chain.name)?);
         }
@@ -214,11 +213,11 @@ pub(super) fn nft_error(what: &'static str, error: nftables::helper::NftablesErr
     }
 }
 
-/// Whether `nft list chains` gives base chains in other tables than `ours`: they may use connection tracking.
-pub(super) fn has_chains_of_others(listing: &Value, ours: &str) -> bool {
+/// Whether `nft list chains` gives base chains in tables that are not ours: they may use connection tracking.
+pub(super) fn has_chains_of_others(listing: &Value, ours: impl Fn(&str) -> bool) -> bool {
     let objects = listing.get("nftables").and_then(Value::as_array).into_iter().flatten();
     let mut chains = objects.filter_map(|object| object.get("chain"));
-    chains.any(|chain| chain.get("hook").is_some() && chain.get("table").and_then(Value::as_str) != Some(ours))
+    chains.any(|chain| chain.get("hook").is_some() && !chain.get("table").and_then(Value::as_str).is_some_and(&ours))
 }
 
 /// Whether iptables-legacy has tables, which nft does not list.

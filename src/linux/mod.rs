@@ -174,12 +174,14 @@ impl Host {
         &self.settings
     }
 
-    /// Makes `rules` the selectors, in one step. `kept` are connections that stay diverted besides.
+    /// Makes `rules` the selectors. `kept` are connections that stay diverted besides.
     ///
     /// # Errors
     /// If nftables refuses; the old ones are in force then.
     pub fn update(&mut self, rules: &[Rule], kept: &[KeptFlow]) -> Result<(), Error> {
-        apply::run_nft("changing the selectors", &nft::update(&self.settings, &Divert::new(rules, kept)))?;
+        let ruleset = self.ruleset.selecting(&self.settings, &Divert::new(rules, kept));
+        apply::replace_table("changing the selectors", &ruleset)?;
+        self.ruleset = ruleset;
         self.kept = kept.to_vec();
         self.record.rules = rules.to_vec();
         self.store.save(&self.record)

@@ -26,6 +26,8 @@ struct Chain {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ruleset {
     table: String,
+    closed: Closed,
+    zones: bool,
     sets: Vec<Set>,
     chains: Vec<Chain>,
 }
@@ -164,11 +166,27 @@ impl Ruleset {
         if gateway {
             sets.push(names("inside", &settings.gateway));
         }
-        Self { table: settings.nft_table(), sets, chains }
+        Self { table: settings.nft_table(), closed: closed.clone(), zones, sets, chains }
     }
 
-    /// The transaction that makes the table, replacing an earlier one of that name in the same instant.
-    pub(super) fn json(&self) -> Value {
+    /// The same for other selectors.
+    pub(super) fn selecting(&self, settings: &Settings, divert: &Divert) -> Self {
+        Self::new(settings, divert, &self.closed, self.zones)
+    }
+
+    /// The transactions that put the table in place of an earlier one, to be run one after the other.
+    ///
+    /// One would not do. The kernel switches to the new rules and only then, set by set, to the new contents of sets with
+    /// ranges (`nft_pipapo_commit`): for a moment the rules find nothing in them, and packets of encrypted connections
+    /// would pass undiverted, in the clear. So a copy stands in while the table is replaced. While there are two, both do
+    /// the same to a packet.
+    pub(super) fn replacement(&self) -> [Value; 3] {
+        let copy = Self { table: stand_in(&self.table), ..self.clone() };
+        [copy.json(), self.json(), delete_table(&copy.table)]
+    }
+
+    /// The transaction that makes the table anew.
+    fn json(&self) -> Value {
         let table = json!({"family": "inet", "name": self.table});
         let mut commands = vec![
             json!({"add": {"table": table}}),
@@ -410,19 +428,9 @@ fn quoted(divert: &Divert, family: Family, quote: Quote, target: &'static str) -
     rules
 }
 
-/// The transaction that makes the table follow another set of selectors.
-pub(super) fn update(settings: &Settings, divert: &Divert) -> Value {
-    let table = settings.nft_table();
-    let mut commands = Vec::new();
-    for set in dynamic_sets(divert) {
-        commands.push(json!({"flush": {"set": {"family": "inet", "table": table, "name": set.name}}}));
-        commands.extend(set.contents(&table));
-    }
-    for chain in dynamic_chains(settings, divert) {
-        commands.push(json!({"flush": {"chain": {"family": "inet", "table": table, "name": chain.name}}}));
-        commands.extend(chain.rules.iter().map(|rule| add_rule(&table, chain.name, rule)));
-    }
-    json!({"nftables": commands})
+/// The table that stands in for `table` while that is replaced.
+pub(super) fn stand_in(table: &str) -> String {
+    format!("{table}_next")
 }
 
 /// The transaction that removes the table, if there is one.

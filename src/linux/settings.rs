@@ -94,6 +94,12 @@ impl Settings {
         format!("enotun_{}", self.instance.chars().map(clean).collect::<String>())
     }
 
+    /// Whether `table` is ours: the one above, or what stands in while it is replaced.
+    pub(super) fn is_own_table(&self, table: &str) -> bool {
+        let own = self.nft_table();
+        table == own || table == super::nft::stand_in(&own)
+    }
+
     /// The file with the names of our routing tables, shared by all instances.
     #[must_use]
     pub fn names_file(&self) -> PathBuf {
