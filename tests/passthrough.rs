@@ -133,8 +133,14 @@ impl Link {
         };
         let (plain, plain_device) = device("plain", plain_format, 1);
         let (wire, wire_device) = device("wire", wire_format, 2);
-        let worker =
-            spawn(Engine::new(Config::default(), enotun::crypto::provider()), plain_device, wire_device, None).unwrap();
+        let worker = spawn(
+            Engine::new(Config::default(), enotun::crypto::provider()),
+            plain_device,
+            wire_device,
+            None,
+            enotun::io::BusyPoll::default(),
+        )
+        .unwrap();
         Self { worker, plain, wire }
     }
 }
@@ -316,7 +322,7 @@ fn throughput_beside_a_veth_alone() {
             let rule = enotun::selector::Rule::new("10.77.0.0/16".parse().unwrap(), enotun::selector::Policy::Required);
             engine.set_policy(enotun::selector::PolicyTable::new([rule]));
         }
-        spawn(engine, plain, wire, None).unwrap()
+        spawn(engine, plain, wire, None, enotun::io::BusyPoll::default()).unwrap()
     };
     let workers = [worker(&a, &router_a, 1), worker(&b, &router_b, 2)];
     let iperf = |client: &Namespace, server: &Namespace, address: &str, reverse: bool| {

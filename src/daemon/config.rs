@@ -12,6 +12,7 @@ pub use negotiation::{Negotiation, Rekey, Resumption, check_offer, parse_aead, p
 
 use super::instance::Instance;
 use crate::engine;
+use crate::io::BusyPoll;
 use crate::linux;
 use crate::selector::{Policy, Rule, Selected};
 
@@ -137,6 +138,9 @@ impl Limits {
     }
 }
 
+/// To wait awake for longer than this gains nothing any more.
+const BUSY_POLL_MOST: u32 = 10_000;
+
 /// What the host's firewall and routing see, see [`linux::Settings`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -155,6 +159,8 @@ pub struct Host {
     pub txqueuelen: Option<u32>,
     /// [`linux::Settings::mtu`].
     pub mtu: Option<u32>,
+    /// [`crate::io::BusyPoll`], in microseconds.
+    pub busy_poll: Option<u32>,
 }
 
 impl Host {
@@ -177,7 +183,16 @@ impl Host {
         }
     }
 
+    /// How long the packet loop waits awake.
+    #[must_use]
+    pub fn busy_poll(&self) -> BusyPoll {
+        self.busy_poll.map_or_else(BusyPoll::default, |most| BusyPoll::new(Duration::from_micros(most.into())))
+    }
+
     fn check(&self) -> Result<(), String> {
+        if self.busy_poll.is_some_and(|most| most > BUSY_POLL_MOST) {
+            return Err(format!("host.busy-poll is in microseconds and {BUSY_POLL_MOST} at most"));
+        }
         if self.mark_mask.is_some_and(|mask| mask.count_ones() < 2) {
             return Err("host.mark-mask needs two bits at least: one marks packets for each side".to_owned());
         }
@@ -329,6 +344,7 @@ mod tests {
             ("host.preference", host.preference),
             ("host.zone", host.zone.into()),
             ("host.txqueuelen", host.txqueuelen),
+            ("host.busy-poll", u32::try_from(BusyPoll::DEFAULT.as_micros()).unwrap()),
         ] {
             assert!(text.contains(&format!("| `{key}` | `{value}` |")), "{key} = {value}");
         }

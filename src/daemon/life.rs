@@ -18,7 +18,7 @@ use super::settings::Settings;
 use super::{log, notify};
 use crate::crypto;
 use crate::engine::{Counters, Disruption, Engine, Env, FlowState};
-use crate::io::{self, Format, KeyLog, WorkerHandle};
+use crate::io::{self, BusyPoll, Format, KeyLog, WorkerHandle};
 use crate::linux::{self, Device, Devices, Host, KeptFlow, Watcher};
 use crate::selector::PolicyTable;
 
@@ -211,7 +211,7 @@ impl Daemon {
         let recovered = host.recovered();
         let started = linux::watch(&devices)
             .map_err(anyhow::Error::from)
-            .and_then(|watcher| Ok((watcher, start_worker(engine, devices, keys)?)));
+            .and_then(|watcher| Ok((watcher, start_worker(engine, devices, keys, settings.busy_poll)?)));
         let (watcher, worker) = match started {
             Ok(started) => started,
             Err(error) => {
@@ -510,14 +510,19 @@ fn diverted(table: &PolicyTable, local: std::net::SocketAddr, remote: std::net::
         .is_some_and(|rule| rule.policy != crate::selector::Policy::Off)
 }
 
-fn start_worker(engine: Engine, devices: Devices, keys: Option<KeyLog>) -> anyhow::Result<WorkerHandle> {
+fn start_worker(
+    engine: Engine,
+    devices: Devices,
+    keys: Option<KeyLog>,
+    busy: BusyPoll,
+) -> anyhow::Result<WorkerHandle> {
     let queue = |device: Device| {
         let name = device.name;
         device.queues.into_iter().next().with_context(|| format!("the kernel gave no queue for {name}"))
     };
     let plain = io::Device::new(queue(devices.plain)?, Format::Vnet);
     let wire = io::Device::new(queue(devices.wire)?, Format::Vnet);
-    Ok(io::spawn(engine, plain, wire, keys)?)
+    Ok(io::spawn(engine, plain, wire, keys, busy)?)
 }
 
 /// Does what takes a while, or has a runtime of its own, in another thread.

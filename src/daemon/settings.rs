@@ -8,6 +8,7 @@ use tcpcrypt::{AeadId, Tep};
 use super::config::{ConfigError, File, check_interface, check_offer};
 use super::instance::Instance;
 use super::log;
+use crate::io::BusyPoll;
 use crate::selector::{Policy, Rule, Selected};
 use crate::{engine, linux};
 
@@ -55,6 +56,8 @@ pub struct Settings {
     pub engine: engine::Config,
     /// The plumbing.
     pub host: linux::Settings,
+    /// How long the packet loop waits awake.
+    pub busy_poll: BusyPoll,
     /// Where keys are exported to. On the command line only: nobody is to find it in a file that was left so.
     pub export_keys: Option<PathBuf>,
 }
@@ -117,6 +120,7 @@ impl Settings {
             engine,
             export_keys: options.export_keys,
             host: said.host.settings(&instance, &tun, &gateway),
+            busy_poll: said.host.busy_poll(),
             instance,
             file,
         })

@@ -1,5 +1,6 @@
 //! What surrounds the engine on a host: devices, the clock, randomness and the loop that moves packets.
 
+mod busy_poll;
 pub mod device;
 pub mod env;
 pub mod keylog;
@@ -8,6 +9,7 @@ mod signs;
 mod sys;
 pub mod vnet;
 
+pub use busy_poll::BusyPoll;
 pub use device::{Device, DeviceCounters, Format};
 pub use keylog::{KeyLog, KeyLogError};
 pub use run::{Caller, IoCounters, Stopped, WorkerError, WorkerHandle, spawn};

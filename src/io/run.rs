@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 use tokio::sync::{oneshot, watch};
 
+use super::busy_poll::BusyPoll;
 use super::device::{Buffer, Dead, Device, DeviceCounters, Read};
 use super::env::{HostEnv, now};
 use super::keylog::KeyLog;
@@ -75,12 +76,18 @@ pub struct WorkerHandle {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Starts a worker with these devices. `keys` is where the engine's keys are exported to, if they are
+/// Starts a worker with these devices, which waits awake as `busy` says. `keys` is where the engine's keys are exported to, if they are
 /// ([`crate::engine::Config::export_keys`]).
 ///
 /// # Errors
 /// If the system has no thread or descriptor left.
-pub fn spawn(engine: Engine, plain: Device, wire: Device, keys: Option<KeyLog>) -> std::io::Result<WorkerHandle> {
+pub fn spawn(
+    engine: Engine,
+    plain: Device,
+    wire: Device,
+    keys: Option<KeyLog>,
+    busy: BusyPoll,
+) -> std::io::Result<WorkerHandle> {
     sys::keep_freed_memory();
     let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
     let (commands, inbox) = mpsc::channel();
@@ -92,6 +99,7 @@ pub fn spawn(engine: Engine, plain: Device, wire: Device, keys: Option<KeyLog>) 
         buffer: Buffer::default(),
         inbox,
         wake: wake.try_clone()?,
+        busy,
         stop: false,
     };
     let thread = std::thread::Builder::new().name("enotun-packets".into()).spawn(move || {
@@ -222,6 +230,7 @@ struct Worker {
     buffer: Buffer,
     inbox: mpsc::Receiver<Command>,
     wake: OwnedFd,
+    busy: BusyPoll,
     stop: bool,
 }
 
@@ -231,6 +240,12 @@ struct Ready {
     wire: PollFlags,
     commands: bool,
     signs: bool,
+}
+
+impl Ready {
+    fn is_something(&self) -> bool {
+        !self.plain.is_empty() || !self.wire.is_empty() || self.commands || self.signs
+    }
 }
 
 impl Worker {
@@ -259,10 +274,28 @@ impl Worker {
         Ok(())
     }
 
-    /// Waits for packets, a command or the engine's next timer.
-    fn wait(&self) -> Result<Ready, WorkerError> {
-        let due = self.engine.poll_timeout().map_or(signs::ASK_EVERY, |due| due.since(now()));
-        let timeout = timespec(due.min(signs::ASK_EVERY));
+    /// Waits for packets, a command or the engine's next timer: awake for a moment, if packets come quickly, then asleep.
+    fn wait(&mut self) -> Result<Ready, WorkerError> {
+        let due = self.engine.poll_timeout().map_or(signs::ASK_EVERY, |due| due.since(now())).min(signs::ASK_EVERY);
+        let begin = std::time::Instant::now();
+        let awake = self.busy.spell().min(due);
+        let mut ready = self.poll(if awake.is_zero() { due } else { Duration::ZERO })?;
+        while !ready.is_something() && !awake.is_zero() {
+            rustix::thread::sched_yield();
+            let waited = begin.elapsed();
+            if waited >= awake {
+                ready = self.poll(due.saturating_sub(waited))?;
+                break;
+            }
+            ready = self.poll(Duration::ZERO)?;
+        }
+        self.busy.note(begin.elapsed());
+        Ok(ready)
+    }
+
+    /// What there is now, or comes before `timeout` is over.
+    fn poll(&self, timeout: Duration) -> Result<Ready, WorkerError> {
+        let timeout = timespec(timeout);
         let mut fds = [
             PollFd::new(self.env.device(Side::Plain), PollFlags::IN),
             PollFd::new(self.env.device(Side::Wire), PollFlags::IN),
@@ -344,7 +377,8 @@ mod tests {
         let devices = [plain, wire].map(|fd| Device::new(fd, Format::Vnet));
         let [plain, wire] = devices;
         (
-            spawn(Engine::new(Config::default(), crate::crypto::provider()), plain, wire, None).unwrap(),
+            spawn(Engine::new(Config::default(), crate::crypto::provider()), plain, wire, None, BusyPoll::default())
+                .unwrap(),
             plain_kernel,
             wire_kernel,
         )

@@ -58,114 +58,110 @@ impl Ruleset {
     pub(super) fn new(settings: &Settings, divert: &Divert, closed: &Closed, zones: bool) -> Self {
         let (plain, wire) = (settings.tun.clone(), settings.wire_tun());
         let gateway = !settings.gateway.is_empty();
-        let from = |name: &str| Part::Is(Left::Meta("iifname"), Right::Word(name.to_owned()));
-        let to = |name: &str| Part::Is(Left::Meta("oifname"), Right::Word(name.to_owned()));
-        let tcp_only = || Part::IsNot(Left::Meta("l4proto"), Right::Word("tcp".to_owned()));
+        let sets = sets(settings, divert, closed);
+        let filled = |name: &str| sets.iter().any(|set| set.name == name && !set.elements.is_empty());
+        let tcp = || Part::Is(Left::Meta("l4proto"), Right::Word("tcp".to_owned()));
         let local = || Right::Word("local".to_owned());
         let mark = |value| Part::Mark { mask: settings.mark_mask, value };
-        let in_zone = |before: Vec<Part>, behind: Vec<Part>| -> Vec<Part> {
-            before.into_iter().chain(zones.then_some(Part::Zone(settings.zone))).chain(behind).collect()
-        };
         let is_remote =
             |ip, address, port, set| Part::Is(Left::Concat(vec![(ip, address), ("tcp", port)]), Right::Set(set));
         // What goes to a selected remote, or comes from it, then does what `chain` says.
         let selected = |address, port, own_port, chain| {
-            vec![
-                vec![is_remote("ip", address, port, "remote4"), Part::Goto(chain)],
-                vec![is_remote("ip6", address, port, "remote6"), Part::Goto(chain)],
-                vec![Part::Is(Left::Field("tcp", own_port), Right::Set("local")), Part::Goto(chain)],
-            ]
-        };
-        let link_local = |address| {
-            let net = Right::Prefix(link_local_net());
-            vec![Part::Is(Left::Field("ip6", address), net), Part::Return]
+            let remote = [("ip", "remote4"), ("ip6", "remote6")].into_iter().filter(|(_, set)| filled(set));
+            let mut rules: Vec<Vec<Part>> =
+                remote.map(|(ip, set)| vec![is_remote(ip, address, port, set), Part::Goto(chain)]).collect();
+            if filled("local") {
+                rules.push(vec![Part::Is(Left::Field("tcp", own_port), Right::Set("local")), Part::Goto(chain)]);
+            }
+            rules
         };
         let excepted = |address, port| {
-            vec![
-                vec![is_remote("ip", address, port, "except4"), Part::Return],
-                vec![is_remote("ip6", address, port, "except6"), Part::Return],
-            ]
+            let except = [("ip", "except4"), ("ip6", "except6")].into_iter().filter(|(_, set)| filled(set));
+            let mut rules: Vec<Vec<Part>> =
+                except.map(|(ip, set)| vec![is_remote(ip, address, port, set), Part::Return]).collect();
+            rules.push(vec![Part::Is(Left::Field("ip6", address), Right::Prefix(link_local_net())), Part::Return]);
+            rules
         };
+        // Connections that stay diverted whatever is selected now do what `then` says.
+        let kept = |address, port, own_port, then: Part| {
+            let kept = [("ip", "kept4"), ("ip6", "kept6")].into_iter().filter(|(_, set)| filled(set));
+            let key = |ip| Left::Concat(vec![(ip, address), ("tcp", port), ("tcp", own_port)]);
+            kept.map(|(ip, set)| vec![Part::Is(key(ip), Right::Set(set)), then.clone()]).collect::<Vec<_>>()
+        };
+        let devices = || Right::OneOf(vec!["lo".to_owned(), plain.clone(), wire.clone()]);
+
+        // The order in the chains below is for TCP that is not selected, which each packet of the host may be: the fewest
+        // comparisons. Which device it is of is asked when all else fits.
 
         // Plaintext on its way out, from this host. To its own addresses it stays on loopback.
-        let mut output = vec![vec![to("lo"), Part::Goto("own_errors")]];
+        let mut output = vec![vec![tcp(), Part::Goto("tcp_out")]];
+        output.push(vec![to("lo"), Part::Goto("own_errors")]);
         output.extend(quotes_tcp("icmp_out", "icmp6_out"));
-        output.push(vec![tcp_only(), Part::Return]);
-        output.push(vec![Part::Jump("kept_out")]);
-        output.extend(selected("daddr", "dport", "sport", "out"));
+        let mut tcp_out = kept("daddr", "dport", "sport", Part::Goto("out_now"));
+        tcp_out.extend(selected("daddr", "dport", "sport", "out"));
         let mut out = excepted("daddr", "dport");
-        out.push(link_local("daddr"));
         if gateway {
             out.push(vec![Part::Is(Left::Meta("oifname"), Right::Set("inside")), Part::Return]);
         }
-        out.push(vec![mark(settings.mark_plain())]);
+        out.push(vec![Part::Goto("out_now")]);
+        let out_now = vec![vec![to("lo"), Part::Return], vec![mark(settings.mark_plain())]];
 
         // Everything that comes in.
-        let mut prerouting = vec![
-            in_zone(vec![from(&wire)], vec![Part::Return]),
-            vec![Part::Is(Left::Meta("iifname"), Right::OneOf(vec!["lo".to_owned(), plain.clone()])), Part::Return],
-        ];
+        let mut prerouting = Vec::new();
+        if zones {
+            prerouting.push(vec![from(&wire), Part::Zone(settings.zone), Part::Return]);
+        }
+        prerouting.push(vec![tcp(), Part::Goto("tcp_in")]);
+        prerouting.push(vec![Part::Is(Left::Meta("iifname"), devices()), Part::Return]);
         if gateway {
-            prerouting.push(vec![Part::Is(Left::Meta("iifname"), Right::Set("inside")), Part::Goto("inside_out")]);
+            prerouting.push(vec![Part::Is(Left::Meta("iifname"), Right::Set("inside")), Part::Goto("errors_inside")]);
         }
         prerouting.extend(quotes_tcp("icmp_in", "icmp6_in"));
-        prerouting.push(vec![tcp_only(), Part::Return]);
-        prerouting.push(vec![Part::Jump("kept_in")]);
-        prerouting.extend(selected("saddr", "sport", "dport", "in"));
+        let mut tcp_in = Vec::new();
+        if gateway {
+            tcp_in.push(vec![Part::Is(Left::Meta("iifname"), Right::Set("inside")), Part::Goto("tcp_inside")]);
+        }
+        tcp_in.extend(kept("saddr", "sport", "dport", Part::Goto("in_now")));
+        tcp_in.extend(selected("saddr", "sport", "dport", "in"));
         let mut inbound = excepted("saddr", "sport");
-        inbound.push(link_local("saddr"));
         inbound.push(vec![Part::Goto("in_now")]);
-        let mut in_now = Vec::new();
+        let mut in_now = vec![vec![Part::Is(Left::Meta("iifname"), devices()), Part::Return]];
         if !gateway {
             in_now.push(vec![Part::IsNot(Left::DestinationType, local()), Part::Return]);
         }
-        in_now.push(in_zone(vec![mark(settings.mark_wire())], Vec::new()));
+        let zone = zones.then_some(Part::Zone(settings.zone));
+        in_now.push([mark(settings.mark_wire())].into_iter().chain(zone).collect());
 
+        let chain = |name, rules| Chain { name, hook: None, rules };
+        let mut chains = forward(settings, closed);
+        chains.extend([
+            chain("in_now", in_now),
+            chain("in", inbound),
+            chain("tcp_in", tcp_in),
+            chain("out_now", out_now),
+            chain("out", out),
+            chain("tcp_out", tcp_out),
+            chain("own_now", vec![vec![mark(settings.mark_wire())]]),
+        ]);
         // At a gateway, plaintext on its way out from the hosts inside. What stays inside is left alone.
-        let mut inside_out = Vec::new();
-        let mut inside_now = Vec::new();
         if gateway {
-            inside_out.extend(quotes_tcp("icmp_out", "icmp6_out"));
-            inside_out.push(vec![tcp_only(), Part::Return]);
-            inside_out.push(vec![Part::Jump("kept_inside")]);
-            inside_out.extend(selected("daddr", "dport", "sport", "inside_selected"));
-            inside_now.extend(excepted("daddr", "dport"));
-            inside_now.push(link_local("daddr"));
-            inside_now.push(vec![Part::Is(Left::DestinationType, local()), Part::Return]);
-            inside_now
-                .push(vec![Part::Is(Left::DestinationInterface, Right::OneOf(settings.gateway.clone())), Part::Return]);
-            inside_now.push(vec![mark(settings.mark_plain())]);
+            let mut inside = excepted("daddr", "dport");
+            inside.push(vec![Part::Is(Left::DestinationType, local()), Part::Return]);
+            let stays = Part::Is(Left::DestinationInterface, Right::OneOf(settings.gateway.clone()));
+            inside.push(vec![stays, Part::Return]);
+            inside.push(vec![mark(settings.mark_plain())]);
+            let mut tcp_inside = kept("daddr", "dport", "sport", mark(settings.mark_plain()));
+            tcp_inside.extend(selected("daddr", "dport", "sport", "inside"));
+            chains.extend([chain("inside", inside), chain("tcp_inside", tcp_inside)]);
         }
-
-        let mut chains = vec![
-            Chain {
-                name: "forward",
-                hook: Some(("filter", "forward", FILTER - 10)),
-                rules: forward(settings, gateway),
-            },
-            Chain { name: "in_now", hook: None, rules: in_now },
-            Chain { name: "in", hook: None, rules: inbound },
-            Chain { name: "out", hook: None, rules: out },
-        ];
+        chains.extend(quoting(divert));
         if gateway {
-            chains.push(Chain { name: "inside_selected", hook: None, rules: inside_now });
-        }
-        chains.push(Chain { name: "own_now", hook: None, rules: vec![vec![mark(settings.mark_wire())]] });
-        chains.push(Chain { name: "out_now", hook: None, rules: vec![vec![mark(settings.mark_plain())]] });
-        chains.extend(dynamic_chains(settings, divert));
-        if gateway {
-            chains.push(Chain { name: "inside_out", hook: None, rules: inside_out });
+            chains.push(chain("errors_inside", quotes_tcp("icmp_out", "icmp6_out")));
         }
         // ICMP errors that this host itself makes out of packets of the wire side are for the engine as well.
-        chains.push(Chain { name: "own_errors", hook: None, rules: quotes_tcp("icmp_own", "icmp6_own") });
+        chains.push(chain("own_errors", quotes_tcp("icmp_own", "icmp6_own")));
         chains.push(Chain { name: "prerouting", hook: Some(("filter", "prerouting", RAW)), rules: prerouting });
         chains.push(Chain { name: "output", hook: Some(("route", "output", MANGLE)), rules: output });
-        let mut sets = dynamic_sets(divert);
-        sets.push(names("closed4", &closed.v4));
-        sets.push(names("closed6", &closed.v6));
-        if gateway {
-            sets.push(names("inside", &settings.gateway));
-        }
         Self { table: settings.nft_table(), closed: closed.clone(), zones, sets, chains }
     }
 
@@ -268,38 +264,52 @@ fn quotes_tcp(v4: &'static str, v6: &'static str) -> Vec<Vec<Part>> {
     ]
 }
 
+fn from(name: &str) -> Part {
+    Part::Is(Left::Meta("iifname"), Right::Word(name.to_owned()))
+}
+
+fn to(name: &str) -> Part {
+    Part::Is(Left::Meta("oifname"), Right::Word(name.to_owned()))
+}
+
 /// Only our two legs may be forwarded where forwarding was off, and none may loop.
-fn forward(settings: &Settings, gateway: bool) -> Vec<Vec<Part>> {
+fn forward(settings: &Settings, interfaces: &Closed) -> Vec<Chain> {
     let (plain, wire) = (settings.tun.as_str(), settings.wire_tun());
-    let from = |name: &str| Part::Is(Left::Meta("iifname"), Right::Word(name.to_owned()));
-    let to = |name: &str| Part::Is(Left::Meta("oifname"), Right::Word(name.to_owned()));
-    let closed = |family: &str, set| {
+    let loops = || {
+        let both = Right::OneOf(vec![plain.to_owned(), wire.clone()]);
+        vec![Part::Is(Left::Meta("oifname"), both), Part::Drop]
+    };
+    let closed = |family: &str, set, names: &[String]| {
         let family = Part::Is(Left::Meta("nfproto"), Right::Word(family.to_owned()));
-        vec![family, Part::Is(Left::Meta("iifname"), Right::Set(set)), Part::Drop]
+        let rule = vec![family, Part::Is(Left::Meta("iifname"), Right::Set(set)), Part::Drop];
+        (!names.is_empty()).then_some(rule)
     };
     let wire_mark = Part::IsNot(Left::MarkBits(settings.mark_mask), Right::Number(settings.mark_wire().into()));
     let mut rules = vec![
-        vec![from(&wire), to(plain), Part::Drop],
-        vec![from(plain), to(&wire), Part::Drop],
-        vec![from(&wire), to(&wire), Part::Drop],
-        vec![from(plain), to(plain), Part::Drop],
-        vec![from(&wire), Part::Accept],
-        vec![to(&wire), wire_mark, Part::Drop],
-        vec![to(&wire), Part::Accept],
+        vec![from(&wire), Part::Goto("from_wire")],
+        vec![to(&wire), Part::Goto("to_wire")],
+        vec![from(plain), Part::Jump("from_plain")],
     ];
-    if gateway {
+    let mut from_plain = vec![loops()];
+    if !settings.gateway.is_empty() {
         let inside = |key| Part::Is(Left::Meta(key), Right::Set("inside"));
         rules.push(vec![inside("iifname"), to(plain), Part::Accept]);
-        rules.push(vec![from(plain), inside("oifname"), Part::Accept]);
-        rules.push(vec![from(plain), Part::Drop]);
+        from_plain.push(vec![inside("oifname"), Part::Accept]);
+        from_plain.push(vec![Part::Drop]);
     }
-    rules.push(closed("ipv4", "closed4"));
-    rules.push(closed("ipv6", "closed6"));
-    rules
+    rules.extend(closed("ipv4", "closed4", &interfaces.v4));
+    rules.extend(closed("ipv6", "closed6", &interfaces.v6));
+    let chain = |name, rules| Chain { name, hook: None, rules };
+    vec![
+        chain("from_wire", vec![loops(), vec![Part::Accept]]),
+        chain("to_wire", vec![vec![from(plain), Part::Drop], vec![wire_mark, Part::Drop], vec![Part::Accept]]),
+        chain("from_plain", from_plain),
+        Chain { name: "forward", hook: Some(("filter", "forward", FILTER - 10)), rules },
+    ]
 }
 
-/// The sets that follow the selectors.
-fn dynamic_sets(divert: &Divert) -> Vec<Set> {
+/// What the rules look up.
+fn sets(settings: &Settings, divert: &Divert, closed: &Closed) -> Vec<Set> {
     const NET4: &[&str] = &["ipv4_addr", "inet_service"];
     const NET6: &[&str] = &["ipv6_addr", "inet_service"];
     let nets = |name, types, v6: bool, entries: &[(IpNet, PortRange)]| Set {
@@ -319,7 +329,7 @@ fn dynamic_sets(divert: &Divert) -> Vec<Set> {
         elements: divert.kept_of(v6).map(|(remote, port, own)| Element::Flow(remote, port, own)).collect(),
     };
     let local = divert.local.iter().copied().map(Element::Ports).collect();
-    vec![
+    let mut sets = vec![
         nets("remote4", NET4, false, &divert.remote),
         nets("remote6", NET6, true, &divert.remote),
         nets("except4", NET4, false, &divert.except),
@@ -327,7 +337,13 @@ fn dynamic_sets(divert: &Divert) -> Vec<Set> {
         Set { name: "local", types: &["inet_service"], interval: true, elements: local },
         kept("kept4", &["ipv4_addr", "inet_service", "inet_service"], false),
         kept("kept6", &["ipv6_addr", "inet_service", "inet_service"], true),
-    ]
+        names("closed4", &closed.v4),
+        names("closed6", &closed.v6),
+    ];
+    if !settings.gateway.is_empty() {
+        sets.push(names("inside", &settings.gateway));
+    }
+    sets
 }
 
 fn names(name: &'static str, members: &[String]) -> Set {
@@ -335,37 +351,18 @@ fn names(name: &'static str, members: &[String]) -> Set {
     Set { name, types: &["ifname"], interval: false, elements }
 }
 
-/// The chains whose rules follow the selectors. The quoted packet of an ICMP error cannot be looked up in a set
-/// (its fields have no type), so there is a rule per selector; only ICMP errors about TCP pass by them.
-fn dynamic_chains(settings: &Settings, divert: &Divert) -> Vec<Chain> {
-    let gateway = !settings.gateway.is_empty();
-    let kept = |ports: [&'static str; 2], address, then: &Part| {
-        let mut rules = Vec::new();
-        for (ip, set, v6) in [("ip", "kept4", false), ("ip6", "kept6", true)] {
-            if divert.kept_of(v6).next().is_some() {
-                let key = Left::Concat(vec![(ip, address), ("tcp", ports[0]), ("tcp", ports[1])]);
-                rules.push(vec![Part::Is(key, Right::Set(set)), then.clone()]);
-            }
-        }
-        rules
-    };
-    let to_wire = Part::Goto("in_now");
-    let to_plain = Part::Mark { mask: settings.mark_mask, value: settings.mark_plain() };
+/// The chains for ICMP errors about TCP. The quoted packet cannot be looked up in a set (its fields have no type), so there
+/// is a rule per selector; only those errors pass by them.
+fn quoting(divert: &Divert) -> Vec<Chain> {
     let chain = |name, rules| Chain { name, hook: None, rules };
-    let mut chains = vec![
-        chain("kept_in", kept(["sport", "dport"], "saddr", &to_wire)),
-        chain("kept_out", kept(["dport", "sport"], "daddr", &to_plain)),
+    vec![
         chain("icmp_in", quoted(divert, Family::V4, Quote::ToRemote, "in_now")),
         chain("icmp6_in", quoted(divert, Family::V6, Quote::ToRemote, "in_now")),
         chain("icmp_own", quoted(divert, Family::V4, Quote::ToRemote, "own_now")),
         chain("icmp6_own", quoted(divert, Family::V6, Quote::ToRemote, "own_now")),
         chain("icmp_out", quoted(divert, Family::V4, Quote::FromRemote, "out_now")),
         chain("icmp6_out", quoted(divert, Family::V6, Quote::FromRemote, "out_now")),
-    ];
-    if gateway {
-        chains.push(chain("kept_inside", kept(["dport", "sport"], "daddr", &to_plain)));
-    }
-    chains
+    ]
 }
 
 /// Selectors from which on it is not worth a rule for each, whether an ICMP error is about a selected connection.
