@@ -8,6 +8,8 @@
 # is kept in tests/fuzz/artifacts. tests/fuzz/README.md says how to use cargo-fuzz.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# Whatever the user has set: the programs are looked for there.
+export CARGO_TARGET_DIR=$PWD/target
 
 seconds=${1:-30}
 if (($#)); then shift; fi
