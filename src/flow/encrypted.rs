@@ -264,6 +264,8 @@ impl Encrypted {
         let finding = match (next, said) {
             (Next::Reset, Some(Lost::Ack)) => Finding::NonSynStripped,
             _ if self.is_ready() && (!self.active || self.inn.has_begun()) => Finding::Encrypted,
+            // Resumed, it needed nothing of the peer's but the SYN-ACK: this may be an application that only reads.
+            (Next::Reset, _) if self.is_ready() => return,
             (Next::Reset, _) => Finding::Unfinished,
             (Next::Abort(AbortReason::KeyExchange(_) | AbortReason::FinWithoutFinp | AbortReason::Timeout), _) => {
                 Finding::Unfinished

@@ -1,6 +1,6 @@
 //! Paths that take ENO out of segments or drop SYNs that have it, and what is remembered of them.
 
-use enotun::engine::{Finding, FlowState, PathInfo};
+use enotun::engine::{Finding, FlowInfo, FlowState, PathInfo};
 
 use super::packet::{ENO, RST};
 use super::*;
@@ -214,6 +214,53 @@ fn a_rst_that_says_nothing_has_to_come_twice_before_the_path_is_blamed() {
         assert_eq!(a.wire(&rst).plain.len(), 1);
     }
     assert_eq!(reason(&a, 2).as_deref(), Some("path-strips-eno"));
+}
+
+/// A connection whose client writes once and whose server, which says nothing, resets it then.
+fn reset_by_the_application(pair: &mut Pair, flow: u16) -> Option<FlowInfo> {
+    let mut client = a_addr();
+    client.set_port(43_000 + flow);
+    let at = |mut seg: Seg| {
+        *if seg.src == a_addr() { &mut seg.src } else { &mut seg.dst } = client;
+        seg
+    };
+    let syn = pair.a.kernel(&at(Pair::syn())).wire.remove(0);
+    pair.b.wire(&syn);
+    let syn_ack = pair.b.kernel(&at(Pair::syn_ack())).wire.remove(0);
+    pair.a.wire(&syn_ack);
+    let mut to_b = pair.a.kernel(&at(pair.from_a())).wire;
+    let mut data = at(pair.from_a());
+    data.payload = b"data that the server does not answer".to_vec();
+    to_b.extend(pair.a.kernel(&data).wire);
+    let mut delivered = Vec::new();
+    while !to_b.is_empty() {
+        let mut to_a = Vec::new();
+        for seg in to_b.drain(..) {
+            let sent = pair.b.wire(&seg);
+            delivered.extend(sent.delivered());
+            to_a.extend(sent.wire);
+        }
+        for seg in to_a {
+            to_b.extend(pair.a.wire(&seg).wire);
+        }
+    }
+    assert_eq!(delivered, data.payload);
+    let mut rst = at(pair.from_b());
+    rst.flags = RST;
+    for seg in pair.b.kernel(&rst).wire {
+        pair.a.wire(&seg);
+    }
+    pair.a.engine.flow(client, b_addr())
+}
+
+#[test]
+fn applications_that_reset_resumed_connections_are_not_taken_for_a_path_that_strips_eno() {
+    let mut pair = Pair::new();
+    for n in 0..4 {
+        let flow = reset_by_the_application(&mut pair, n).expect("remembered");
+        assert_eq!((flow.state, flow.resumed), (FlowState::Closed, n > 0), "{n}: {flow:?}");
+    }
+    assert_eq!(path(&pair.a).map(|p| p.finding), Some(Finding::Encrypted));
 }
 
 #[test]
