@@ -173,9 +173,16 @@ impl Failed {
 /// Reads the arguments and does what they say.
 #[must_use]
 pub fn main() -> ExitCode {
+    main_with(crate::crypto::provider())
+}
+
+/// [`main`], with the daemon's cryptography by `provider`: for measuring. `enotun status` and the log name a provider that
+/// is not the usual one.
+#[must_use]
+pub fn main_with(provider: &'static dyn tcpcrypt::Provider) -> ExitCode {
     // Help and version go to stdout with status 0, usage errors to stderr with status 2.
     let cli = Cli::try_parse().unwrap_or_else(|error| error.exit());
-    match run(cli) {
+    match run(cli, provider) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => {
             if !failed.message.is_empty() {
@@ -186,10 +193,10 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> Result<(), Failed> {
+fn run(cli: Cli, provider: &'static dyn tcpcrypt::Provider) -> Result<(), Failed> {
     let common = &cli.common;
     match cli.command {
-        Command::Up(arguments) => up::run(common, arguments),
+        Command::Up(arguments) => up::run(common, arguments, provider),
         Command::Down => down::run(common),
         Command::Enable(arguments) => selectors::enable(common, arguments),
         Command::Disable(arguments) => selectors::disable(common, arguments),

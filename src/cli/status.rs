@@ -148,6 +148,10 @@ fn offers(protocol: &Protocol) -> String {
         (protocol.role_b, "ROLE B where this host opens: simultaneous opens only"),
     ];
     set.into_iter().filter(|(on, _)| *on).for_each(|(_, what)| text.push_str(&format!("\n{what}")));
+    // An older daemon does not tell.
+    if !protocol.cryptography.is_empty() {
+        text.push_str(&format!("\ncryptography by {}", protocol.cryptography));
+    }
     text
 }
 
@@ -225,6 +229,7 @@ mod tests {
                 resumption: true,
                 nonce_length: 8,
                 sessions: 2,
+                cryptography: "aws-lc".into(),
                 ..Default::default()
             },
             devices: Vec::new(),
@@ -247,6 +252,7 @@ mod tests {
         for line in [
             "up           3 h 12 min (since 2026-11-21T06:00:00Z)",
             "offers       Curve25519, P256",
+            "             cryptography by aws-lc",
             "resumption   on, 2 sessions kept",
             "limits hit   limit_flows 3",
             "exporting    KEYS OF ALL CONNECTIONS to /dev/shm/keys: who reads it reads the traffic",

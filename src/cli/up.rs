@@ -54,7 +54,11 @@ pub(super) struct Arguments {
     selectors: Vec<Selected>,
 }
 
-pub(super) fn run(common: &Common, arguments: Arguments) -> Result<(), Failed> {
+pub(super) fn run(
+    common: &Common,
+    arguments: Arguments,
+    provider: &'static dyn tcpcrypt::Provider,
+) -> Result<(), Failed> {
     let Arguments { config, tun, policy, gateway, teps, aeads, export_keys, dry_run, selectors } = arguments;
     let instance = common.instance.clone();
     let options = Options { config, tun, instance, policy, gateway, selectors, teps, aeads, export_keys };
@@ -65,7 +69,7 @@ pub(super) fn run(common: &Common, arguments: Arguments) -> Result<(), Failed> {
     if dry_run {
         return show(common, &settings);
     }
-    daemon::run(settings).map_err(|error| Failed::new(format!("{error:#}")))
+    daemon::run(settings, provider).map_err(|error| Failed::new(format!("{error:#}")))
 }
 
 /// Prints what would be set. Host names are not looked up.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
+use tcpcrypt::Provider;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -54,6 +55,7 @@ impl DeviceFacts {
 /// A daemon that is up.
 pub(super) struct Daemon {
     pub(super) settings: Settings,
+    pub(super) provider: &'static dyn Provider,
     pub(super) log: Log,
     pub(super) selectors: Selectors,
     pub(super) worker: WorkerHandle,
@@ -104,10 +106,10 @@ impl Signals {
 }
 
 /// Comes up, lives, goes down.
-pub(super) async fn live(settings: Settings, log: Log) -> anyhow::Result<()> {
+pub(super) async fn live(settings: Settings, log: Log, provider: &'static dyn Provider) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("cannot catch signals")?;
     let (events, mut inbox) = mpsc::channel(64);
-    let (mut daemon, mut watcher) = Daemon::up(settings, log, events).await?;
+    let (mut daemon, mut watcher) = Daemon::up(settings, log, provider, events).await?;
     let (asked, mut requests) = mpsc::channel(16);
     match control::bind(&daemon.settings.instance) {
         Ok(listener) => drop(tokio::spawn(control::serve(listener, asked))),
@@ -178,7 +180,12 @@ pub(super) async fn live(settings: Settings, log: Log) -> anyhow::Result<()> {
 
 impl Daemon {
     /// Sets the host up and starts the packet loop. Nothing is left changed if that fails.
-    async fn up(mut settings: Settings, log: Log, events: mpsc::Sender<Event>) -> anyhow::Result<(Self, Watcher)> {
+    async fn up(
+        mut settings: Settings,
+        log: Log,
+        provider: &'static dyn Provider,
+        events: mpsc::Sender<Event>,
+    ) -> anyhow::Result<(Self, Watcher)> {
         let mut selectors =
             Selectors::new(settings.file_rules.clone(), settings.command_rules.clone(), settings.policy);
         for (name, addresses) in resolve(selectors.names()).await {
@@ -206,7 +213,7 @@ impl Daemon {
         }
         let Devices { plain, wire } = &devices;
         let facts = vec![DeviceFacts::new(plain, "plain"), DeviceFacts::new(wire, "wire")];
-        let mut engine = Engine::new(settings.engine.clone(), crypto::provider());
+        let mut engine = Engine::new(settings.engine.clone(), provider);
         engine.set_policy(PolicyTable::new(rules));
         let recovered = host.recovered();
         let started = linux::watch(&devices)
@@ -221,6 +228,7 @@ impl Daemon {
         };
         let daemon = Self {
             settings,
+            provider,
             log,
             selectors,
             worker,
@@ -247,6 +255,9 @@ impl Daemon {
             self.selectors.entries().len(),
             self.settings.policy
         );
+        if self.provider.name() != crypto::provider().name() {
+            tracing::warn!("this is no ordinary enotun; its cryptography: {}", self.provider.name());
+        }
         if let Some(path) = &self.settings.export_keys {
             tracing::warn!(
                 "the keys of every connection are written to {}: who reads that file reads the traffic",

@@ -19,14 +19,14 @@ pub mod verdict;
 
 use settings::Settings;
 
-/// Runs the daemon until it is told to end.
+/// Runs the daemon until it is told to end, with the cryptography of `provider`.
 ///
 /// # Errors
 /// What kept it from coming up (nothing is left changed then), or why it ended.
-pub fn run(settings: Settings) -> anyhow::Result<()> {
+pub fn run(settings: Settings, provider: &'static dyn tcpcrypt::Provider) -> anyhow::Result<()> {
     let log = log::Log::start(&settings.log).map_err(anyhow::Error::msg)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(life::live(settings, log));
+    let result = runtime.block_on(life::live(settings, log, provider));
     // A look-up of a host name may still hang in a thread of its own; do not wait for it.
     runtime.shutdown_background();
     result

@@ -193,7 +193,7 @@ impl Daemon {
             up_seconds: self.since.1.elapsed().as_secs(),
             policy: self.settings.policy,
             selectors: self.selectors.entries(),
-            protocol: Protocol::new(&self.settings.engine, sessions),
+            protocol: Protocol::new(&self.settings.engine, self.provider, sessions),
             devices: self.devices.iter().map(device).collect(),
             random_ready,
             recovered: self.recovered,

@@ -75,12 +75,15 @@ pub struct Protocol {
     pub nonce_length: usize,
     /// Sessions kept now.
     pub sessions: usize,
+    /// What does the cryptography ([`tcpcrypt::Provider::name`]).
+    #[serde(default)]
+    pub cryptography: String,
 }
 
 impl Protocol {
-    /// What `config` says, with so many `sessions` kept.
+    /// What `config` says, with the cryptography of `provider` and so many `sessions` kept.
     #[must_use]
-    pub fn new(config: &engine::Config, sessions: usize) -> Self {
+    pub fn new(config: &engine::Config, provider: &dyn tcpcrypt::Provider, sessions: usize) -> Self {
         let negotiation = &config.negotiation;
         Self {
             teps: negotiation.teps.iter().map(|tep| tep.short_name().to_owned()).collect(),
@@ -91,6 +94,7 @@ impl Protocol {
             resumption: negotiation.resume,
             nonce_length: negotiation.nonce_len,
             sessions,
+            cryptography: provider.name().to_owned(),
         }
     }
 }
