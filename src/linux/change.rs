@@ -93,6 +93,11 @@ pub enum Change {
 }
 
 impl Change {
+    /// Whether it is a rule or a route.
+    pub(super) fn is_routing(&self) -> bool {
+        matches!(self, Self::Rule { .. } | Self::LocalRule { .. } | Self::Route { .. })
+    }
+
     /// Whether both change the same thing (perhaps to other values).
     #[must_use]
     pub fn same_place(&self, other: &Self) -> bool {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::change::Change;
-use super::facts::{HostFacts, Link, list, read_sysctl};
+use super::facts::{HostFacts, Link, chains_of, list, list_tables_of_others, read_sysctl};
 use super::netlink::{Netlink, Target};
 use super::record::{self, Namespace, Store};
 use super::{Error, Settings, tun};
@@ -75,8 +75,8 @@ pub fn doctor(settings: &Settings) -> Vec<Finding> {
         }
         Err(error) => findings.push(fail(format!("cannot look at this host's network: {error}"), "fix that first")),
     }
-    match list("ruleset") {
-        Ok(ruleset) => input_rules(&ruleset, settings, &mut findings),
+    match list_tables_of_others(settings) {
+        Ok(tables) => tables.iter().for_each(|table| input_rules(table, settings, &mut findings)),
         Err(error) => {
             findings.push(fail(format!("cannot list the firewall: {error}"), "install nftables, run as root"))
         }
@@ -226,13 +226,18 @@ fn still_so(change: &Change, settings: &Settings, findings: &mut Vec<Finding>) {
             }
         }
         Change::NftTable { table } => {
-            let listing = list("tables").unwrap_or_default();
-            let tables = listing.get("nftables").and_then(Value::as_array).into_iter().flatten();
-            let mut names = tables.filter_map(|object| object.pointer("/table/name")?.as_str());
-            if !names.any(|name| name == table) {
+            let listing = list("chains").unwrap_or_default();
+            if chains_of(&listing, table) == 0 {
                 findings.push(fail(
                     format!("the nftables table inet {table} is gone: nothing is diverted"),
                     format!("something has flushed the ruleset; restart enotun (instance {})", settings.instance),
+                ));
+            } else if [false, true].iter().all(|other| chains_of(&listing, &settings.guard_table(*other)) == 0) {
+                findings.push(warn(
+                    format!(
+                        "the guard is not up: should others delete {table}, connections go on in the clear for a moment"
+                    ),
+                    "the log says why; it needs Linux 5.12, and an nft that can be interactive",
                 ));
             }
         }

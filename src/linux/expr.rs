@@ -75,6 +75,8 @@ pub(super) enum Left {
     Bits(u16, u16),
     /// The mark's bits of ours.
     MarkBits(u32),
+    /// What connection tracking knows of the connection.
+    TrackStatus,
 }
 
 /// What it is compared with.
@@ -117,6 +119,7 @@ impl Left {
             Self::DestinationInterface => json!({"fib": {"result": "oifname", "flags": ["daddr"]}}),
             Self::Bits(offset, len) => json!({"payload": {"base": "th", "offset": offset, "len": len}}),
             Self::MarkBits(mask) => json!({"&": [{"meta": {"key": "mark"}}, mask]}),
+            Self::TrackStatus => json!({"ct": {"key": "status"}}),
         }
     }
 }
@@ -124,7 +127,7 @@ impl Left {
 impl fmt::Display for Left {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Meta(key @ ("iifname" | "oifname")) => f.write_str(key),
+            Self::Meta(key @ ("iif" | "iifname" | "oifname")) => f.write_str(key),
             Self::Meta(key) => write!(f, "meta {key}"),
             Self::Field(protocol, field) => write!(f, "{protocol} {field}"),
             Self::Concat(fields) => {
@@ -136,6 +139,7 @@ impl fmt::Display for Left {
             Self::DestinationInterface => f.write_str("fib daddr oifname"),
             Self::Bits(offset, len) => write!(f, "@th,{offset},{len}"),
             Self::MarkBits(mask) => write!(f, "meta mark & {mask:#x}"),
+            Self::TrackStatus => f.write_str("ct status"),
         }
     }
 }
@@ -171,6 +175,8 @@ impl Part {
     pub(super) fn json(&self) -> Value {
         let matches = |op: &str, left: &Left, right: &Right| json!({"match": {"op": op, "left": left.json(), "right": right.json()}});
         match self {
+            // A bit of several.
+            Self::Is(left @ Left::TrackStatus, right) => matches("in", left, right),
             Self::Is(left, right) => matches("==", left, right),
             Self::IsNot(left, right) => matches("!=", left, right),
             Self::Mark { mask, value } => {

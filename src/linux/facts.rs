@@ -57,6 +57,8 @@ pub struct HostFacts {
     pub names_directory: bool,
     /// What is in the file with our routing table names.
     pub names_file: Option<String>,
+    /// Chains in our table.
+    pub own_chains: usize,
 }
 
 /// Per interface.
@@ -81,6 +83,7 @@ impl HostFacts {
         let sysctls = paths.into_iter().filter_map(|path| read_sysctl(&path).map(|value| (path, value))).collect();
         let chains = list("chains")?;
         let others_filter = has_chains_of_others(&chains, |table| settings.is_own_table(table)) || has_legacy_tables();
+        let own_chains = chains_of(&chains, &settings.nft_table());
         let mut forward_chains = forward_chains(&chains);
         forward_chains.retain(|chain| !settings.is_own_table(&chain.table));
         for chain in forward_chains.iter_mut().filter(|chain| !chain.drops) {
@@ -88,7 +91,7 @@ impl HostFacts {
         }
         let names_directory = settings.rt_tables_dir.is_dir();
         let names_file = fs::read_to_string(settings.names_file()).ok();
-        Ok(Self { links, rules, sysctls, forward_chains, others_filter, names_directory, names_file })
+        Ok(Self { links, rules, sysctls, forward_chains, others_filter, names_directory, names_file, own_chains })
     }
 
     /// The host as it was before the recorded changes: what the plan of a later `up` must start from.
@@ -186,6 +189,21 @@ pub(super) fn list(what: &'static str) -> Result<Value, Error> {
     run_list(&["list", what])
 }
 
+/// The tables that are not ours and have chains, each as `nft list table` gives it. Not all at once: nft up to 1.0.6 can crash
+/// when it tells in JSON of a table with an owner, which our guard has.
+pub(super) fn list_tables_of_others(settings: &Settings) -> Result<Vec<Value>, Error> {
+    let chains = list("chains")?;
+    let objects = chains.get("nftables").and_then(Value::as_array).into_iter().flatten();
+    let word = |chain: &Value, key: &str| Some(chain.get(key)?.as_str()?.to_owned());
+    let table = |object: &Value| {
+        let chain = object.get("chain")?;
+        Some((word(chain, "family")?, word(chain, "table")?))
+    };
+    let tables: std::collections::BTreeSet<_> = objects.filter_map(table).collect();
+    let others = tables.into_iter().filter(|(_, table)| !settings.is_own_table(table));
+    others.map(|(family, table)| run_list(&["list", "table", &family, &table])).collect()
+}
+
 /// One chain with its rules.
 pub(super) fn list_chain(family: &str, table: &str, chain: &str) -> Result<Value, Error> {
     run_list(&["-a", "list", "chain", family, table, chain])
@@ -211,6 +229,13 @@ pub(super) fn nft_error(what: &'static str, error: nftables::helper::NftablesErr
         }
         other => Error::Nft { what, why: other.to_string() },
     }
+}
+
+/// How many chains of `table` are in what `nft list chains` gives.
+pub(super) fn chains_of(listing: &Value, table: &str) -> usize {
+    let objects = listing.get("nftables").and_then(Value::as_array).into_iter().flatten();
+    let chains = objects.filter_map(|object| object.get("chain"));
+    chains.filter(|chain| chain.get("table").and_then(Value::as_str) == Some(table)).count()
 }
 
 /// Whether `nft list chains` gives base chains in tables that are not ours: they may use connection tracking.

@@ -13,6 +13,7 @@ mod error;
 mod expr;
 mod facts;
 mod flap;
+mod guard;
 mod netlink;
 mod nft;
 mod plan;
@@ -40,6 +41,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use crate::selector::{PolicyTable, Rule};
+use guard::Guard;
 use netlink::Netlink;
 use record::{Found, Namespace, Record, Store};
 
@@ -88,6 +90,9 @@ pub struct Host {
     store: Store,
     record: Record,
     ruleset: Ruleset,
+    /// It, and which of its two names it has. `None`: it could not be put up, which was said.
+    guard: Option<(bool, Guard)>,
+    unguarded: bool,
     kept: Vec<KeptFlow>,
     /// The devices' MTU.
     mtu: u32,
@@ -110,7 +115,10 @@ impl Host {
         match Self::up_with(settings, rules, &store, earlier.as_ref()) {
             Ok((record, ruleset, settings, devices)) => {
                 let (recovered, mtu) = (earlier.is_some(), devices.plain.mtu);
-                Ok((Self { settings, store, record, ruleset, kept: Vec::new(), mtu, recovered }, devices))
+                let (guard, unguarded, kept) = (None, false, Vec::new());
+                let mut host = Self { settings, store, record, ruleset, guard, unguarded, kept, mtu, recovered };
+                host.guard();
+                Ok((host, devices))
             }
             Err(error) => {
                 match earlier {
@@ -137,7 +145,7 @@ impl Host {
         let (plain, plain_offloads) = tun::open(&settings.tun, settings.queues)?;
         let (wire, wire_offloads) = tun::open(&settings.wire_tun(), settings.queues)?;
         let before = earlier.map(|record| record.changes.as_slice()).unwrap_or_default();
-        let plan = plan(&settings, rules, &[], before, store)?;
+        let (plan, _) = plan(&settings, rules, &[], before, store)?;
         let mut record =
             Record { instance: settings.instance.clone(), namespace, rules: rules.to_vec(), changes: Vec::new() };
         let mut netlink = Netlink::new()?;
@@ -184,31 +192,71 @@ impl Host {
         self.ruleset = ruleset;
         self.kept = kept.to_vec();
         self.record.rules = rules.to_vec();
+        self.guard();
         self.store.save(&self.record)
     }
 
-    /// Follows what has changed about the host: interfaces that came or went, chains of other firewalls.
+    /// Sees that the guard is up and guards what is diverted now.
+    fn guard(&mut self) {
+        let divert = Divert::new(&self.record.rules, &self.kept);
+        let rules = |other| guard::rules(&self.settings, &divert, self.ruleset.zones(), other);
+        let other = match &mut self.guard {
+            Some((other, guard)) => {
+                if guard.is(&rules(*other)) {
+                    return;
+                }
+                !*other
+            }
+            None => false,
+        };
+        match Guard::new(rules(other)) {
+            // The earlier one goes now.
+            Ok(guard) => (self.guard, self.unguarded) = (Some((other, guard)), false),
+            Err(error) if !self.unguarded => {
+                self.unguarded = true;
+                tracing::warn!(
+                    "{error}: should others delete our rules, connections go on in the clear until those are made again"
+                );
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Follows what has changed about the host: interfaces that came or went, chains of other firewalls, and what others
+    /// have taken away of ours (`nft flush ruleset`, or systemd-networkd, which deletes rules that it does not know).
     ///
     /// # Errors
     /// If something could not be changed; it is tried again with the next call.
     pub fn refresh(&mut self) -> Result<(), Error> {
-        let before = self.record.changes.clone();
-        let plan = plan(&self.settings, &self.record.rules, &self.kept, &before, &self.store)?;
-        // The devices' MTU only grows: what is under way keeps fitting.
-        let (mtu, txqueuelen) = (plan.mtu.max(self.mtu), self.settings.txqueuelen);
-        if plan.changes == before && plan.ruleset == self.ruleset && mtu == self.mtu {
-            return Ok(());
-        }
-        let mut netlink = Netlink::new()?;
-        let names = [self.settings.tun.clone(), self.settings.wire_tun()];
-        let configure = |netlink: &mut Netlink| {
+        let (names, txqueuelen) = ([self.settings.tun.clone(), self.settings.wire_tun()], self.settings.txqueuelen);
+        let configure = |netlink: &mut Netlink, mtu: u32| {
             names.iter().try_for_each(|name| {
                 let index = netlink.interface_index(name)?;
                 netlink.set_up(index, mtu, txqueuelen)
             })
         };
+        let mut netlink = Netlink::new()?;
+        // Without these the rest does nothing. What is there stays.
+        configure(&mut netlink, self.mtu)?;
+        for change in self.record.changes.iter().filter(|change| change.is_routing()) {
+            apply::apply(&mut netlink, change, &self.ruleset)?;
+        }
+        let before = self.record.changes.clone();
+        let (plan, own_chains) = plan(&self.settings, &self.record.rules, &self.kept, &before, &self.store)?;
+        // The devices' MTU only grows: what is under way keeps fitting.
+        let mtu = plan.mtu.max(self.mtu);
+        let is_whole = own_chains == self.ruleset.chain_count();
+        if is_whole && plan.changes == before && plan.ruleset == self.ruleset && mtu == self.mtu {
+            self.guard();
+            return Ok(());
+        }
+        if !is_whole {
+            tracing::warn!("somebody else has deleted our nftables table; it is made again");
+        }
+        let configure = |netlink: &mut Netlink| configure(netlink, mtu);
         carry_out(&mut netlink, &self.store, &mut self.record, &before, &plan, configure)?;
         (self.ruleset, self.mtu) = (plan.ruleset, mtu);
+        self.guard();
         Ok(())
     }
 
@@ -218,6 +266,7 @@ impl Host {
     /// # Errors
     /// If something could not be put back; it is still in the record then.
     pub fn down(self) -> Result<(), Error> {
+        drop(self.guard);
         put_back(self.store, self.record)
     }
 }
@@ -259,22 +308,23 @@ pub fn dry_run(settings: &Settings, rules: &[Rule]) -> Result<Vec<String>, Error
     Ok(Plan::new(&facts, settings, &Divert::new(rules, &[]))?.lines(settings))
 }
 
-/// The plan for this host as it would be without us.
+/// The plan for this host as it would be without us, and how many chains our table has.
 fn plan(
     settings: &Settings,
     rules: &[Rule],
     kept: &[KeptFlow],
     before: &[Change],
     store: &Store,
-) -> Result<Plan, Error> {
+) -> Result<(Plan, usize), Error> {
     let mut facts = HostFacts::gather(settings)?;
+    let own_chains = facts.own_chains;
     // What other instances (of other namespaces) share with us is not the host's own either.
     for other in store.others() {
         let shared = |change: &&Change| matches!(change, Change::File { .. } | Change::Directory { .. });
         let shared: Vec<Change> = other.changes.iter().filter(shared).cloned().collect();
         facts = facts.before(&shared);
     }
-    Plan::new(&facts.before(before), settings, &Divert::new(rules, kept))
+    Ok((Plan::new(&facts.before(before), settings, &Divert::new(rules, kept))?, own_chains))
 }
 
 /// Makes the plan's changes and undoes what `before` has besides. The record names all of them before the first.

@@ -13,13 +13,13 @@ use super::settings::Settings;
 use crate::selector::PortRange;
 
 /// Where a base chain is hooked in: type, hook, priority.
-type Hook = (&'static str, &'static str, i32);
+pub(super) type Hook = (&'static str, &'static str, i32);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Chain {
-    name: &'static str,
-    hook: Option<Hook>,
-    rules: Vec<Vec<Part>>,
+pub(super) struct Chain {
+    pub(super) name: &'static str,
+    pub(super) hook: Option<Hook>,
+    pub(super) rules: Vec<Vec<Part>>,
 }
 
 /// The whole table.
@@ -165,6 +165,28 @@ impl Ruleset {
         Self { table: settings.nft_table(), closed: closed.clone(), zones, sets, chains }
     }
 
+    /// Another table, with the same sets and these chains.
+    pub(super) fn beside(table: String, settings: &Settings, divert: &Divert, zones: bool, chains: Vec<Chain>) -> Self {
+        let closed = Closed::default();
+        let sets = sets(settings, divert, &closed);
+        Self { table, closed, zones, sets, chains }
+    }
+
+    /// Its name.
+    pub(super) fn table(&self) -> &str {
+        &self.table
+    }
+
+    /// Whether the two legs are in different zones of connection tracking.
+    pub(super) fn zones(&self) -> bool {
+        self.zones
+    }
+
+    /// How many chains it has.
+    pub(super) fn chain_count(&self) -> usize {
+        self.chains.len()
+    }
+
     /// The same for other selectors.
     pub(super) fn selecting(&self, settings: &Settings, divert: &Divert) -> Self {
         Self::new(settings, divert, &self.closed, self.zones)
@@ -189,6 +211,17 @@ impl Ruleset {
             json!({"delete": {"table": table}}),
             json!({"add": {"table": table}}),
         ];
+        commands.extend(self.commands());
+        json!({"nftables": commands})
+    }
+
+    /// The transaction that fills the table, which is there and empty.
+    pub(super) fn contents(&self) -> Value {
+        json!({"nftables": self.commands()})
+    }
+
+    fn commands(&self) -> Vec<Value> {
+        let mut commands = Vec::new();
         for set in &self.sets {
             commands.push(set.declaration(&self.table));
             commands.extend(set.contents(&self.table));
@@ -204,7 +237,7 @@ impl Ruleset {
         for chain in &self.chains {
             commands.extend(chain.rules.iter().map(|rule| add_rule(&self.table, chain.name, rule)));
         }
-        json!({"nftables": commands})
+        commands
     }
 
     /// One line per set, chain and rule, in nft's own language.
@@ -239,7 +272,7 @@ impl Ruleset {
 }
 
 /// fe80::/10: the kernel does not forward it, so it cannot go through a device.
-fn link_local_net() -> IpNet {
+pub(super) fn link_local_net() -> IpNet {
     IpNet::V6(ipnet::Ipv6Net::new_assert(std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10))
 }
 

@@ -94,10 +94,17 @@ impl Settings {
         format!("enotun_{}", self.instance.chars().map(clean).collect::<String>())
     }
 
-    /// Whether `table` is ours: the one above, or what stands in while it is replaced.
+    /// The guard's table. There are two names, for one is put up before the other goes.
+    pub(super) fn guard_table(&self, other: bool) -> String {
+        format!("{}_guard{}", self.nft_table(), if other { "2" } else { "" })
+    }
+
+    /// Whether `table` is ours: one of those above, or what stands in while the first is replaced.
     pub(super) fn is_own_table(&self, table: &str) -> bool {
         let own = self.nft_table();
-        table == own || table == super::nft::stand_in(&own)
+        table == own
+            || table == super::nft::stand_in(&own)
+            || [false, true].iter().any(|other| table == self.guard_table(*other))
     }
 
     /// The file with the names of our routing tables, shared by all instances.

@@ -18,8 +18,8 @@ use super::netlink::{DeviceRoute, Netlink, device_route, split_message};
 use super::plan::DEVICE_METRIC;
 use super::{Devices, Error};
 
-// <linux/rtnetlink.h>: RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE
-const GROUPS: [u32; 5] = [1, 5, 7, 9, 11];
+// <linux/rtnetlink.h>: RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE, _IPV6_IFADDR, _IPV6_ROUTE, _IPV6_RULE
+const GROUPS: [u32; 7] = [1, 5, 7, 8, 9, 11, 19];
 // <linux/netfilter/nfnetlink.h>: NFNLGRP_NFTABLES
 const FIREWALL_GROUPS: [u32; 1] = [7];
 /// Changes come in bursts; one event tells of all of a burst.
@@ -34,7 +34,7 @@ pub enum Event {
     /// These, and no others, are the prefixes that users route into the plain device now
     /// (`ip route add PREFIX dev tun0 table enotun`). Each asks to be selected.
     Prefixes(Vec<IpNet>),
-    /// Interfaces, addresses or firewall rules have changed: call [`super::Host::refresh`].
+    /// Interfaces, addresses, routing rules or firewall rules have changed: call [`super::Host::refresh`].
     Host,
     /// An interface that had lost its link came back with another address: this machine may be a copy that was given a
     /// place of its own in the network, or has moved.
@@ -168,8 +168,13 @@ impl Watcher {
                 Some(route) if self.asks_for_us(&route) => {
                     self.routes.remove(&(route.table, route.net));
                 }
+                // One of those that lead into our devices, which then drop what is diverted.
+                Some(route) if self.is_ours(route.interface) => self.host_changed = true,
                 _ => {}
             },
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_)) => {
+                self.host_changed = true;
+            }
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
                 self.host_changed |= !self.is_ours(link.header.index);
                 self.note_link(&link);

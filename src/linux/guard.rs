@@ -1,0 +1,208 @@
+//! The guard: a second table, which lets nothing of what is selected by beside the devices. It does not divert.
+//!
+//! Packets reach the devices by the marks that the main table gives them and by rules that turn marks into routes. Others
+//! can take all of that away: `nft flush ruleset` is the first line of Debian's nftables.conf, systemd-networkd deletes
+//! rules that it does not know, a rule at preference 0 comes before ours, another firewall overwrites marks. Until it is
+//! put back, encrypted connections would go on in the clear. The guard drops what would.
+//!
+//! Its table has an owner, so that nobody else can delete it: a child process, nft, whose netlink socket it is bound to. It
+//! goes when that ends, which is when the daemon does; what is then left is the main table.
+
+use std::io::{self, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::divert::Divert;
+use super::expr::{Left, Part, Right};
+use super::nft::{self, Chain, Ruleset};
+use super::{Error, Settings, facts};
+
+/// How long nft may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked whether it is done.
+const LOOK: Duration = Duration::from_millis(1);
+/// Behind everything that chooses where a packet goes, before addresses are translated on the way out (100).
+const LATE: i32 = 90;
+
+/// A guard that is up.
+#[derive(Debug)]
+pub(super) struct Guard {
+    nft: Child,
+    rules: Ruleset,
+}
+
+impl Guard {
+    /// Puts it up.
+    ///
+    /// # Errors
+    /// If nft cannot be run in this way, or the kernel has no tables with owners (Linux 5.12).
+    pub(super) fn new(rules: Ruleset) -> Result<Self, Error> {
+        let mut command = Command::new("nft");
+        // Each line is a transaction. nft's history is not to be written anywhere, and a Ctrl-C is for the daemon alone.
+        command.args(["-j", "-i"]).env("HOME", "/nonexistent").process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut guard = Self { nft: command.spawn().map_err(Error::NftMissing)?, rules };
+        guard.put_up()?;
+        Ok(guard)
+    }
+
+    /// Whether it guards what `rules` say, as far as this process knows.
+    pub(super) fn is(&mut self, rules: &Ruleset) -> bool {
+        self.rules == *rules && matches!(self.nft.try_wait(), Ok(None))
+    }
+
+    fn put_up(&mut self) -> Result<(), Error> {
+        let table = self.rules.table();
+        // The JSON of older versions has no word for the owner.
+        let lines = format!("add table inet {table} {{ flags owner; }}\n{}\n", self.rules.contents());
+        let written = self.nft.stdin.as_mut().map(|stdin| stdin.write_all(lines.as_bytes()));
+        let broken = || io::Error::from(io::ErrorKind::BrokenPipe);
+        written.unwrap_or_else(|| Err(broken())).map_err(|error| refused(&error.to_string()))?;
+        let start = Instant::now();
+        while facts::chains_of(&facts::list("chains")?, table) != self.rules.chain_count() {
+            if start.elapsed() >= PATIENCE || !matches!(self.nft.try_wait(), Ok(None)) {
+                return Err(refused("nft did not do it"));
+            }
+            std::thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // Whether it was there still or had ended, it is gone then, and the table with it.
+        let _ = self.nft.kill();
+        let _ = self.nft.wait();
+    }
+}
+
+fn refused(why: &str) -> Error {
+    Error::Nft { what: "putting up the guard", why: why.to_owned() }
+}
+
+/// The guard's table. The order is for TCP that is not selected, which each packet of the host may be: the fewest
+/// comparisons. `zones`: as for the main table.
+pub(super) fn rules(settings: &Settings, divert: &Divert, zones: bool, other: bool) -> Ruleset {
+    let gateway = !settings.gateway.is_empty();
+    let is = |key, word: &str| Part::Is(Left::Meta(key), Right::Word(word.to_owned()));
+    let inside = |key| Part::Is(Left::Meta(key), Right::Set("inside"));
+    let own = |key| Part::Is(Left::Meta(key), Right::OneOf(vec!["lo".to_owned(), settings.tun.clone()]));
+
+    let mut stop_in = vec![vec![own("iifname"), Part::Return]];
+    if gateway {
+        stop_in.push(vec![inside("iifname"), Part::Return]);
+    }
+    if zones {
+        // What was on its way to another host, and was redirected to this one, is not diverted.
+        stop_in.push(vec![Part::Is(Left::TrackStatus, Right::Word("dnat".to_owned())), Part::Return]);
+    }
+    stop_in.push(vec![Part::Drop]);
+
+    let mut stop_out =
+        vec![vec![own("oifname"), Part::Return], vec![is("iifname", &settings.wire_tun()), Part::Return]];
+    if gateway {
+        stop_out.push(vec![inside("oifname"), Part::Return]);
+        stop_out.push(vec![inside("iifname"), Part::Drop]);
+    }
+    // What others send through this host is none of its business.
+    stop_out.push(vec![Part::Is(Left::Meta("iif"), Right::Number(0)), Part::Drop]);
+
+    let chain = |name, rules| Chain { name, hook: None, rules };
+    let base = |name, hook, then| Chain {
+        name,
+        hook: Some(("filter", hook, LATE)),
+        rules: vec![vec![is("l4proto", "tcp"), Part::Goto(then)]],
+    };
+    let [tcp_in, inward] = selected(divert, ["saddr", "sport", "dport"], ["in", "stop_in"]);
+    let [tcp_out, outward] = selected(divert, ["daddr", "dport", "sport"], ["out", "stop_out"]);
+    let chains = vec![
+        chain("stop_in", stop_in),
+        chain("stop_out", stop_out),
+        chain("in", inward),
+        chain("out", outward),
+        chain("tcp_in", tcp_in),
+        chain("tcp_out", tcp_out),
+        base("input", "input", "tcp_in"),
+        base("postrouting", "postrouting", "tcp_out"),
+    ];
+    Ruleset::beside(settings.guard_table(other), settings, divert, zones, chains)
+}
+
+/// The rules of two chains: what is selected, or kept diverted, goes to the one called `then` first, which leaves out what is
+/// not to be diverted after all, and from there to the other. `fields`: remote address, remote port, own port.
+fn selected(divert: &Divert, fields: [&'static str; 3], [then, stop]: [&'static str; 2]) -> [Vec<Vec<Part>>; 2] {
+    let [address, port, own_port] = fields;
+    let key = |ip| Left::Concat(vec![(ip, address), ("tcp", port)]);
+    let is_in = |key: Left, set, then: Part| vec![Part::Is(key, Right::Set(set)), then];
+    let any = |entries: &[(ipnet::IpNet, _)], v6| {
+        entries.iter().any(|(net, _): &(ipnet::IpNet, _)| net.addr().is_ipv6() == v6)
+    };
+    let mut first = Vec::new();
+    let mut second = Vec::new();
+    for (ip, v6, [kept, remote, except]) in
+        [("ip", false, ["kept4", "remote4", "except4"]), ("ip6", true, ["kept6", "remote6", "except6"])]
+    {
+        if divert.kept_of(v6).next().is_some() {
+            let key = Left::Concat(vec![(ip, address), ("tcp", port), ("tcp", own_port)]);
+            first.push(is_in(key, kept, Part::Goto(stop)));
+        }
+        if any(&divert.remote, v6) {
+            first.push(is_in(key(ip), remote, Part::Goto(then)));
+        }
+        if any(&divert.except, v6) {
+            second.push(is_in(key(ip), except, Part::Return));
+        }
+    }
+    if !divert.local.is_empty() {
+        first.push(is_in(Left::Field("tcp", own_port), "local", Part::Goto(then)));
+    }
+    second.push(vec![Part::Is(Left::Field("ip6", address), Right::Prefix(nft::link_local_net())), Part::Return]);
+    second.push(vec![Part::Goto(stop)]);
+    [first, second]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::selector::{Policy, Rule};
+
+    fn lines(gateway: &[&str], selectors: &[&str], zones: bool) -> String {
+        let settings = Settings { gateway: gateway.iter().map(ToString::to_string).collect(), ..Settings::default() };
+        let list: Vec<Rule> =
+            selectors.iter().map(|text| Rule::new(text.parse().expect("selector"), Policy::Opportunistic)).collect();
+        let lines = rules(&settings, &Divert::new(&list, &[]), zones, false).lines();
+        let rule = |line: &String| line.strip_prefix("nft add rule inet enotun_tun0_guard ").map(str::to_owned);
+        lines.iter().filter_map(rule).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn what_is_not_selected_is_compared_with_the_selectors_and_no_more() {
+        assert_eq!(
+            lines(&[], &["10.0.0.0/8"], false),
+            "stop_in iifname { lo, tun0 } return\n\
+             stop_in drop\n\
+             stop_out oifname { lo, tun0 } return\n\
+             stop_out iifname tun0-w return\n\
+             stop_out iif 0x0 drop\n\
+             in ip6 saddr fe80::/10 return\n\
+             in goto stop_in\n\
+             out ip6 daddr fe80::/10 return\n\
+             out goto stop_out\n\
+             tcp_in ip saddr . tcp sport @remote4 goto in\n\
+             tcp_out ip daddr . tcp dport @remote4 goto out\n\
+             input meta l4proto tcp goto tcp_in\n\
+             postrouting meta l4proto tcp goto tcp_out"
+        );
+    }
+
+    #[test]
+    fn a_gateway_stops_what_comes_from_inside_as_well() {
+        let lines = lines(&["eth1"], &["local:80"], true);
+        for rule in ["stop_out oifname @inside return\nstop_out iifname @inside drop", "stop_in ct status dnat return"]
+        {
+            assert!(lines.contains(rule), "{rule}: {lines}");
+        }
+    }
+}
