@@ -29,6 +29,13 @@ impl Default for Buffer {
     }
 }
 
+impl Buffer {
+    /// Where packets are.
+    pub(super) fn memory(&mut self) -> &mut [u8] {
+        self.0.split_at_mut(PACKET_AT).1
+    }
+}
+
 /// How packets stand on the descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {

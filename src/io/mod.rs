@@ -3,6 +3,7 @@
 mod busy_poll;
 pub mod device;
 pub mod env;
+mod intake;
 pub mod keylog;
 pub mod run;
 mod signs;

@@ -14,6 +14,7 @@ use tokio::sync::{oneshot, watch};
 use super::busy_poll::BusyPoll;
 use super::device::{Buffer, Dead, Device, DeviceCounters, Read};
 use super::env::{HostEnv, now};
+use super::intake::Intake;
 use super::keylog::KeyLog;
 use super::signs::{self, Signs};
 use super::sys;
@@ -96,7 +97,8 @@ pub fn spawn(
         engine,
         env: HostEnv::new(plain, wire, keys),
         signs: Signs::new(),
-        buffer: Buffer::default(),
+        plain: Buffer::default(),
+        wire: Intake::default(),
         inbox,
         wake: wake.try_clone()?,
         busy,
@@ -227,7 +229,9 @@ struct Worker {
     engine: Engine,
     env: HostEnv,
     signs: Signs,
-    buffer: Buffer,
+    /// What the plain side's packets are read into.
+    plain: Buffer,
+    wire: Intake,
     inbox: mpsc::Receiver<Command>,
     wake: OwnedFd,
     busy: BusyPoll,
@@ -336,7 +340,12 @@ impl Worker {
                 }
                 *share -= 1;
                 let side = *side;
-                match self.env.device_mut(side).read(&mut self.buffer) {
+                let device = self.env.device_mut(side);
+                let read = match side {
+                    Side::Plain => device.read(&mut self.plain),
+                    Side::Wire => self.wire.read(device),
+                };
+                match read {
                     Ok(Read::Packet(offload, bytes)) => {
                         self.engine.handle_packet(now, side, offload, bytes, &mut self.env);
                     }
@@ -349,6 +358,9 @@ impl Worker {
                     Err(dead) => return Err(WorkerError::Device { side, dead }),
                 }
             }
+        }
+        if let Some((offload, bytes)) = self.wire.rest() {
+            self.engine.handle_packet(now, Side::Wire, offload, bytes, &mut self.env);
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 pub mod build;
 pub mod checksum;
 pub mod icmp;
+pub mod merge;
 pub mod options;
 pub mod outgoing;
 pub mod packet;

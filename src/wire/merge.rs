@@ -1,0 +1,138 @@
+//! Segments of one stream that follow each other, put together to a super-packet before the engine sees them, where neither
+//! the network card nor the kernel has done it (GRO). It is the inverse of [`super::split`]: only what that would cut into
+//! the same segments again is put together (but for IPv4 identifications, which mean nothing where DF is set, RFC 6864).
+
+use std::ops::Range;
+
+use super::checksum::{pseudo_header, sum};
+use super::packet::{Checksum, Flags, Offload, Packet};
+use super::seq::C;
+
+/// What is shorter is not worth a look at what comes next.
+const WORTH_IT: usize = 400;
+/// The longest packet there can be.
+const LONGEST: usize = 65_535;
+
+/// A segment to which others may be added, and those that were.
+#[derive(Debug)]
+pub struct Run {
+    first: Packet<C>,
+    /// Length of the whole.
+    len: usize,
+    /// Nothing can be added any more: the last one was short, or pushed.
+    ended: bool,
+}
+
+impl Run {
+    /// Begins with `bytes`. `None` if nothing can be added to it.
+    #[must_use]
+    pub fn begin(bytes: &[u8], offload: Offload) -> Option<Self> {
+        if bytes.len() < WORTH_IT || offload.gso.is_some() {
+            return None;
+        }
+        let first = Packet::<C>::parse(bytes).ok()?;
+        // Options or extension headers of IP are for each packet.
+        let plain_header = if first.src.is_ipv4() { 20 } else { 40 };
+        // With anything but ACK and ECE a segment means something by itself.
+        let plain_flags = first.flags.without(Flags::ECE) == Flags::ACK;
+        let fits = first.tcp.start == plain_header && first.payload.end == bytes.len() && first.dont_fragment;
+        let right = offload.checksum != Checksum::Unverified || first.checksum_is_right(bytes);
+        (plain_flags && fits && right && !first.payload.is_empty()).then_some(Self {
+            len: bytes.len(),
+            first,
+            ended: false,
+        })
+    }
+
+    /// Whether more may follow.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !self.ended
+    }
+
+    /// Adds what `more` carries behind the segments in `packet`, whose memory goes on for long enough, if it is the next
+    /// segment of the stream and like the others in all else.
+    pub fn add(&mut self, packet: &mut [u8], more: &[u8], offload: Offload) -> bool {
+        let payload_at = self.first.payload.start;
+        let size = self.first.payload.len();
+        let (Some(head), Some(header)) = (packet.get(..payload_at), more.get(..payload_at)) else { return false };
+        let payload = more.get(payload_at..).unwrap_or(&[]);
+        let len = self.len + payload.len();
+        if self.ended || payload.is_empty() || payload.len() > size || len > LONGEST || offload.gso.is_some() {
+            return false;
+        }
+        let tcp = self.first.tcp.start;
+        let flags = Flags(header.get(tcp + 13).copied().unwrap_or(0));
+        let next = self.first.seq.0.wrapping_add(u32::try_from(self.len - payload_at).unwrap_or(0));
+        let is_next = self.alike().into_iter().all(|part| head.get(part.clone()) == header.get(part))
+            && flags.without(Flags::PSH) == self.first.flags
+            && header.get(tcp + 4..tcp + 8) == Some(&next.to_be_bytes()[..])
+            && header.get(self.length_field()) == Some(&self.said_length(more.len())[..]);
+        if !is_next || (offload.checksum == Checksum::Unverified && !self.checksum_is_right(more)) {
+            return false;
+        }
+        let Some(place) = packet.get_mut(self.len..len) else { return false };
+        place.copy_from_slice(payload);
+        if flags.any(Flags::PSH)
+            && let Some(byte) = packet.get_mut(tcp + 13)
+        {
+            *byte = self.first.flags.with(Flags::PSH).0;
+        }
+        self.len = len;
+        self.ended = flags.any(Flags::PSH) || payload.len() < size;
+        true
+    }
+
+    /// Parts of the headers that must be the same: all but lengths, identification, sequence number, flags and checksums.
+    fn alike(&self) -> [Range<usize>; 7] {
+        let (tcp, end) = (self.first.tcp.start, self.first.tcp.end);
+        let [a, b, c] = if self.is_v4() { [0..2, 6..10, 12..20] } else { [0..4, 6..24, 24..40] };
+        [a, b, c, tcp..tcp + 4, tcp + 8..tcp + 13, tcp + 14..tcp + 16, tcp + 18..end]
+    }
+
+    fn is_v4(&self) -> bool {
+        self.first.src.is_ipv4()
+    }
+
+    /// Where the IP header says how long the packet is, and what it says of one of `len` bytes.
+    fn length_field(&self) -> Range<usize> {
+        if self.is_v4() { 2..4 } else { 4..6 }
+    }
+    fn said_length(&self, len: usize) -> [u8; 2] {
+        let counted = if self.is_v4() { len } else { len.saturating_sub(self.first.tcp.start) };
+        u16::try_from(counted).unwrap_or(0).to_be_bytes()
+    }
+
+    fn pseudo_header(&self, segment_len: usize) -> u16 {
+        pseudo_header(self.first.src.ip(), self.first.dst.ip(), 6, segment_len)
+    }
+
+    fn checksum_is_right(&self, bytes: &[u8]) -> bool {
+        let segment = bytes.get(self.first.tcp.start..).unwrap_or(&[]);
+        sum(self.pseudo_header(segment.len()), segment) == 0xffff
+    }
+
+    /// Makes the headers right for all that was added; the length of the whole, and what is to be said of it. `None`:
+    /// nothing was added, and the packet is as it came.
+    #[must_use]
+    pub fn finish(self, packet: &mut [u8]) -> Option<(usize, Offload)> {
+        if self.len == self.first.payload.end {
+            return None;
+        }
+        let tcp = self.first.tcp.start;
+        packet.get_mut(self.length_field())?.copy_from_slice(&self.said_length(self.len));
+        if self.is_v4() {
+            packet.get_mut(10..12)?.fill(0);
+            let sum = !sum(0, packet.get(..tcp)?);
+            packet.get_mut(10..12)?.copy_from_slice(&sum.to_be_bytes());
+        }
+        let pseudo = self.pseudo_header(self.len - tcp);
+        packet.get_mut(tcp + 16..tcp + 18)?.copy_from_slice(&pseudo.to_be_bytes());
+        let size = u16::try_from(self.first.payload.len()).ok();
+        Some((self.len, Offload::partial(tcp, self.first.payload.start, !self.is_v4(), size)))
+    }
+}
+
+#[cfg(test)]
+#[path = "merge_tests.rs"]
+mod tests;
