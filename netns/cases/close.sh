@@ -39,17 +39,26 @@ NFT
 # as_expected REPORT: the scenarios did what they are named for: no error that the program itself
 # did not provoke, no damage, nothing left hanging.
 as_expected() {
-    ! grep -E 'STILL|DAMAGED|unexpected|close took' "$1" &&
-        grep -q "half_close_client client: 2000000 bytes intact then end of file" "$1" &&
-        grep -q "half_close_server server: 2000000 bytes intact then end of file" "$1" &&
-        grep -q "zero_window server: 2000000 bytes intact then end of file" "$1" &&
-        grep -q "linger_zero_client server: 0 bytes then ECONNRESET" "$1" &&
-        grep -q "linger_zero_server client: 0 bytes then ECONNRESET" "$1" &&
-        grep -q "unread client: 0 bytes then ECONNRESET" "$1" &&
-        grep -q "dead_keepalive client: ETIMEDOUT" "$1" &&
-        grep -q "refused client: connect: ECONNREFUSED at once" "$1" &&
-        grep -q "unanswered client: connect: ETIMEDOUT later" "$1" &&
-        grep -qE "prohibited client: connect: (EHOSTUNREACH|EACCES)" "$1"
+    local line
+    if grep -E 'STILL|DAMAGED|unexpected|close took' "$1"; then return 1; fi
+    while read -r line; do
+        if ! grep -qE "$line" "$1"; then
+            echo "not there: $line"
+            cat "$1"
+            return 1
+        fi
+    done <<'END'
+half_close_client client: 2000000 bytes intact then end of file
+half_close_server server: 2000000 bytes intact then end of file
+zero_window server: 2000000 bytes intact then end of file
+linger_zero_client server: 0 bytes then ECONNRESET
+linger_zero_server client: 0 bytes then ECONNRESET
+unread client: 0 bytes then ECONNRESET
+dead_keepalive client: ETIMEDOUT
+refused client: connect: ECONNREFUSED at once
+unanswered client: connect: ETIMEDOUT later
+prohibited client: connect: (EHOSTUNREACH|EACCES)
+END
 }
 
 topology_up pair

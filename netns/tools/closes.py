@@ -194,7 +194,8 @@ class Scenarios:
         linger(s, 1)
         s.sendall(data_of(300_000))
         _, took = timed(s.close)
-        return "close gave up in time" if 0.8 < took < 2 else f"close took {took:.1f} s"
+        # The peer takes nothing for 3 s.
+        return "close gave up in time" if 0.8 < took < 2.8 else f"close took {took:.1f} s"
 
     def linger_expires_s(s):
         time.sleep(3)
