@@ -98,6 +98,15 @@ DROPS='refused_full|refused_down|refused_other|not_split|read_errors|queue_full|
 # What else tells of something that is not as it should be, or of loss.
 ODD='conflicting_segments|out_of_window|own_timeouts|frames_resent|resets_ignored|orphans_refused|connections_aborted'
 
+# out_of_order: segments that the kernels of the part's hosts got out of order from their daemons.
+out_of_order() {
+    local entry prefix node pid
+    for entry in "${daemons[@]}"; do
+        read -r prefix node pid <<<"$entry"
+        ip netns exec "$prefix-$node" nstat -asz TcpExtTCPOFOQueue
+    done | awk '/OFOQueue/ { sum += $2 } END { print sum + 0 }'
+}
+
 # part_end: what the part's daemons dropped; then its topologies go.
 part_end() {
     if ((${#daemons[@]})); then
@@ -107,6 +116,8 @@ part_end() {
         odd=$(grep -E "^($ODD) " "$WORK/$part.counters" | paste -sd, | sed 's/,/, /g') || true
         judge 7 "dropped by daemons in $part${dropped:+ ($dropped)}" \
             "$(awk -v re="^($DROPS)$" '$1 ~ re { sum += $2 } END { print sum + 0 }' "$WORK/$part.counters")" at_most 0
+        # On a path that loses packets, those behind the gap are out of order by nature.
+        if [[ $part != path ]]; then judge 7 "out of order from daemons in $part" "$(out_of_order)" at_most 0; fi
         if [[ -n $odd ]]; then echo "  counted as well: $odd"; fi
     fi
     take_down

@@ -12,6 +12,12 @@ scale_servers() {
     serve_load b $RESUMED
 }
 
+# Buffers, pools and caches are the daemon's, not the connections'; and a session is there to resume.
+warm_up() {
+    ns a iperf3 -c "$SERVER4" -p $IPERF -t 1 >/dev/null
+    ns a "$LOAD" count "$SERVER4" $RESUMED 16 500 >/dev/null
+}
+
 resident() { awk '/^VmRSS:/ { print $2 * 1024 }' "/proc/$(daemon_pid "$1")/status"; }
 
 declare -A each_a=() each_b=() idle_cpu=()
@@ -20,11 +26,9 @@ for number in "${numbers[@]}"; do
     scale_servers
     daemon "$ENOTUN" a ":$IPERF" ":$RESUMED" ":${HELD}0-${HELD}9"
     daemon "$ENOTUN" b "local:$IPERF" "local:$RESUMED" "local:${HELD}0-${HELD}9"
+    warm_up
     if ((number == 0)); then continue; fi
     say "opening $number connections"
-    # Buffers, pools and caches are the daemon's, not the connections'.
-    ns a iperf3 -c "$SERVER4" -p $IPERF -t 1 >/dev/null
-    ns a "$LOAD" count "$SERVER4" $RESUMED 16 500 >/dev/null
     before_a=$(resident a) before_b=$(resident b)
     mkfifo "$WORK/idle-$number.stop"
     for ((opened = 0, port = HELD * 10; opened < number; opened += EACH, port++)); do
@@ -51,32 +55,33 @@ for number in "${numbers[@]}"; do
     fi
 done
 
-# So many networks, and those of the test among them.
+# So many networks, that of the link among them. What is not selected goes between two other addresses of the same hosts.
 for number in "${selected[@]}"; do
     fresh_topology "x$number" pair
+    addr a eth0 10.1.1.1/24
+    addr b eth0 10.1.1.2/24
     scale_servers
-    for node in a b; do
-        {
-            if [[ $node == a ]]; then
-                echo "[selectors]"; echo "opportunistic = [ \":$IPERF\", \":$RESUMED\","
-            else
-                echo "[selectors]"; echo "opportunistic = [ \"local:$IPERF\", \"local:$RESUMED\","
-            fi
-            awk -v n="$number" 'BEGIN { for (i = 0; i < n; i++) printf "\"172.%d.%d.%d/30\",\n", 16 + i / 16384, i / 64 % 256, i % 64 * 4 }'
-            echo "]"
-        } >"$WORK/x$number-$node.toml"
-        daemon "$ENOTUN" $node --config "$WORK/x$number-$node.toml"
-    done
+    {
+        echo '[selectors]'
+        echo 'opportunistic = ["10.1.0.0/24",'
+        awk -v n="$number" 'BEGIN { for (i = 1; i < n; i++) printf "\"172.%d.%d.%d/30\",\n", 16 + i / 8192, i / 32 % 256, i % 32 * 8 }'
+        echo ']'
+    } >"$WORK/x$number.toml"
+    daemon "$ENOTUN" a --config "$WORK/x$number.toml"
+    daemon "$ENOTUN" b --config "$WORK/x$number.toml"
+    warm_up
 done
 
 for ((round = 1; round <= rounds; round++)); do
     line="scale, round $round:"
     for it in "${numbers[@]/#/f}" "${selected[@]/#/x}"; do
         use "$it"
+        before=$(counter a connections_encrypted)
         try stream "$it" "$SERVER4" $IPERF
+        was_encrypted "$before"
         line+="  $it $(<"$WORK/rate")"
         try connect "rate-$it" $RESUMED 16 connections_encrypted
-        if [[ $it == x* ]]; then try stream "u-$it" "$SERVER4" $UNSELECTED; fi
+        if [[ $it == x* ]]; then try stream "u-$it" 10.1.1.2 $UNSELECTED; fi
     done
     say "$line"
 done
