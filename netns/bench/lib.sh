@@ -169,16 +169,18 @@ try() { "$@" || { echo "bench: once more: $*" >&2 && "$@"; }; }
 
 # ---- load -------------------------------------------------------------------------------
 
-# busy: processor seconds that the whole machine has used, interrupts included, less those of other people's processes (and of what
-# they have waited for): whose process group is not the benchmark's and not the kernel's own. daemon_busy NODE...: those of the daemons there.
+# busy: processor seconds that the whole machine has used, interrupts included, and those of other people's processes and of what they have
+# waited for: whose process group is neither the benchmark's nor the kernel's. daemon_busy NODE...: those of the daemons there.
 own_group=$(ps -o pgid= -p $$)
 busy() {
     # A process may end while it is looked at.
     cat /proc/stat /proc/[0-9]*/stat 2>/dev/null | awk -v hz="$(getconf CLK_TCK)" -v own=$((own_group)) '
-        /^cpu / { sum += $2 + $3 + $4 + $7 + $8 }
-        /^[0-9]+ \(/ { sub(/^.*\) /, ""); if ($3 != own && $3 != 0) sum -= $12 + $13 + $14 + $15 }
-        END { printf "%.2f\n", sum / hz }'
+        /^cpu / { all += $2 + $3 + $4 + $7 + $8 }
+        /^[0-9]+ \(/ { sub(/^.*\) /, ""); if ($3 != own && $3 != 0) others += $12 + $13 + $14 + $15 }
+        END { printf "%.2f %.2f\n", all / hz, others / hz }'
 }
+# since BEFORE: what the machine has used since then without the others. These are less than before when one has ended for which nobody waited.
+since() { awk -v before="$1" '{ split(before, b); others = $2 - b[2]; print $1 - b[1] - (others > 0 ? others : 0) }' < <(busy); }
 daemon_busy() {
     local node
     for node in "$@"; do cat "/proc/$(daemon_pid "$node")/stat"; done |
@@ -191,7 +193,7 @@ congestion=cubic
 # stream NAME TO PORT [iperf3 ARGUMENTS...]: Mbit/s and processor seconds per GB are noted under NAME, of all streams in both
 # directions together.
 stream() {
-    local name=$1 to=$2 port=$3 before after used
+    local name=$1 to=$2 port=$3 before spent used
     shift 3
     before=$(busy)
     used=$(daemon_busy_here)
@@ -199,12 +201,12 @@ stream() {
         jq -r '.error // empty' "$WORK/iperf.json" >&2
         return 1
     }
-    after=$(busy)
+    spent=$(since "$before")
     jq '.end | [.sum_received, .sum_received_bidir_reverse // empty] | map(.bits_per_second) | add / 1e6 | floor' \
         "$WORK/iperf.json" >"$WORK/rate"
     note "$name" "$(<"$WORK/rate")"
     jq -r '.end | [.sum_received, .sum_received_bidir_reverse // empty] | map(.bytes) | add / 1e9' "$WORK/iperf.json" >"$WORK/gb"
-    note "$name-cpu" "$(awk -v b="$before" -v a="$after" '{ printf "%.2f", (a - b) / $1 }' "$WORK/gb")"
+    note "$name-cpu" "$(awk -v spent="$spent" '{ printf "%.2f", spent / $1 }' "$WORK/gb")"
     note "$name-cpu-daemons" "$(awk -v b="$used" -v a="$(daemon_busy_here)" '{ printf "%.2f", (a - b) / $1 }' "$WORK/gb")"
 }
 daemon_busy_here() { if [[ -n $(daemon_pid a) ]]; then daemon_busy a b; else echo 0; fi; }
