@@ -48,7 +48,7 @@ for kind in plain enotun; do show "$kind, a byte there and back" "q-rtt-$kind" u
 echo "bounds, best of $rounds rounds to best of $rounds rounds"
 judge - "one stream to plain TCP" "$(best max q-enotun q-plain)" at_least 0.1
 judge - "one stream to enotun's pass-through" "$(best max q-enotun q-through)" at_least 0.5
-judge - "processors for a stream to plain TCP's" "$(best min q-enotun-cpu q-plain-cpu)" at_most 10
+judge - "processors for a stream to plain TCP's" "$(best min q-enotun-cpu q-plain-cpu)" at_most 12
 judge - "resumed connections/s to plain TCP" "$(best max q-resumed-enotun q-resumed-plain)" at_least 0.1
 judge - "fresh to resumed connections/s" "$(best max q-fresh-enotun q-resumed-enotun)" at_least 0.4
 judge - "a byte there and back to plain TCP" "$(best min q-rtt-enotun q-rtt-plain)" at_most 8
