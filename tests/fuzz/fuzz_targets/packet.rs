@@ -1,11 +1,12 @@
 //! Packets as devices give them, virtio header first: parsing, checksums, cutting super-packets, ICMP errors. What the
-//! parsers say lies inside of the packet, and the pieces of a super-packet are the whole.
+//! parsers say lies inside of the packet, the pieces of a super-packet are the whole, and put together they are it again.
 #![no_main]
 
 use enotun::io::vnet;
 use enotun::wire::icmp::IcmpError;
+use enotun::wire::merge::Run;
 use enotun::wire::split::{complete_checksum, segments_of_bytes};
-use enotun::wire::{Checksum, Packet, options};
+use enotun::wire::{Checksum, Offload, Packet, options};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
@@ -46,4 +47,17 @@ fuzz_target!(|input: &[u8]| {
         whole.extend_from_slice(&segment[part.payload]);
     }
     assert_eq!(Some(&whole[..]), bytes.get(packet.payload));
+
+    // What is put together again is cut into the same segments again.
+    let Some((first, rest)) = segments.split_first() else { return };
+    let Some(mut run) = Run::begin(first, Offload::NONE) else { return };
+    let mut memory = first.clone();
+    memory.resize(65_600, 0);
+    let added = rest.iter().take_while(|more| run.is_open() && run.add(&mut memory, more, Offload::NONE)).count();
+    match run.finish(&mut memory) {
+        Some((len, offload)) => {
+            assert_eq!(segments_of_bytes(&memory[..len], offload).as_deref(), Ok(&segments[..=added]));
+        }
+        None => assert_eq!(added, 0),
+    }
 });
