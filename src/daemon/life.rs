@@ -18,7 +18,7 @@ use super::selectors::Selectors;
 use super::settings::Settings;
 use super::{log, notify};
 use crate::crypto;
-use crate::engine::{Counters, Disruption, Engine, Env, FlowState};
+use crate::engine::{Counters, Disruption, Engine, Env, FlowInfo, FlowState};
 use crate::io::{self, BusyPoll, Format, KeyLog, WorkerHandle};
 use crate::linux::{self, Device, Devices, Host, KeptFlow, Watcher};
 use crate::selector::PolicyTable;
@@ -290,17 +290,23 @@ impl Daemon {
         let aborted = self.worker.call_async(|engine, now, env| {
             engine.set_policy(PolicyTable::default());
             engine.abort_all(now, env);
+            kept(engine, &PolicyTable::default())
         });
-        match timeout(WORKER_PATIENCE, aborted).await {
-            Ok(Ok(())) => tokio::time::sleep(DRAIN).await,
-            Ok(Err(_)) | Err(_) => bail!(
+        let Ok(Ok(aborted)) = timeout(WORKER_PATIENCE, aborted).await else {
+            bail!(
                 "the packet loop does not answer, so encrypted connections could not be ended; protected connections \
                  stay blocked until `enotun down --instance {}` is run again",
                 self.settings.instance
-            ),
-        }
+            )
+        };
+        tokio::time::sleep(DRAIN).await;
         if let Some(host) = self.host.take() {
-            blocking(move || host.down()).await?.context("the host could not be put back")?;
+            blocking(move || {
+                host.close(&aborted);
+                host.down()
+            })
+            .await?
+            .context("the host could not be put back")?;
         }
         // Dropped, it is waited for.
         drop(self.worker);
@@ -329,6 +335,14 @@ impl Daemon {
             engine.set_policy(table);
             kept(engine, &lookup)
         });
+        self.kept = timeout(WORKER_PATIENCE, kept).await.context("the packet loop is stuck")??;
+        self.update_host().await
+    }
+
+    /// Looks again which connections stay diverted although nothing selects them.
+    pub(super) async fn keep(&mut self) -> anyhow::Result<()> {
+        let table = PolicyTable::new(self.selectors.rules());
+        let kept = self.worker.call_async(move |engine, _, _| kept(engine, &table));
         self.kept = timeout(WORKER_PATIENCE, kept).await.context("the packet loop is stuck")??;
         self.update_host().await
     }
@@ -401,7 +415,7 @@ impl Daemon {
         if kept_due && !self.kept.is_empty() {
             let table = PolicyTable::new(self.selectors.rules());
             let still = self.worker.call_async(move |engine, _, _| kept(engine, &table)).await?;
-            if still.len() != self.kept.len() {
+            if still != self.kept {
                 self.kept = still;
                 self.update_host().await?;
             }
@@ -504,15 +518,15 @@ impl Daemon {
 }
 
 /// Connections that are (becoming) encrypted and that no rule selects any more: they stay diverted until they end,
-/// since neither may their ciphertext reach an application nor their plaintext the wire.
+/// since neither may their ciphertext reach an application nor their plaintext the wire. So do those that were aborted,
+/// until the kernel is known to have noticed.
 fn kept(engine: &Engine, table: &PolicyTable) -> Vec<KeptFlow> {
-    engine
-        .flows()
-        .into_iter()
-        .filter(|flow| matches!(flow.state, FlowState::Negotiating | FlowState::Encrypted))
-        .map(|flow| KeptFlow { local: flow.local, remote: flow.remote })
-        .filter(|KeptFlow { local, remote }| !diverted(table, *local, *remote))
-        .collect()
+    let live = |flow: &FlowInfo| matches!(flow.state, FlowState::Negotiating | FlowState::Encrypted);
+    let live = engine.flows().into_iter().filter(live).map(|flow| (flow.local, flow.remote));
+    let all = live.chain(engine.unheard()).map(|(local, remote)| KeptFlow { local, remote });
+    let mut kept: Vec<KeptFlow> = all.filter(|flow| !diverted(table, flow.local, flow.remote)).collect();
+    kept.sort_unstable();
+    kept
 }
 
 fn diverted(table: &PolicyTable, local: std::net::SocketAddr, remote: std::net::SocketAddr) -> bool {

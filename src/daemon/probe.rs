@@ -111,7 +111,8 @@ impl Daemon {
     /// A probe is over.
     pub(super) async fn probed(&mut self, number: u64) {
         self.probing.retain(|(other, _)| *other != number);
-        if let Err(error) = self.update_host().await {
+        // One that is encrypted may not have ended yet.
+        if let Err(error) = self.keep().await {
             tracing::warn!("the connections of a probe stay diverted: {error:#}");
         }
     }

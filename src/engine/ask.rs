@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::fate::{Fate, settle};
+use super::fate::{Fate, fail, settle};
 use super::paths::PathKey;
 use super::{Counters, Engine, Env, Finding, FlowInfo, FlowSession, FlowState, PathInfo, SessionInfo};
 use crate::flow::{AbortReason, Flow, FlowKey, Next};
@@ -67,6 +67,17 @@ impl Engine {
     #[must_use]
     pub fn sessions(&self, now: Instant) -> Vec<SessionInfo> {
         self.sessions.list(now)
+    }
+
+    /// Connections, as local and remote address, that are over here, while the local kernel may go on with them: nobody has
+    /// heard yet whether it got the RST.
+    #[must_use]
+    pub fn unheard(&self) -> Vec<(SocketAddr, SocketAddr)> {
+        let closed = self.flows.iter().filter(|(_, entry)| match &entry.flow {
+            Flow::Closed(closed) => closed.kernel_may_go_on(),
+            _ => false,
+        });
+        closed.map(|(key, _)| key).chain(self.orphans.keys()).map(|key| (key.local, key.remote)).collect()
     }
 
     /// How many sessions can be resumed.
@@ -179,7 +190,10 @@ impl Engine {
                 Flow::Encrypted(encrypted) => settle(cx, encrypted, Next::Abort(AbortReason::Shutdown)),
                 Flow::Opening(opening) => {
                     opening.refuse(cx);
-                    Fate::Remove
+                    match opening.kernel_expects() {
+                        Some(expects) => fail(cx, key, AbortReason::Shutdown, Some(expects)),
+                        None => Fate::Remove,
+                    }
                 }
                 _ => Fate::Stay,
             });

@@ -97,7 +97,7 @@ impl Engine {
                 Flow::Opening(opening) if sign.is_certain() && opening.has_named_a_secret() => {
                     connections_aborted += 1;
                     opening.refuse(cx);
-                    fail(cx, key, AbortReason::Cloned)
+                    fail(cx, key, AbortReason::Cloned, opening.kernel_expects())
                 }
                 Flow::Encrypted(encrypted) => {
                     connections_rekeyed += usize::from(encrypted.wear_out_keys());

@@ -16,6 +16,7 @@ pub(super) enum Fate {
 /// What an opening leaves to a plain connection.
 pub(super) struct Left {
     isns: [Option<u32>; 2],
+    expects: Option<(u32, u32)>,
     suspect: Option<Box<tcpcrypt::Record>>,
     question: OpenQuestion,
     insist: bool,
@@ -23,11 +24,13 @@ pub(super) struct Left {
 
 impl Left {
     pub(super) fn new(cx: &Cx<'_>, opening: &Opening, opened: &Opened) -> Self {
+        let (isns, expects) = (opening.isns(), opening.kernel_expects());
         let Opened::Plain(why, _) = opened else {
-            return Self { isns: opening.isns(), suspect: None, question: OpenQuestion::None, insist: false };
+            return Self { isns, expects, suspect: None, question: OpenQuestion::None, insist: false };
         };
         Self {
-            isns: opening.isns(),
+            isns,
+            expects,
             suspect: opening.suspect(cx),
             question: opening.question(*why),
             insist: opening.insists(*why),
@@ -48,12 +51,21 @@ pub(super) fn after_opening(
         Opened::Over(false) => (Fate::Remove, true),
         Opened::Over(true) => {
             let until = cx.now + cx.config.closed_linger;
-            (Fate::Replace(Flow::Closed(Box::new(Closed::refused(Link::new(key), "reset".to_owned(), until)))), true)
+            (
+                Fate::Replace(Flow::Closed(Box::new(Closed::refused(
+                    Link::new(key),
+                    "reset".to_owned(),
+                    until,
+                    left.expects,
+                    cx.now,
+                )))),
+                true,
+            )
         }
         Opened::Plain(why, pass) => {
             cx.counters.connections_plain += 1;
             let (idle, linger) = (cx.config.plain_idle_timeout, cx.config.closed_linger);
-            let Left { isns, suspect, question: open, insist } = left;
+            let Left { isns, suspect, question: open, insist, .. } = left;
             let (last_seen, ended) = (cx.now, [false; 2]);
             let plain =
                 PlainFlow { why, isns, last_seen, sent: 0, received: 0, idle, linger, ended, suspect, open, insist };
@@ -63,9 +75,9 @@ pub(super) fn after_opening(
             cx.counters.connections_refused += 1;
             let until = cx.now + cx.config.closed_linger;
             let why = format!("refused: policy requires encryption, but {why}");
-            (Fate::Replace(Flow::Closed(Box::new(Closed::refused(Link::new(key), why, until)))), false)
+            (Fate::Replace(Flow::Closed(Box::new(Closed::refused(Link::new(key), why, until, None, cx.now)))), false)
         }
-        Opened::Aborted(why) => (fail(cx, key, why), false),
+        Opened::Aborted(why) => (fail(cx, key, why, left.expects), false),
         Opened::Encrypted(mut encrypted, dealt_with) => {
             let next = give(cx, &mut encrypted, dealt_with);
             match settle(cx, &mut encrypted, next) {
@@ -76,11 +88,12 @@ pub(super) fn after_opening(
     }
 }
 
-/// What is left of a connection that was aborted before it was encrypted.
-pub(super) fn fail(cx: &mut Cx<'_>, key: FlowKey, why: AbortReason) -> Fate {
+/// What is left of a connection that was aborted before it was encrypted. `expects`: where the local kernel is in both streams,
+/// if it may take the connection for open.
+pub(super) fn fail(cx: &mut Cx<'_>, key: FlowKey, why: AbortReason, expects: Option<(u32, u32)>) -> Fate {
     count_abort(cx.counters, why);
     let until = cx.now + cx.config.closed_linger;
-    Fate::Replace(Flow::Closed(Box::new(Closed::refused(Link::new(key), why.to_string(), until))))
+    Fate::Replace(Flow::Closed(Box::new(Closed::refused(Link::new(key), why.to_string(), until, expects, cx.now))))
 }
 
 pub(super) fn count_abort(counters: &mut Counters, why: AbortReason) {

@@ -7,6 +7,7 @@ mod disruption;
 mod env;
 mod fate;
 mod info;
+mod orphans;
 mod paths;
 mod probe;
 mod sessions;
@@ -35,6 +36,7 @@ use crate::wire::packet::NotTcp;
 use crate::wire::{C, Checksum, Flags, Offload, P, Packet};
 
 use fate::{Fate, Left, after_opening, fail, pass, settle};
+use orphans::Orphans;
 
 /// The longest time for which a timer is set at once.
 const LOOK_AGAIN: Duration = Duration::from_secs(300);
@@ -45,6 +47,7 @@ pub struct Engine {
     policy: PolicyTable,
     provider: &'static dyn tcpcrypt::Provider,
     flows: HashMap<FlowKey, Entry>,
+    orphans: Orphans,
     timers: BinaryHeap<Reverse<(Instant, FlowKey)>>,
     half_open: usize,
     held: usize,
@@ -76,6 +79,7 @@ impl Engine {
             policy: PolicyTable::default(),
             provider,
             flows: HashMap::new(),
+            orphans: Orphans::default(),
             timers: BinaryHeap::new(),
             half_open: 0,
             held: 0,
@@ -148,10 +152,15 @@ impl Engine {
         if self.probe_quoted(side, key, &error, bytes) {
             return Some(None);
         }
-        let Flow::Encrypted(encrypted) = &mut self.flows.get_mut(&key)?.flow else { return None };
-        let translated = match side {
-            Side::Wire => encrypted.icmp_from_wire(&error, bytes),
-            Side::Plain => encrypted.icmp_from_plain(&error, bytes),
+        let translated = match self.flows.get_mut(&key).map(|entry| &mut entry.flow) {
+            Some(Flow::Encrypted(encrypted)) => match side {
+                Side::Wire => encrypted.icmp_from_wire(&error, bytes),
+                Side::Plain => encrypted.icmp_from_plain(&error, bytes),
+            },
+            // It is over, and what is quoted may be plaintext of it.
+            Some(Flow::Closed(_)) => None,
+            None if self.orphans.has(&key) => None,
+            Some(Flow::Opening(_) | Flow::Plain(_)) | None => return None,
         };
         *(if translated.is_some() { &mut self.counters.icmp_translated } else { &mut self.counters.icmp_dropped }) += 1;
         Some(translated)
@@ -196,6 +205,16 @@ impl Engine {
                 Fate::Stay
             }
         });
+        if packet.flags.any(Flags::RST) {
+            self.heard(key);
+        }
+    }
+
+    /// The kernel says itself that a connection is over.
+    fn heard(&mut self, key: FlowKey) {
+        if let Some(Flow::Closed(closed)) = self.flows.get_mut(&key).map(|entry| &mut entry.flow) {
+            closed.kernel_has_reset();
+        }
     }
 
     fn from_wire(&mut self, now: Instant, packet: &Packet<C>, offload: Offload, bytes: &mut [u8], env: &mut dyn Env) {
@@ -237,7 +256,7 @@ impl Engine {
                     let link = Link::new(key);
                     link.reset(cx.env, Side::Plain, packet.seq.0, packet.ack.0);
                     link.reset_saying(cx.env, lost, packet.ack.0, packet.seq.0);
-                    return fail(cx, key, AbortReason::OneSided);
+                    return fail(cx, key, AbortReason::OneSided, Some((packet.seq.0, packet.ack.0)));
                 }
                 plain.note_end(Side::Wire, packet.flags);
                 plain.last_seen = cx.now;
@@ -281,6 +300,16 @@ impl Engine {
         env: &mut dyn Env,
     ) -> bool {
         let opens = packet.flags.any(Flags::SYN) && !packet.flags.any(Flags::ACK);
+        if side == Side::Plain && self.orphans.has(&key) {
+            if packet.flags.any(Flags::SYN.with(Flags::RST)) {
+                self.orphans.remove(&key);
+            } else {
+                self.refuse_orphan(side, key, packet, env);
+            }
+            if !packet.flags.any(Flags::SYN) {
+                return false;
+            }
+        }
         let known = match self.flows.get(&key).map(|entry| &entry.flow) {
             None => false,
             Some(_) if !opens => true,
@@ -301,7 +330,7 @@ impl Engine {
         if known {
             return true;
         }
-        self.remove(&key);
+        self.remove(now, &key);
         let rule = self.policy.lookup(key.remote.ip(), key.remote.port(), key.local.port());
         let none = Rules { policy: Policy::Off, options: RuleOptions::default(), probe: None };
         let rules = rule.map_or(none, |rule| Rules { policy: rule.policy, options: rule.options, probe: None });
@@ -315,8 +344,13 @@ impl Engine {
         };
         let policy = rules.policy;
         if !opens || policy == Policy::Off {
-            if self.config.refuse_unknown && policy != Policy::Off && !packet.flags.any(Flags::RST) {
+            let refused = self.config.refuse_unknown && policy != Policy::Off;
+            if (refused || self.orphans.has(&key)) && !opens {
                 self.refuse_orphan(side, key, packet, env);
+            } else if packet.flags.any(Flags::SYN) && !opens && policy == Policy::Required {
+                // The answer to a SYN that is not known any more, or was sent before enotun was there. With it the connection
+                // would be plain; without it both ends send their SYNs again.
+                self.counters.connections_refused += 1;
             } else {
                 self.counters.passed_through += 1;
                 pass_on(env, side, packet, offload, bytes);
@@ -354,7 +388,7 @@ impl Engine {
     /// Answers a packet of a connection that may have been encrypted by an instance that died.
     fn refuse_orphan<S>(&mut self, side: Side, key: FlowKey, packet: &Packet<S>, env: &mut dyn Env) {
         self.counters.orphans_refused += 1;
-        if packet.flags.any(Flags::ACK) {
+        if packet.flags.any(Flags::ACK) && !packet.flags.any(Flags::RST) {
             Link::new(key).reset(env, side, packet.ack.0, packet.seq.0);
         }
     }
@@ -385,7 +419,7 @@ impl Engine {
             Fate::Stay => {}
             Fate::Replace(flow) => entry.flow = flow,
             Fate::Remove => {
-                self.remove(&key);
+                self.remove(now, &key);
                 return;
             }
         }
@@ -404,8 +438,13 @@ impl Engine {
         }
     }
 
-    fn remove(&mut self, key: &FlowKey) {
+    fn remove(&mut self, now: Instant, key: &FlowKey) {
         if let Some(entry) = self.flows.remove(key) {
+            if let Flow::Closed(closed) = &entry.flow
+                && closed.kernel_may_go_on()
+            {
+                self.orphans.insert(now, *key, self.config.plain_idle_timeout, self.config.max_flows);
+            }
             self.held -= entry.held;
             self.half_open -= usize::from(matches!(entry.flow, Flow::Opening(_)));
         }
@@ -428,6 +467,7 @@ impl Engine {
     pub fn handle_timeout(&mut self, now: Instant, env: &mut dyn Env) {
         self.sessions.expire(now);
         self.paths.expire(now);
+        self.orphans.expire(now);
         self.count_erased();
         while let Some(Reverse((due, key))) = self.timers.peek().copied().filter(|Reverse((due, _))| *due <= now) {
             self.timers.pop();
@@ -444,7 +484,7 @@ impl Engine {
                 match flow {
                     Flow::Opening(opening) if opening.has_agreed() => {
                         opening.refuse(cx);
-                        fail(cx, key, AbortReason::Timeout)
+                        fail(cx, key, AbortReason::Timeout, opening.kernel_expects())
                     }
                     Flow::Closed(closed) => {
                         if closed.handle_timeout(cx) {

@@ -33,32 +33,49 @@ pub(crate) struct Closed {
     clocks: Option<Clocks>,
     pub(super) facts: Option<Facts>,
     totals: (u64, u64),
-    /// When the RST to the local kernel is repeated, and how often it was.
+    /// The local kernel was told of the end by a RST, which it may have missed.
+    unheard: bool,
+    /// When the RST to it is repeated, and how often it was.
     repeat: Option<Instant>,
     repeats: usize,
     until: Instant,
 }
 
-/// A kernel that has missed the RST of an aborted connection takes it for open and would send its plaintext later, when
-/// nothing is known of it here any more: the RST is repeated, so long after the one before.
+/// A kernel that has missed the RST of an aborted connection takes it for open and would send its plaintext later: the RST is
+/// repeated, so long after the one before, and with it a segment that a kernel without the connection answers with a RST.
 const REPEAT_AFTER: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(20)];
 
 impl Closed {
     /// After an orderly end (`reset` false), or after a RST.
     fn after(e: &mut Encrypted, reset: bool, why: Option<String>, now: Instant, linger: Duration) -> Self {
         let (wire, plain) = e.final_fields();
-        let repeat = (reset && !e.kernel_gone).then(|| now + REPEAT_AFTER[0]);
+        let unheard = reset && !e.kernel_gone;
+        let repeat = unheard.then(|| now + REPEAT_AFTER[0]);
         let until = now + linger;
         let facts = Some(e.facts.clone());
         let (link, clocks, totals) = (e.link.clone(), e.clocks, e.totals());
-        Self { link, why, reset, wire, plain, clocks, facts, totals, repeat, repeats: 0, until }
+        Self { link, why, reset, wire, plain, clocks, facts, totals, unheard, repeat, repeats: 0, until }
     }
 
-    /// A connection that was refused before it began.
-    pub(crate) fn refused(link: Link, why: String, until: Instant) -> Self {
-        let (wire, plain, totals) = (Last::default(), Last::default(), (0, 0));
-        let (clocks, facts, repeat) = (None, None, None);
-        Self { link, why: Some(why), reset: true, wire, plain, clocks, facts, totals, repeat, repeats: 0, until }
+    /// A connection that ended before it was encrypted. `expects`: the next sequence numbers of the peer and of the local
+    /// kernel, if that may take it for open.
+    pub(crate) fn refused(link: Link, why: String, until: Instant, expects: Option<(u32, u32)>, now: Instant) -> Self {
+        let (wire, totals, clocks, facts) = (Last::default(), (0, 0), None, None);
+        let plain = expects.map_or_else(Last::default, |(seq, ack)| Last { seq, ack, window: 0 });
+        let unheard = expects.is_some();
+        let repeat = unheard.then(|| now + REPEAT_AFTER[0]);
+        let why = Some(why);
+        Self { link, why, reset: true, wire, plain, clocks, facts, totals, unheard, repeat, repeats: 0, until }
+    }
+
+    /// The local kernel has sent a RST: it knows.
+    pub(crate) fn kernel_has_reset(&mut self) {
+        (self.unheard, self.repeat) = (false, None);
+    }
+
+    /// Whether the local kernel may not know yet that it is over.
+    pub(crate) fn kernel_may_go_on(&self) -> bool {
+        self.unheard
     }
 
     /// When [`Self::handle_timeout`] wants to be called.
@@ -69,8 +86,10 @@ impl Closed {
     /// Repeats the RST if it is time; whether the connection can be forgotten.
     pub(crate) fn handle_timeout(&mut self, cx: &mut Cx<'_>) -> bool {
         if self.repeat.is_some_and(|at| at <= cx.now) {
-            cx.counters.own_segments += 1;
-            self.link.reset(cx.env, Side::Plain, self.plain.seq, self.plain.ack);
+            cx.counters.own_segments += 2;
+            let Last { seq, ack, .. } = self.plain;
+            self.link.reset(cx.env, Side::Plain, seq, ack);
+            self.link.acknowledge(cx.env, Side::Plain, seq.wrapping_sub(1), ack);
             self.repeats += 1;
             self.repeat = REPEAT_AFTER.get(self.repeats).map(|pause| cx.now + *pause);
         }

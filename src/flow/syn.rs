@@ -125,10 +125,17 @@ impl Opening {
         self.active
     }
 
-    /// Whether a SYN-ACK that negotiates encryption was sent: what the peer sends from now on may be frames, which no
-    /// application is to see.
+    /// Whether a SYN-ACK that negotiates encryption was sent, or was given to the local kernel: what the peer sends from now on
+    /// may be frames, which no application is to see, and what the kernel sends must not get onto the wire.
     pub(crate) fn has_agreed(&self) -> bool {
-        (!self.active || self.crossing.answered) && self.agreed.is_some() && self.local.is_some()
+        let answered = !self.active || self.crossing.answered || self.crossing.told == Told::SynAck;
+        answered && self.agreed.is_some() && self.local.is_some()
+    }
+
+    /// The next sequence numbers of the peer and of the local kernel, if that may take the connection for open.
+    pub(crate) fn kernel_expects(&self) -> Option<(u32, u32)> {
+        let (local, peer) = (self.local?, self.peer?);
+        (self.crossing.told != Told::Nothing).then(|| (peer.isn.wrapping_add(1), local.isn.wrapping_add(1)))
     }
 
     /// Whether a SYN or SYN-ACK of this host has named a session secret and a nonce: what keys are made of then.

@@ -37,10 +37,12 @@ pub use settings::{KeptFlow, Settings};
 pub use tun::VIRTIO_HEADER_LEN;
 pub use watch::{Event, Watcher, watch};
 
+use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use crate::selector::{PolicyTable, Rule};
+use crate::selector::{Policy, PolicyTable, Rule};
 use guard::Guard;
 use netlink::Netlink;
 use record::{Found, Namespace, Record, Store};
@@ -93,7 +95,6 @@ pub struct Host {
     /// It, and which of its two names it has. `None`: it could not be put up, which was said.
     guard: Option<(bool, Guard)>,
     unguarded: bool,
-    kept: Vec<KeptFlow>,
     /// The devices' MTU.
     mtu: u32,
     recovered: bool,
@@ -112,11 +113,15 @@ impl Host {
             Ok(Found::Nothing) => None,
             Err(error) => return Err(error),
         };
+        if let Some(record) = &earlier {
+            // Later nobody knows of them: not when other selectors are in force, nor when this instance comes down.
+            close_unknown(record);
+        }
         match Self::up_with(settings, rules, &store, earlier.as_ref()) {
             Ok((record, ruleset, settings, devices)) => {
                 let (recovered, mtu) = (earlier.is_some(), devices.plain.mtu);
-                let (guard, unguarded, kept) = (None, false, Vec::new());
-                let mut host = Self { settings, store, record, ruleset, guard, unguarded, kept, mtu, recovered };
+                let (guard, unguarded) = (None, false);
+                let mut host = Self { settings, store, record, ruleset, guard, unguarded, mtu, recovered };
                 host.guard();
                 Ok((host, devices))
             }
@@ -146,8 +151,8 @@ impl Host {
         let (wire, wire_offloads) = tun::open(&settings.wire_tun(), settings.queues)?;
         let before = earlier.map(|record| record.changes.as_slice()).unwrap_or_default();
         let (plan, _) = plan(&settings, rules, &[], before, store)?;
-        let mut record =
-            Record { instance: settings.instance.clone(), namespace, rules: rules.to_vec(), changes: Vec::new() };
+        let instance = settings.instance.clone();
+        let mut record = Record { instance, namespace, rules: rules.to_vec(), kept: Vec::new(), changes: Vec::new() };
         let mut netlink = Netlink::new()?;
         let plain_index = netlink.interface_index(&settings.tun)?;
         let wire_index = netlink.interface_index(&settings.wire_tun())?;
@@ -187,10 +192,15 @@ impl Host {
     /// # Errors
     /// If nftables refuses; the old ones are in force then.
     pub fn update(&mut self, rules: &[Rule], kept: &[KeptFlow]) -> Result<(), Error> {
+        // Should this be the end, what was and what will be diverted may both be encrypted.
+        let mut both = self.record.clone();
+        both.rules.extend(rules.iter().cloned());
+        both.kept.extend(kept);
+        self.store.save(&both)?;
         let ruleset = self.ruleset.selecting(&self.settings, &Divert::new(rules, kept));
         apply::replace_table("changing the selectors", &ruleset)?;
         self.ruleset = ruleset;
-        self.kept = kept.to_vec();
+        self.record.kept = kept.to_vec();
         self.record.rules = rules.to_vec();
         self.guard();
         self.store.save(&self.record)
@@ -198,7 +208,7 @@ impl Host {
 
     /// Sees that the guard is up and guards what is diverted now.
     fn guard(&mut self) {
-        let divert = Divert::new(&self.record.rules, &self.kept);
+        let divert = Divert::new(&self.record.rules, &self.record.kept);
         let rules = |other| guard::rules(&self.settings, &divert, self.ruleset.zones(), other);
         let other = match &mut self.guard {
             Some((other, guard)) => {
@@ -242,7 +252,7 @@ impl Host {
             apply::apply(&mut netlink, change, &self.ruleset)?;
         }
         let before = self.record.changes.clone();
-        let (plan, own_chains) = plan(&self.settings, &self.record.rules, &self.kept, &before, &self.store)?;
+        let (plan, own_chains) = plan(&self.settings, &self.record.rules, &self.record.kept, &before, &self.store)?;
         // The devices' MTU only grows: what is under way keeps fitting.
         let mtu = plan.mtu.max(self.mtu);
         let is_whole = own_chains == self.ruleset.chain_count();
@@ -258,6 +268,16 @@ impl Host {
         (self.ruleset, self.mtu) = (plan.ruleset, mtu);
         self.guard();
         Ok(())
+    }
+
+    /// Closes those of `flows` that this host still has: a RST did not reach the kernel.
+    pub fn close(&self, flows: &[KeptFlow]) {
+        let flows: HashSet<&KeptFlow> = flows.iter().collect();
+        match sockets::close(|local, remote| flows.contains(&KeptFlow { local, remote })) {
+            Ok(0) => {}
+            Ok(count) => tracing::warn!("closed {count} connections whose end the kernel had not noticed"),
+            Err(error) => tracing::warn!("connections that were encrypted may go on in the clear: {error}"),
+        }
     }
 
     /// Puts everything back and removes the record. Encrypted connections must have been aborted: from here on the
@@ -281,20 +301,26 @@ pub fn down(settings: &Settings) -> Result<bool, Error> {
     let store = Store::open(&settings.state_dir, &settings.instance)?;
     match store.load() {
         Ok(Found::Ours(record)) => {
-            match sockets::close_selected(&PolicyTable::new(record.rules.iter().cloned())) {
-                Ok(count) if count > 0 => {
-                    tracing::warn!("closed {count} connections that a daemon that died left open")
-                }
-                Ok(_) => {}
-                // A kernel without CONFIG_INET_DIAG_DESTROY.
-                Err(error) => {
-                    tracing::warn!("connections that a daemon that died left open may go on in the clear: {error}")
-                }
-            }
+            close_unknown(&record);
             put_back(store, record).map(|()| true)
         }
         Ok(Found::Nothing) => store.remove().map(|()| false),
         Err(error) => Err(error),
+    }
+}
+
+/// Closes this host's connections that a daemon that died may have encrypted: the kernel would send their data in the clear.
+fn close_unknown(record: &Record) {
+    let rules = PolicyTable::new(record.rules.iter().cloned());
+    let selected = |local: SocketAddr, remote: SocketAddr| {
+        let rule = rules.lookup(remote.ip(), remote.port(), local.port());
+        rule.is_some_and(|rule| rule.policy != Policy::Off) || record.kept.contains(&KeptFlow { local, remote })
+    };
+    match sockets::close(selected) {
+        Ok(count) if count > 0 => tracing::warn!("closed {count} connections that a daemon that died left open"),
+        Ok(_) => {}
+        // A kernel without CONFIG_INET_DIAG_DESTROY.
+        Err(error) => tracing::warn!("connections that a daemon that died left open may go on in the clear: {error}"),
     }
 }
 

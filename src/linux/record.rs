@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::change::Change;
-use super::{Error, Settings, sys};
+use super::{Error, KeptFlow, Settings, sys};
 use crate::selector::Rule;
 
 /// What survives the daemon.
@@ -19,6 +19,9 @@ pub(super) struct Record {
     pub(super) namespace: Namespace,
     /// What was selected last; a daemon that dies may leave encrypted connections among it.
     pub(super) rules: Vec<Rule>,
+    /// Connections that were diverted besides.
+    #[serde(default)]
+    pub(super) kept: Vec<KeptFlow>,
     /// The changes, in the order they were made.
     pub(super) changes: Vec<Change>,
 }

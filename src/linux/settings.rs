@@ -122,7 +122,7 @@ impl Settings {
 
 /// A connection that stays diverted although no selector matches it any more: it is encrypted, and
 /// must not be seen by the wire or by the kernel without enotun in between.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct KeptFlow {
     /// Address and port on the plain side.
     pub local: SocketAddr,

@@ -9,7 +9,6 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 
 use super::Error;
 use super::netlink::split_message;
-use crate::selector::{Policy, PolicyTable};
 
 // <linux/netlink.h>, <linux/sock_diag.h>
 const HEADER: usize = 16;
@@ -25,16 +24,13 @@ const STATES: u32 = 0xfff & !(1 << 10 | 1 << 7 | 1 << 6);
 /// `struct inet_diag_sockid`
 const ID_LEN: usize = 48;
 
-/// Closes each TCP connection of this host that `rules` select. How many that were.
-pub(super) fn close_selected(rules: &PolicyTable) -> Result<usize, Error> {
+/// Closes each TCP connection of this host that `wanted` says by its local and remote address. How many that were.
+pub(super) fn close(wanted: impl Fn(std::net::SocketAddr, std::net::SocketAddr) -> bool) -> Result<usize, Error> {
     let all = connections().map_err(|source| Error::netlink("list the TCP connections", source))?;
     let mut closed = 0;
     for (family, id) in all {
-        let Some((remote, remote_port, local_port)) = ends(family, &id) else { continue };
-        if remote.is_loopback() {
-            continue;
-        }
-        if rules.lookup(remote, remote_port, local_port).is_none_or(|rule| rule.policy == Policy::Off) {
+        let Some((local, remote)) = ends(family, &id) else { continue };
+        if remote.ip().is_loopback() || !wanted(local, remote) {
             continue;
         }
         match request(SOCK_DESTROY, ACK, family, 0xffff_ffff, &id) {
@@ -60,15 +56,17 @@ fn connections() -> io::Result<Vec<(u8, [u8; ID_LEN])>> {
     Ok(all)
 }
 
-/// Remote address, remote port and local port.
-fn ends(family: u8, id: &[u8; ID_LEN]) -> Option<(IpAddr, u16, u16)> {
+/// Local and remote address.
+fn ends(family: u8, id: &[u8; ID_LEN]) -> Option<(std::net::SocketAddr, std::net::SocketAddr)> {
     let port = |at: usize| Some(u16::from_be_bytes(id.get(at..at + 2)?.try_into().ok()?));
-    let remote: IpAddr = if i32::from(family) == libc::AF_INET {
-        Ipv4Addr::from(<[u8; 4]>::try_from(id.get(20..24)?).ok()?).into()
-    } else {
-        Ipv6Addr::from(<[u8; 16]>::try_from(id.get(20..36)?).ok()?).to_canonical()
+    let address = |at: usize| -> Option<IpAddr> {
+        Some(if i32::from(family) == libc::AF_INET {
+            Ipv4Addr::from(<[u8; 4]>::try_from(id.get(at..at + 4)?).ok()?).into()
+        } else {
+            Ipv6Addr::from(<[u8; 16]>::try_from(id.get(at..at + 16)?).ok()?).to_canonical()
+        })
     };
-    Some((remote, port(2)?, port(0)?))
+    Some(((address(4)?, port(0)?).into(), (address(20)?, port(2)?).into()))
 }
 
 /// One request on a socket of its own; the payloads of what comes back.

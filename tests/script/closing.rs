@@ -46,8 +46,9 @@ fn the_rst_of_an_aborted_connection_is_repeated_to_the_kernel() {
     assert_eq!(pair.a.wire(&rst).plain.len(), 1, "the RST itself");
     let mut times = 0;
     for _ in 0..59 {
-        for seg in pair.a.wait(Duration::from_secs(1)).plain {
-            assert_eq!((seg.flags & packet::RST, seg.seq), (packet::RST, pair.b_next));
+        // Behind each is a question, see forgotten.rs.
+        for seg in pair.a.wait(Duration::from_secs(1)).plain.into_iter().filter(|seg| seg.flags & packet::RST != 0) {
+            assert_eq!(seg.seq, pair.b_next);
             times += 1;
         }
     }

@@ -14,6 +14,7 @@ mod aware;
 mod closing;
 mod crossing;
 mod forged;
+mod forgotten;
 mod limits;
 mod liveness;
 mod opening;

@@ -1,0 +1,94 @@
+//! Connections that are over here, and perhaps not for the local kernel: it has missed the RSTs, and would send plaintext
+//! hours later, when nothing else is known of them. Pure.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use crate::flow::FlowKey;
+use crate::time::Instant;
+
+/// The addresses of connections whose packets are refused until the kernel opens a new one there, or says that it has none.
+#[derive(Debug, Default)]
+pub(super) struct Orphans {
+    until: HashMap<FlowKey, Instant>,
+    /// By time. What was removed in between is passed over.
+    order: VecDeque<(Instant, FlowKey)>,
+}
+
+impl Orphans {
+    /// Remembers `key` for `time`. With more than `most` the oldest is forgotten.
+    pub(super) fn insert(&mut self, now: Instant, key: FlowKey, time: Duration, most: usize) {
+        self.expire(now);
+        let until = now + time;
+        self.until.insert(key, until);
+        self.order.push_back((until, key));
+        while self.until.len() > most || self.order.len() > most.saturating_mul(2) {
+            let Some((until, key)) = self.order.pop_front() else { return };
+            self.forget(until, key);
+        }
+    }
+
+    /// The kernel has no such connection any more.
+    pub(super) fn remove(&mut self, key: &FlowKey) -> bool {
+        !self.until.is_empty() && self.until.remove(key).is_some()
+    }
+
+    /// Whether `key` is one.
+    pub(super) fn has(&self, key: &FlowKey) -> bool {
+        !self.until.is_empty() && self.until.contains_key(key)
+    }
+
+    /// All of them.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &FlowKey> {
+        self.until.keys()
+    }
+
+    /// Forgets those whose time is over.
+    pub(super) fn expire(&mut self, now: Instant) {
+        while let Some((until, key)) = self.order.front().copied().filter(|(until, _)| *until <= now) {
+            self.order.pop_front();
+            self.forget(until, key);
+        }
+    }
+
+    fn forget(&mut self, until: Instant, key: FlowKey) {
+        if self.until.get(&key) == Some(&until) {
+            self.until.remove(&key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(port: u16) -> FlowKey {
+        let address = |port| std::net::SocketAddr::from(([10, 0, 0, 1], port));
+        FlowKey { local: address(port), remote: address(80) }
+    }
+
+    #[test]
+    fn they_are_bounded_in_number_and_in_time() {
+        let mut orphans = Orphans::default();
+        let (start, hour) = (Instant::from_micros(0), Duration::from_secs(3600));
+        for port in 0..1000 {
+            orphans.insert(start, key(port), hour, 10);
+            orphans.insert(start, key(port), hour, 10);
+        }
+        assert!(orphans.keys().count() <= 10 && orphans.order.len() <= 20);
+        assert!(orphans.has(&key(999)) && !orphans.has(&key(900)));
+        orphans.expire(start + hour);
+        assert_eq!((orphans.keys().count(), orphans.order.len()), (0, 0));
+    }
+
+    #[test]
+    fn one_that_came_back_has_the_later_end() {
+        let mut orphans = Orphans::default();
+        let (start, hour) = (Instant::from_micros(0), Duration::from_secs(3600));
+        orphans.insert(start, key(1), hour, 10);
+        assert!(orphans.remove(&key(1)));
+        orphans.insert(start + hour / 2, key(1), hour, 10);
+        orphans.expire(start + hour);
+        assert!(orphans.has(&key(1)));
+    }
+}
