@@ -41,9 +41,10 @@ plain_mode() { [[ $ENOTUN_MODE == plain ]]; }
 
 # ---- conditions -------------------------------------------------------------------------
 
-# wait_for SECONDS COMMAND...: polls COMMAND until it succeeds; 1 at the deadline.
+# wait_for SECONDS COMMAND...: polls COMMAND until it succeeds; 1 at the deadline. The seconds are what it may take on a machine
+# that has the time; on a busy one it has three times that.
 wait_for() {
-    local deadline=$((SECONDS + $1))
+    local deadline=$((SECONDS + 3 * $1))
     shift
     until "$@" >/dev/null 2>&1; do
         if ((SECONDS > deadline)); then
@@ -251,10 +252,12 @@ declare -A CAPTURE_PID=()
 capture_start() {
     local file=$1 node=$2 dev=$3
     shift 3
+    # Of an earlier capture of that name: it would be taken for ready before it is.
+    rm -f "$file" "$file.err"
     ip netns exec "$PREFIX-$node" tcpdump -i "$dev" -n -U --immediate-mode -B 65536 -s 0 -Z root -w "$file" "$@" \
         2>"$file.err" &
     CAPTURE_PID[$file]="$! $node $dev"
-    wait_for 10 file_has "$file.err" "listening on"
+    wait_for 20 file_has "$file.err" "listening on"
 }
 
 # capture_stop FILE: a packet with known text is sent over the captured device last, and waited

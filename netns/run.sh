@@ -27,7 +27,7 @@ trap 'rm -rf "$out"' EXIT
 # one NAME: a case with a limit on its time; its output appears as a whole when it ends.
 one() {
     local name=$1 start=$SECONDS status=0
-    timeout --kill-after=20 "${CASE_LIMIT:-240}" bash "$dir/cases/$name.sh" \
+    timeout --kill-after=20 "${CASE_LIMIT:-600}" bash "$dir/cases/$name.sh" \
         >"$out/$name.out" 2>&1 </dev/null || status=$?
     if ! grep -q '^# ' "$out/$name.out"; then
         echo "not ok - $name: ended with status $status before its end" >>"$out/$name.out"

@@ -12,6 +12,7 @@ case that runs this drops what comes to the port of `unanswered` and rejects tha
 import errno
 import hashlib
 import os
+import select
 import socket
 import struct
 import subprocess
@@ -76,6 +77,21 @@ def timed(action, *args):
     start = time.monotonic()
     result = attempt(action, *args)
     return result, time.monotonic() - start
+
+
+def wait_readable(s):
+    select.select([s], [], [], 20)
+
+
+def wait_reset(s):
+    """Until a RST has arrived; the next call on the socket tells."""
+    poll = select.poll()
+    poll.register(s, 0)
+    poll.poll(20_000)
+
+
+def wait_urgent(s):
+    select.select([], [], [s], 20)
 
 
 def wait_for_event(s, seconds=8):
@@ -186,6 +202,7 @@ class Scenarios:
         return "close waited for the peer" if 0.4 < took < 10 else f"close took {took:.1f} s"
 
     def linger_timed_s(s):
+        wait_readable(s)
         time.sleep(1)
         return read_to_end(s)
 
@@ -198,6 +215,7 @@ class Scenarios:
         return "close gave up in time" if 0.8 < took < 2.8 else f"close took {took:.1f} s"
 
     def linger_expires_s(s):
+        wait_readable(s)
         time.sleep(3)
         return read_to_end(s)
 
@@ -210,7 +228,8 @@ class Scenarios:
     def unread_s(s):
         s.recv(5000, socket.MSG_PEEK | socket.MSG_WAITALL)
         s.sendall(b"x")
-        time.sleep(QUICK)
+        # The client is to have read that when the reset comes.
+        time.sleep(4 * QUICK)
         s.close()
         return "closed"
 
@@ -219,7 +238,7 @@ class Scenarios:
         read_exactly(s, 1)
         first = s.recv(1)
         saw = [f"read {len(first)}", attempt(s.sendall, b"one")]
-        time.sleep(QUICK)
+        wait_reset(s)
         saw.append(attempt(s.sendall, b"two"))
         saw.append(attempt(s.sendall, b"three"))
         return " ".join(saw)
@@ -295,7 +314,7 @@ class Scenarios:
         return read_to_end(s)
 
     def urgent_s(s):
-        time.sleep(3 * QUICK)
+        wait_urgent(s)
         try:
             oob = s.recv(1, socket.MSG_OOB).decode()
         except OSError as e:
@@ -387,8 +406,8 @@ def client(host, base):
         s.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, 1)
         result, took = timed(s.connect, (host, port))
         # An ICMP error that comes while connect() still holds the socket, as over a veth, is acted
-        # on only when the SYN is not answered again: when it is, says nothing.
-        when = "" if scenario == "prohibited" else " at once" if took < QUICK else " later"
+        # on only when the SYN is not answered again: when it is, says nothing. The second SYN is sent after 1 s.
+        when = "" if scenario == "prohibited" else " at once" if took < 0.9 else " later"
         report[f"{scenario} client"] = f"connect: {result}{when}"
 
     threads = [threading.Thread(target=one, args=(n, base + i), daemon=True) for i, n in enumerate(NAMES)]
