@@ -123,6 +123,13 @@ impl Host {
         self.hear(Side::Wire, seg)
     }
 
+    /// What becomes on the wire of an ICMP error from the plain side.
+    pub fn icmp_on_wire(&mut self, error: &[u8]) -> Option<Vec<u8>> {
+        self.engine.handle_packet(self.now, Side::Plain, Offload::NONE, &mut error.to_vec(), &mut self.stage);
+        let sent = std::mem::take(&mut self.stage.out);
+        sent.into_iter().find(|(side, ..)| *side == Side::Wire).map(|(_, bytes, ..)| bytes)
+    }
+
     /// Lets time pass, timers included.
     pub fn wait(&mut self, time: Duration) -> Sent {
         let end = self.now + time;
