@@ -28,6 +28,19 @@ overwrite_marks() {
         add rule inet other out meta mark set 0'
 }
 leave_marks() { ns a nft delete table inet other; }
+# As others do who know no marks but their own: ours are set behind that.
+other_marks() {
+    ns a nft 'add table inet mangle
+        add chain inet mangle out { type route hook output priority mangle; }
+        add rule inet mangle out meta mark set ct mark'
+}
+# What is connected to is not selected, but where that leads is.
+translate() {
+    ip -n "$PREFIX-a" route add 192.0.2.0/24 via "$SERVER4"
+    ns a nft "add table ip nat
+        add chain ip nat out { type nat hook output priority -100; }
+        add rule ip nat out ip daddr 192.0.2.80 dnat to $SERVER4"
+}
 
 # undone NAME WHAT COMMAND [UNDO]: connections over IPv4 and IPv6; COMMAND, and at once the applications write. They go on
 # when it is put right, by enotun or by UNDO.
@@ -64,6 +77,13 @@ undone routes "the routes are deleted" flush_routes
 undone down "a device is set down" device_down
 undone before "a rule before ours" rule_before no_rule_before
 undone marks "another firewall overwrites marks" overwrite_marks leave_marks
+undone mangle "another firewall sets marks of its own" other_marks
+capture_start "$WORK/translated.pcap" b eth0
+check "an address that is translated into a selected one" translate
+hold_open a 192.0.2.80 translated
+check "a connection to it" hold_says translated "$MARKER"
+capture_stop "$WORK/translated.pcap"
+check "it is encrypted" wire "$WORK/translated.pcap" --port $ECHO --expect encrypted
 hold_open a "$SERVER4" last4
 hold_open a "$SERVER6" last6
 check "new connections are encrypted" eval 'hold_says last4 text && hold_says last6 text && flows_are a $ECHO encrypted'

@@ -47,9 +47,11 @@ pub(super) fn comment(instance: &str) -> String {
 }
 
 // Priorities, as <linux/netfilter_ipv4.h> names them. Marking inbound packets and choosing their zone comes before
-// connection tracking (-200) but after defragmentation (-400); our own filter before other filters.
+// connection tracking (-200) but after defragmentation (-400); our own filter before other filters. On the way out it comes
+// after translation of destinations (-100), for what is selected is where packets really go, and after what sets other
+// marks (-150).
 const RAW: i32 = -300;
-const MANGLE: i32 = -150;
+const BEHIND_NAT: i32 = -99;
 const FILTER: i32 = 0;
 
 impl Ruleset {
@@ -161,7 +163,7 @@ impl Ruleset {
         // ICMP errors that this host itself makes out of packets of the wire side are for the engine as well.
         chains.push(chain("own_errors", quotes_tcp("icmp_own", "icmp6_own")));
         chains.push(Chain { name: "prerouting", hook: Some(("filter", "prerouting", RAW)), rules: prerouting });
-        chains.push(Chain { name: "output", hook: Some(("route", "output", MANGLE)), rules: output });
+        chains.push(Chain { name: "output", hook: Some(("route", "output", BEHIND_NAT)), rules: output });
         Self { table: settings.nft_table(), closed: closed.clone(), zones, sets, chains }
     }
 
