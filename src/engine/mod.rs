@@ -312,6 +312,11 @@ impl Engine {
         }
         let known = match self.flows.get(&key).map(|entry| &entry.flow) {
             None => false,
+            // The kernel did not know the connection any more. The peer sends its SYN again, and gets another answer.
+            Some(Flow::Plain(plain)) if side == Side::Plain && plain.is_answered_anew(packet) => {
+                self.remove(now, &key);
+                return false;
+            }
             Some(_) if !opens => true,
             // A SYN is a retransmission, or a new connection on the same addresses and ports. On an encrypted connection
             // only the local kernel is believed (RFC 5961, section 4.2).
@@ -320,10 +325,11 @@ impl Engine {
                 let same = opening.isn().is_none_or(|isn| isn == packet.seq.0);
                 side == Side::Wire || (opening.is_active() && same)
             }
-            Some(Flow::Plain(plain)) => {
-                let [local, peer] = plain.isns;
-                (if side == Side::Plain { local } else { peer }) == Some(packet.seq.0)
-            }
+            // One from the wire is for the kernel to judge as long as the connection has not ended: it may be forged.
+            Some(Flow::Plain(plain)) => match (side, plain.isns) {
+                (Side::Plain, [local, _]) => local == Some(packet.seq.0),
+                (Side::Wire, [_, peer]) => peer == Some(packet.seq.0) || !plain.has_ended(),
+            },
             Some(Flow::Encrypted(encrypted)) => side == Side::Wire || encrypted.is_syn_of(packet.seq.0),
             Some(Flow::Closed(_)) => false,
         };

@@ -197,8 +197,21 @@ impl PlainFlow {
         }
     }
 
+    /// Whether both ends have sent their FIN, or one a RST.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended == [true; 2]
+    }
+
+    /// Whether the local kernel's `packet` is the answer to another SYN than the one this connection began with.
+    pub(crate) fn is_answered_anew<S>(&self, packet: &Packet<S>) -> bool {
+        let [_, peer] = self.isns;
+        packet.flags.any(Flags::SYN)
+            && packet.flags.any(Flags::ACK)
+            && peer.is_some_and(|isn| isn.wrapping_add(1) != packet.ack.0)
+    }
+
     fn until(&self) -> Instant {
-        self.last_seen + if self.ended == [true; 2] { self.linger } else { self.idle }
+        self.last_seen + if self.has_ended() { self.linger } else { self.idle }
     }
 
     /// Whether a segment of the peer's is the beginning of an Init1 or of a frame: the peer took for encrypted what

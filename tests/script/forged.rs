@@ -29,3 +29,41 @@ fn bare_segments_that_are_not_believed_are_answered_now_and_then_only() {
     pair.a.wait(Duration::from_secs(1));
     assert_eq!(pair.a.wire(&forged).wire.len(), 1);
 }
+
+/// A SYN for a plain connection that goes on: without enotun the kernel would answer it and nothing else would come of it
+/// (RFC 5961, section 4.2).
+#[test]
+fn a_forged_syn_does_not_make_a_plain_connection_stand_still() {
+    let mut pair = Pair::new();
+    pair.a.kernel(&Pair::syn());
+    assert_eq!(pair.a.wire(&Pair::syn_ack()).plain.len(), 1, "plain, for the answer has no ENO");
+    let mut seg = pair.from_a();
+    seg.payload = b"hello".to_vec();
+    assert_eq!(pair.a.kernel(&seg).wire.len(), 1);
+    let mut syn = Pair::syn();
+    (syn.src, syn.dst, syn.seq) = (b_addr(), a_addr(), 77);
+    syn.options.extend([packet::ENO, 3, 0x23, 0]);
+    assert_eq!(pair.a.wire(&syn).plain.len(), 1, "the kernel sees it");
+    // It answers that it knows better, and goes on.
+    assert_eq!(pair.a.kernel(&pair.from_a()).wire.len(), 1);
+    assert_eq!(pair.a.kernel(&seg).wire.len(), 1);
+    assert_eq!(pair.flow_a().map(|flow| flow.state), Some(enotun::engine::FlowState::Plain));
+}
+
+/// The same from a peer that has forgotten a plain connection, as has the kernel: the new one is encrypted.
+#[test]
+fn a_new_connection_in_the_place_of_a_forgotten_plain_one_is_encrypted() {
+    let mut pair = Pair::new();
+    let mut old = Pair::syn();
+    old.seq = 77;
+    assert_eq!(pair.b.wire(&old).plain.len(), 1, "a SYN without ENO");
+    let mut answer = Pair::syn_ack();
+    answer.ack = 78;
+    assert_eq!(pair.b.kernel(&answer).wire.len(), 1);
+    let syn = pair.a.kernel(&Pair::syn()).wire.remove(0);
+    pair.b.wire(&syn);
+    assert_eq!(pair.b.kernel(&Pair::syn_ack()).wire.len(), 0, "it would be plain");
+    pair.b.wire(&syn);
+    let answer = pair.b.kernel(&Pair::syn_ack()).wire.remove(0);
+    assert!(answer.options.windows(2).any(|at| at[0] == packet::ENO), "{answer:?}");
+}
