@@ -117,19 +117,20 @@ for ((round = 1; round <= rounds; round++)); do
         case $shape in
             eight) arguments=(-P 8) ;;
             both) arguments=(--bidir) ;;
-            cut) everywhere "${kinds[cut]}" ethtool -K eth0 tso off gso off gro off ;;
+            cut) everywhere "${kinds[cut]}" ethtool -K eth0 tso off gso off gro off tx off rx off ;;
             bbr) congestion=bbr ;;
         esac
         stunnel_congestion
         for it in ${kinds[$shape]}; do kind $shape $it "${arguments[@]}"; done
-        if [[ $shape == cut ]]; then everywhere "${kinds[cut]}" ethtool -K eth0 tso on gso on gro on; fi
+        # veth has no GRO unless asked for it.
+        if [[ $shape == cut ]]; then everywhere "${kinds[cut]}" ethtool -K eth0 tx on rx on tso on gso on; fi
         say "$line"
     done
 done
 congestion=cubic
 
 declare -A title=([one]="one stream, cubic" [eight]="eight streams" [both]="both directions at once, sum" [ipv6]="one stream, IPv6"
-    [cut]="one stream, the link's offloads off" [bbr]="one stream, bbr")
+    [cut]="one stream, the link's offloads off (tso, gso, gro, tx, rx)" [bbr]="one stream, bbr")
 declare -A kind_title=([plain]="plain TCP" [through]="enotun's pass-through" [enotun]=enotun [stunnel]=stunnel [boringtun]=boringtun)
 for shape in "${shapes[@]}"; do
     echo "${title[$shape]}"
