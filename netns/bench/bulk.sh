@@ -109,7 +109,7 @@ everywhere() {
 
 shapes=(one eight both ipv6 cut)
 if sysctl -n net.ipv4.tcp_available_congestion_control | grep -qw bbr; then shapes+=(bbr); fi
-declare -A kinds=([one]='plain enotun through stunnel boringtun' [eight]='plain enotun through stunnel' [both]='plain enotun'
+declare -A kinds_of=([one]='plain enotun through stunnel boringtun' [eight]='plain enotun through stunnel' [both]='plain enotun'
     [ipv6]='plain enotun through' [cut]='plain enotun' [bbr]='plain enotun through stunnel')
 for ((round = 1; round <= rounds; round++)); do
     for shape in "${shapes[@]}"; do
@@ -117,13 +117,13 @@ for ((round = 1; round <= rounds; round++)); do
         case $shape in
             eight) arguments=(-P 8) ;;
             both) arguments=(--bidir) ;;
-            cut) everywhere "${kinds[cut]}" ethtool -K eth0 tso off gso off gro off tx off rx off ;;
+            cut) everywhere "${kinds_of[cut]}" ethtool -K eth0 tso off gso off gro off tx off rx off ;;
             bbr) congestion=bbr ;;
         esac
         stunnel_congestion
-        for it in ${kinds[$shape]}; do kind $shape $it "${arguments[@]}"; done
+        for it in ${kinds_of[$shape]}; do kind $shape $it "${arguments[@]}"; done
         # veth has no GRO unless asked for it.
-        if [[ $shape == cut ]]; then everywhere "${kinds[cut]}" ethtool -K eth0 tx on rx on tso on gso on; fi
+        if [[ $shape == cut ]]; then everywhere "${kinds_of[cut]}" ethtool -K eth0 tx on rx on tso on gso on; fi
         say "$line"
     done
 done
@@ -134,10 +134,10 @@ declare -A title=([one]="one stream, cubic" [eight]="eight streams" [both]="both
 declare -A kind_title=([plain]="plain TCP" [through]="enotun's pass-through" [enotun]=enotun [stunnel]=stunnel [boringtun]=boringtun)
 for shape in "${shapes[@]}"; do
     echo "${title[$shape]}"
-    for it in ${kinds[$shape]}; do show "${kind_title[$it]}" "$shape-$it" Mbit/s; done
-    for it in ${kinds[$shape]}; do show "${kind_title[$it]}, processors" "$shape-$it-cpu" s/GB; done
+    for it in ${kinds_of[$shape]}; do show "${kind_title[$it]}" "$shape-$it" Mbit/s; done
+    for it in ${kinds_of[$shape]}; do show "${kind_title[$it]}, processors" "$shape-$it-cpu" s/GB; done
     for it in enotun through; do
-        if [[ " ${kinds[$shape]} " == *" $it "* ]]; then show "of that ${kind_title[$it]}'s daemons" "$shape-$it-cpu-daemons" s/GB; fi
+        if [[ " ${kinds_of[$shape]} " == *" $it "* ]]; then show "of that ${kind_title[$it]}'s daemons" "$shape-$it-cpu-daemons" s/GB; fi
     done
 done
 if [[ ${shapes[*]} != *bbr* ]]; then echo "this kernel has no bbr: not measured"; fi
