@@ -58,6 +58,24 @@ impl Divert {
         Self { remote: disjoint(remote), except: disjoint(off), local: merged(local), kept }
     }
 
+    /// Ports that are selected at every remote: they need no look at the address, which is what costs most.
+    pub(super) fn anywhere(&self) -> impl Iterator<Item = PortRange> {
+        let everywhere = |ports: &PortRange| self.is_anywhere(*ports);
+        self.remote.iter().filter(|(net, _)| *net == any_v4()).map(|(_, ports)| *ports).filter(everywhere)
+    }
+
+    /// Remote networks of one family and the ports selected there, but for those that are selected anywhere.
+    pub(super) fn nets(&self, v6: bool) -> impl Iterator<Item = NetPorts> {
+        let here = move |(net, ports): &&NetPorts| {
+            net.addr().is_ipv6() == v6 && !(net.prefix_len() == 0 && self.is_anywhere(*ports))
+        };
+        self.remote.iter().filter(here).copied()
+    }
+
+    fn is_anywhere(&self, ports: PortRange) -> bool {
+        ports != PortRange::ALL && [any_v4(), any_v6()].iter().all(|net| self.remote.contains(&(*net, ports)))
+    }
+
     /// Kept connections of one family, as (remote address, remote port, local port).
     pub(super) fn kept_of(&self, v6: bool) -> impl Iterator<Item = (std::net::IpAddr, u16, u16)> {
         let of_family = move |flow: &&KeptFlow| matches!(flow.remote, SocketAddr::V6(_)) == v6;
@@ -168,6 +186,18 @@ mod tests {
     }
 
     #[test]
+    fn only_ports_selected_at_every_address_of_both_families_are_looked_up_without_it() {
+        use Policy::Opportunistic as On;
+        let list = [(":443", On), ("0.0.0.0/0:25", On), ("10.0.0.0/8:80", On), ("::/0", On)];
+        let divert = Divert::new(&rules(&list), &[]);
+        assert_eq!(divert.anywhere().count(), 0, "the whole of IPv6 is no port");
+        let divert = Divert::new(&rules(&list[..3]), &[]);
+        assert_eq!(divert.anywhere().map(|ports| ports.to_string()).collect::<Vec<_>>(), ["443"]);
+        assert_eq!(shown(&divert.nets(false).collect::<Vec<_>>()), ["0.0.0.0/0 25", "10.0.0.0/8 80"]);
+        assert_eq!(shown(&divert.nets(true).collect::<Vec<_>>()), [""; 0]);
+    }
+
+    #[test]
     fn an_exception_is_left_to_the_engine_where_something_inside_is_selected() {
         use Policy::{Off, Opportunistic as On};
         let divert = Divert::new(
@@ -216,6 +246,12 @@ mod tests {
                             .count()
                     };
                     assert!(within(&divert.remote) <= 1 && within(&divert.except) <= 1, "overlap: {list:?}");
+                    let apart = divert.anywhere().filter(|ports| ports.contains(remote_port)).count()
+                        + divert
+                            .nets(remote.is_ipv6())
+                            .filter(|(net, p)| net.contains(&remote) && p.contains(remote_port))
+                            .count();
+                    assert_eq!(apart, within(&divert.remote), "looked up: {list:?}");
                     let diverted = within(&divert.except) == 0
                         && (within(&divert.remote) == 1 || divert.local.iter().any(|p| p.contains(local_port)));
                     let selected =

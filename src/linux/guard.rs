@@ -136,27 +136,28 @@ fn selected(divert: &Divert, fields: [&'static str; 3], [then, stop]: [&'static 
     let [address, port, own_port] = fields;
     let key = |ip| Left::Concat(vec![(ip, address), ("tcp", port)]);
     let is_in = |key: Left, set, then: Part| vec![Part::Is(key, Right::Set(set)), then];
-    let any = |entries: &[(ipnet::IpNet, _)], v6| {
-        entries.iter().any(|(net, _): &(ipnet::IpNet, _)| net.addr().is_ipv6() == v6)
-    };
+    let families = [("ip", false, ["kept4", "remote4", "except4"]), ("ip6", true, ["kept6", "remote6", "except6"])];
     let mut first = Vec::new();
     let mut second = Vec::new();
-    for (ip, v6, [kept, remote, except]) in
-        [("ip", false, ["kept4", "remote4", "except4"]), ("ip6", true, ["kept6", "remote6", "except6"])]
-    {
+    for (ip, v6, [kept, ..]) in families {
         if divert.kept_of(v6).next().is_some() {
             let key = Left::Concat(vec![(ip, address), ("tcp", port), ("tcp", own_port)]);
             first.push(is_in(key, kept, Part::Goto(stop)));
         }
-        if any(&divert.remote, v6) {
-            first.push(is_in(key(ip), remote, Part::Goto(then)));
-        }
-        if any(&divert.except, v6) {
-            second.push(is_in(key(ip), except, Part::Return));
-        }
+    }
+    if divert.anywhere().next().is_some() {
+        first.push(is_in(Left::Field("tcp", port), "anywhere", Part::Goto(then)));
     }
     if !divert.local.is_empty() {
         first.push(is_in(Left::Field("tcp", own_port), "local", Part::Goto(then)));
+    }
+    for (ip, v6, [_, remote, except]) in families {
+        if divert.nets(v6).next().is_some() {
+            first.push(is_in(key(ip), remote, Part::Goto(then)));
+        }
+        if divert.except.iter().any(|(net, _)| net.addr().is_ipv6() == v6) {
+            second.push(is_in(key(ip), except, Part::Return));
+        }
     }
     second.push(vec![Part::Is(Left::Field("ip6", address), Right::Prefix(nft::link_local_net())), Part::Return]);
     second.push(vec![Part::Goto(stop)]);

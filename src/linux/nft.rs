@@ -70,12 +70,11 @@ impl Ruleset {
         // What goes to a selected remote, or comes from it, then does what `chain` says.
         let selected = |address, port, own_port, chain| {
             let remote = [("ip", "remote4"), ("ip6", "remote6")].into_iter().filter(|(_, set)| filled(set));
-            let mut rules: Vec<Vec<Part>> =
-                remote.map(|(ip, set)| vec![is_remote(ip, address, port, set), Part::Goto(chain)]).collect();
-            if filled("local") {
-                rules.push(vec![Part::Is(Left::Field("tcp", own_port), Right::Set("local")), Part::Goto(chain)]);
-            }
-            rules
+            let ports = [(port, "anywhere"), (own_port, "local")].into_iter().filter(|(_, set)| filled(set));
+            let ports =
+                ports.map(|(port, set)| vec![Part::Is(Left::Field("tcp", port), Right::Set(set)), Part::Goto(chain)]);
+            let remote = remote.map(|(ip, set)| vec![is_remote(ip, address, port, set), Part::Goto(chain)]);
+            ports.chain(remote).collect::<Vec<_>>()
         };
         let excepted = |address, port| {
             let except = [("ip", "except4"), ("ip6", "except6")].into_iter().filter(|(_, set)| filled(set));
@@ -347,15 +346,14 @@ fn forward(settings: &Settings, interfaces: &Closed) -> Vec<Chain> {
 fn sets(settings: &Settings, divert: &Divert, closed: &Closed) -> Vec<Set> {
     const NET4: &[&str] = &["ipv4_addr", "inet_service"];
     const NET6: &[&str] = &["ipv6_addr", "inet_service"];
-    let nets = |name, types, v6: bool, entries: &[(IpNet, PortRange)]| Set {
+    let of = |entries: &[(IpNet, PortRange)], v6: bool| {
+        entries.iter().copied().filter(|(net, _)| net.addr().is_ipv6() == v6).collect()
+    };
+    let nets = |name, types, entries: Vec<(IpNet, PortRange)>| Set {
         name,
         types,
         interval: true,
-        elements: entries
-            .iter()
-            .filter(|(net, _)| net.addr().is_ipv6() == v6)
-            .map(|(net, ports)| Element::NetPorts(*net, *ports))
-            .collect(),
+        elements: entries.into_iter().map(|(net, ports)| Element::NetPorts(net, ports)).collect(),
     };
     let kept = |name, types, v6| Set {
         name,
@@ -363,13 +361,13 @@ fn sets(settings: &Settings, divert: &Divert, closed: &Closed) -> Vec<Set> {
         interval: false,
         elements: divert.kept_of(v6).map(|(remote, port, own)| Element::Flow(remote, port, own)).collect(),
     };
-    let local = divert.local.iter().copied().map(Element::Ports).collect();
     let mut sets = vec![
-        nets("remote4", NET4, false, &divert.remote),
-        nets("remote6", NET6, true, &divert.remote),
-        nets("except4", NET4, false, &divert.except),
-        nets("except6", NET6, true, &divert.except),
-        Set { name: "local", types: &["inet_service"], interval: true, elements: local },
+        nets("remote4", NET4, divert.nets(false).collect()),
+        nets("remote6", NET6, divert.nets(true).collect()),
+        nets("except4", NET4, of(&divert.except, false)),
+        nets("except6", NET6, of(&divert.except, true)),
+        ports("anywhere", divert.anywhere()),
+        ports("local", divert.local.iter().copied()),
         kept("kept4", &["ipv4_addr", "inet_service", "inet_service"], false),
         kept("kept6", &["ipv6_addr", "inet_service", "inet_service"], true),
         names("closed4", &closed.v4),
@@ -379,6 +377,18 @@ fn sets(settings: &Settings, divert: &Divert, closed: &Closed) -> Vec<Set> {
         sets.push(names("inside", &settings.gateway));
     }
     sets
+}
+
+/// Ports: one by one if they are not too many, for then the kernel keeps them in a bitmap, which is the fastest to look up.
+fn ports(name: &'static str, ranges: impl Iterator<Item = PortRange>) -> Set {
+    const MANY: usize = 1024;
+    let mut ranges: Vec<PortRange> = ranges.collect();
+    ranges.sort_unstable();
+    let single = ranges.iter().flat_map(|range| range.first..=range.last).take(MANY + 1);
+    let single: Vec<PortRange> = single.map(|port| PortRange { first: port, last: port }).collect();
+    let interval = single.len() > MANY;
+    let elements = if interval { ranges } else { single };
+    Set { name, types: &["inet_service"], interval, elements: elements.into_iter().map(Element::Ports).collect() }
 }
 
 fn names(name: &'static str, members: &[String]) -> Set {
@@ -509,4 +519,20 @@ pub(super) fn insert_passes(chain: (&str, &str, &str), passes: &[Pass], comment:
 fn add_rule(table: &str, chain: &str, rule: &[Part]) -> Value {
     let expr: Vec<Value> = rule.iter().map(Part::json).collect();
     json!({"add": {"rule": {"family": "inet", "table": table, "chain": chain, "expr": expr}}})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_told_one_by_one_unless_there_are_many() {
+        let range = |first, last| PortRange { first, last };
+        let few = ports("local", [range(80, 82), range(22, 22)].into_iter());
+        assert!(!few.interval);
+        assert_eq!(few.elements.iter().map(ToString::to_string).collect::<Vec<_>>(), ["22", "80", "81", "82"]);
+        let many = ports("local", [PortRange::ALL].into_iter());
+        assert!(many.interval);
+        assert_eq!(many.elements, [Element::Ports(PortRange::ALL)]);
+    }
 }
