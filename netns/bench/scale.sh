@@ -29,6 +29,8 @@ for number in "${numbers[@]}"; do
     warm_up
     if ((number == 0)); then continue; fi
     say "opening $number connections"
+    # What is free is given back to the kernel when nothing comes for a second.
+    sleep 2
     before_a=$(resident a) before_b=$(resident b)
     mkfifo "$WORK/idle-$number.stop"
     for ((opened = 0, port = HELD * 10; opened < number; opened += EACH, port++)); do

@@ -46,7 +46,7 @@ impl Engine {
     /// One connection.
     #[must_use]
     pub fn flow(&self, local: SocketAddr, remote: SocketAddr) -> Option<FlowInfo> {
-        let key = FlowKey { local, remote };
+        let key = FlowKey::new(local, remote);
         self.flows.get(&key).map(|entry| entry.flow.info(&key))
     }
 
@@ -55,7 +55,7 @@ impl Engine {
     /// # Errors
     /// If there is no such connection, or it has no session ID.
     pub fn session(&self, local: SocketAddr, remote: SocketAddr) -> Result<FlowSession, FlowError> {
-        let key = FlowKey { local, remote };
+        let key = FlowKey::new(local, remote);
         let flow = &self.flows.get(&key).ok_or(FlowError::Unknown { local, remote })?.flow;
         flow.session(&key).ok_or_else(|| {
             let FlowInfo { state, reason, .. } = flow.info(&key);
@@ -77,7 +77,7 @@ impl Engine {
             Flow::Closed(closed) => closed.kernel_may_go_on(),
             _ => false,
         });
-        closed.map(|(key, _)| key).chain(self.orphans.keys()).map(|key| (key.local, key.remote)).collect()
+        closed.map(|(key, _)| key).chain(self.orphans.keys()).map(|key| (key.local(), key.remote())).collect()
     }
 
     /// How many sessions can be resumed.
@@ -121,7 +121,7 @@ impl Engine {
     /// # Errors
     /// If there is no such connection or it is not encrypted.
     pub fn flush_flow_session(&mut self, local: SocketAddr, remote: SocketAddr) -> Result<bool, FlowError> {
-        match self.flows.get_mut(&FlowKey { local, remote }).map(|entry| &mut entry.flow) {
+        match self.flows.get_mut(&FlowKey::new(local, remote)).map(|entry| &mut entry.flow) {
             None => Err(FlowError::Unknown { local, remote }),
             Some(Flow::Encrypted(encrypted)) => {
                 Ok(encrypted.forget_session().is_some_and(|chain| self.sessions.remove(chain)))
@@ -165,7 +165,7 @@ impl Engine {
         remote: SocketAddr,
         env: &mut dyn Env,
     ) -> Result<(), FlowError> {
-        let key = FlowKey { local, remote };
+        let key = FlowKey::new(local, remote);
         let mut result = Err(FlowError::Unknown { local, remote });
         self.with_flow(now, key, env, |cx, flow| match flow {
             Flow::Encrypted(encrypted) => {

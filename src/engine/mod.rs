@@ -146,8 +146,8 @@ impl Engine {
         let error = IcmpError::parse(bytes)?;
         // It quotes a segment that went the other way.
         let key = match side {
-            Side::Wire => FlowKey { local: error.src, remote: error.dst },
-            Side::Plain => FlowKey { local: error.dst, remote: error.src },
+            Side::Wire => FlowKey::new(error.src, error.dst),
+            Side::Plain => FlowKey::new(error.dst, error.src),
         };
         if self.probe_quoted(side, key, &error, bytes) {
             return Some(None);
@@ -167,7 +167,7 @@ impl Engine {
     }
 
     fn from_kernel(&mut self, now: Instant, packet: &Packet<P>, offload: Offload, bytes: &mut [u8], env: &mut dyn Env) {
-        let key = FlowKey { local: packet.src, remote: packet.dst };
+        let key = FlowKey::new(packet.src, packet.dst);
         if !self.believe(key, packet, offload, bytes)
             || !self.expect(now, Side::Plain, key, packet, offload, bytes, env)
         {
@@ -218,7 +218,7 @@ impl Engine {
     }
 
     fn from_wire(&mut self, now: Instant, packet: &Packet<C>, offload: Offload, bytes: &mut [u8], env: &mut dyn Env) {
-        let key = FlowKey { local: packet.dst, remote: packet.src };
+        let key = FlowKey::new(packet.dst, packet.src);
         if !self.believe(key, packet, offload, bytes) || !self.expect(now, Side::Wire, key, packet, offload, bytes, env)
         {
             return;
@@ -337,7 +337,7 @@ impl Engine {
             return true;
         }
         self.remove(now, &key);
-        let rule = self.policy.lookup(key.remote.ip(), key.remote.port(), key.local.port());
+        let rule = self.policy.lookup(key.remote().ip(), key.remote().port(), key.local().port());
         let none = Rules { policy: Policy::Off, options: RuleOptions::default(), probe: None };
         let rules = rule.map_or(none, |rule| Rules { policy: rule.policy, options: rule.options, probe: None });
         let rules = match self.probes.get(&key) {

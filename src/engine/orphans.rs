@@ -64,7 +64,7 @@ mod tests {
 
     fn key(port: u16) -> FlowKey {
         let address = |port| std::net::SocketAddr::from(([10, 0, 0, 1], port));
-        FlowKey { local: address(port), remote: address(80) }
+        FlowKey::new(address(port), address(80))
     }
 
     #[test]

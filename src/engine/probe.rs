@@ -169,13 +169,13 @@ impl super::Engine {
     /// From here on the connection between `local`, on the plain side, and `remote` is a probe, whatever its selector says.
     /// It is not there yet. [`Self::end_probe`] is to follow.
     pub fn begin_probe(&mut self, local: SocketAddr, remote: SocketAddr, mode: ProbeMode) {
-        self.probes.insert(FlowKey { local, remote }, Probe::new(mode));
+        self.probes.insert(FlowKey::new(local, remote), Probe::new(mode));
     }
 
     /// What was seen of a probe so far.
     #[must_use]
     pub fn probe(&self, local: SocketAddr, remote: SocketAddr) -> Option<ProbeReport> {
-        let key = FlowKey { local, remote };
+        let key = FlowKey::new(local, remote);
         let flow = self.flows.get(&key).map(|entry| entry.flow.info(&key));
         let (state, reason) = flow.map_or((None, None), |flow| (Some(flow.state), flow.reason));
         self.probes.get(&key).map(|probe| probe.report(state, reason))
@@ -183,7 +183,7 @@ impl super::Engine {
 
     /// The connection, if it is still there, is one as others from here on.
     pub fn end_probe(&mut self, local: SocketAddr, remote: SocketAddr) {
-        self.probes.remove(&FlowKey { local, remote });
+        self.probes.remove(&FlowKey::new(local, remote));
     }
 
     /// Takes an ICMP error about a probe; whether it is dealt with.

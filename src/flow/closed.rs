@@ -156,8 +156,8 @@ impl Facts {
         let (own, peer) = self.negotiated.options()?;
         let name = |role: Role| format!("{:02x}{id}", u8::from(role == Role::B));
         Some(FlowSession {
-            local: key.local,
-            remote: key.remote,
+            local: key.local(),
+            remote: key.remote(),
             session_id: id.to_string(),
             key_fingerprint: self.key_fingerprint?.to_string(),
             role: self.role.letter(),

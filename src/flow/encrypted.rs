@@ -197,8 +197,8 @@ impl Encrypted {
 
     fn export_keys(&self, cx: &mut Cx<'_>, session: &Session) {
         cx.env.export_keys(&ConnectionKeys {
-            local: self.link.key.local,
-            remote: self.link.key.remote,
+            local: self.link.key.local(),
+            remote: self.link.key.remote(),
             local_isn: self.out.isn,
             remote_isn: self.inn.isn,
             role: self.facts.role,
@@ -221,7 +221,7 @@ impl Encrypted {
             self.export_keys(cx, &session);
         }
         self.stage = Stage::Ready(Box::new(Record::new(cx.provider, &session)));
-        let peer = self.link.key.remote;
+        let peer = self.link.key.remote();
         self.facts.chain = match resumed {
             Some(chain) if self.cache => {
                 cx.sessions.confirm(cx.now, chain, peer);

@@ -1,6 +1,6 @@
 //! The addresses of a connection and what its packets have in common; packets leave through here.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::pool::Pool;
 use crate::engine::{Counters, Env, Finding, PathKey, Paths, RandomFor, Sessions, Side};
@@ -9,13 +9,29 @@ use crate::wire::build::{self, IpFields, TcpFields};
 use crate::wire::options::Timestamps;
 use crate::wire::{Offload, Outgoing, Packet};
 
-/// The two ends of a connection.
+/// The two ends of a connection. Each connection has it in the table, in its timer and in itself, so it is kept small: no scope of
+/// IPv6 addresses, which packets do not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct FlowKey {
-    /// On the plain side.
-    pub(crate) local: SocketAddr,
-    /// On the wire side.
-    pub(crate) remote: SocketAddr,
+    addresses: [IpAddr; 2],
+    ports: [u16; 2],
+}
+
+impl FlowKey {
+    /// `local` is on the plain side, `remote` on the wire side.
+    pub(crate) fn new(local: SocketAddr, remote: SocketAddr) -> Self {
+        Self { addresses: [local.ip(), remote.ip()], ports: [local.port(), remote.port()] }
+    }
+
+    /// The end on the plain side.
+    pub(crate) fn local(&self) -> SocketAddr {
+        SocketAddr::new(self.addresses[0], self.ports[0])
+    }
+
+    /// The end on the wire side.
+    pub(crate) fn remote(&self) -> SocketAddr {
+        SocketAddr::new(self.addresses[1], self.ports[1])
+    }
 }
 
 /// What a connection's code is given for one call.
@@ -38,12 +54,12 @@ pub(crate) struct Cx<'a> {
 impl Cx<'_> {
     /// Random bytes for `key`'s connection.
     pub(crate) fn random(&mut self, purpose: &'static str, key: FlowKey, context: &[u8], out: &mut [u8]) {
-        self.env.random(&RandomFor { purpose, local: key.local, remote: key.remote, context }, out);
+        self.env.random(&RandomFor { purpose, local: key.local(), remote: key.remote(), context }, out);
     }
 
     /// Remembers what a connection has shown about the path to (`active`) or from its peer.
     pub(crate) fn learn(&mut self, key: FlowKey, active: bool, finding: Finding) {
-        self.paths.learn(self.now, PathKey::new(key.remote, active), finding);
+        self.paths.learn(self.now, PathKey::new(key.remote(), active), finding);
     }
 }
 
@@ -74,7 +90,7 @@ impl Link {
     }
 
     pub(crate) fn is_v6(&self) -> bool {
-        self.key.local.is_ipv6()
+        self.key.local().is_ipv6()
     }
 
     /// Notes what a packet read on `from` looked like: the packets made from it, and those that enotun sends on its own,
@@ -116,8 +132,8 @@ impl Link {
         gso_size: Option<u16>,
     ) {
         let (src, dst, direction) = match side {
-            Side::Wire => (self.key.local, self.key.remote, &self.to_wire),
-            Side::Plain => (self.key.remote, self.key.local, &self.to_plain),
+            Side::Wire => (self.key.local(), self.key.remote(), &self.to_wire),
+            Side::Plain => (self.key.remote(), self.key.local(), &self.to_plain),
         };
         let len: usize = payload.iter().map(|p| p.len()).sum();
         let mut ip = direction.ip;

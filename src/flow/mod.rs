@@ -260,8 +260,8 @@ impl Flow {
 
     pub(crate) fn info(&self, key: &FlowKey) -> FlowInfo {
         let mut info = FlowInfo {
-            local: key.local,
-            remote: key.remote,
+            local: key.local(),
+            remote: key.remote(),
             state: FlowState::Negotiating,
             reason: None,
             role: None,

@@ -42,7 +42,7 @@ impl Opening {
         let allowed = |tep, aead| settings.teps.contains(&tep) && config.ciphers.contains(&aead);
         let mut proposal = None;
         if settings.resume
-            && let Some((chain, secret)) = cx.sessions.candidate(cx.now, self.link.key.remote, allowed)
+            && let Some((chain, secret)) = cx.sessions.candidate(cx.now, self.link.key.remote(), allowed)
         {
             let context = [&secret.own_half()[..], bytes.get(..packet.payload.start).unwrap_or(bytes)].concat();
             let nonce = self.nonce(cx, &context);

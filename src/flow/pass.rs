@@ -16,7 +16,7 @@ pub(crate) fn pass_on<S>(env: &mut dyn Env, from: Side, packet: &Packet<S>, offl
         env.forward(from.other(), offload, bytes);
         return;
     }
-    let mut link = Link::new(FlowKey { local: packet.dst, remote: packet.src });
+    let mut link = Link::new(FlowKey::new(packet.dst, packet.src));
     link.learn(from, packet);
     let options = squeezed(packet.options(bytes)).unwrap_or_default();
     let tcp = TcpFields {

@@ -262,7 +262,7 @@ impl Opening {
         if self.rules.policy == Policy::Required || self.rules.probe.is_some() {
             return None;
         }
-        let finding = match cx.paths.advice(cx.now, PathKey::new(self.link.key.remote, self.active)) {
+        let finding = match cx.paths.advice(cx.now, PathKey::new(self.link.key.remote(), self.active)) {
             Advice::Offer => return None,
             Advice::TryAgain => {
                 self.tries = 1;

@@ -24,6 +24,9 @@ use crate::time::Instant;
 /// Packets read from each device before timers and commands get their turn.
 const BATCH: usize = 64;
 
+/// How long no packet has to come before freed memory is given back to the kernel.
+const QUIET: Duration = Duration::from_secs(1);
+
 /// Why a worker ended without being asked to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -102,6 +105,7 @@ pub fn spawn(
         inbox,
         wake: wake.try_clone()?,
         busy,
+        last_packet: None,
         stop: false,
     };
     let thread = std::thread::Builder::new().name("enotun-packets".into()).spawn(move || {
@@ -235,6 +239,8 @@ struct Worker {
     inbox: mpsc::Receiver<Command>,
     wake: OwnedFd,
     busy: BusyPoll,
+    /// When the last packets came, if memory has not been given back since.
+    last_packet: Option<Instant>,
     stop: bool,
 }
 
@@ -266,6 +272,12 @@ impl Worker {
                 self.run_commands();
             }
             self.run_batch(now, ready.plain, ready.wire)?;
+            if !(ready.plain.is_empty() && ready.wire.is_empty()) {
+                self.last_packet = Some(now);
+            } else if self.last_packet.is_some_and(|last| now.since(last) >= QUIET) {
+                self.last_packet = None;
+                sys::give_back_freed_memory();
+            }
             if self.engine.poll_timeout().is_some_and(|due| due <= now) {
                 self.engine.handle_timeout(now, &mut self.env);
             }
@@ -280,7 +292,10 @@ impl Worker {
 
     /// Waits for packets, a command or the engine's next timer: awake for a moment, if packets come quickly, then asleep.
     fn wait(&mut self) -> Result<Ready, WorkerError> {
-        let due = self.engine.poll_timeout().map_or(signs::ASK_EVERY, |due| due.since(now())).min(signs::ASK_EVERY);
+        let mut due = self.engine.poll_timeout().map_or(signs::ASK_EVERY, |due| due.since(now())).min(signs::ASK_EVERY);
+        if let Some(last) = self.last_packet {
+            due = due.min((last + QUIET).since(now()));
+        }
         let begin = std::time::Instant::now();
         let awake = self.busy.spell().min(due);
         let mut ready = self.poll(if awake.is_zero() { due } else { Duration::ZERO })?;

@@ -15,6 +15,17 @@ pub(super) fn keep_freed_memory() {
     }
 }
 
+/// Gives freed memory back to the kernel, page by page, wherever it is.
+pub(super) fn give_back_freed_memory() {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: malloc_trim works on what is free, under the allocator's own locks.
+        unsafe {
+            libc::malloc_trim(0);
+        }
+    }
+}
+
 /// The cycle counter, 0 where there is none that can be read.
 #[must_use]
 pub(super) fn cycles() -> u64 {
