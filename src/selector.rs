@@ -133,7 +133,7 @@ pub enum SelectorError {
     #[error("`{0}` has bits set behind the prefix; did you mean `{1}`?")]
     HostBits(String, IpNet),
     /// An address no TCP connection is diverted for.
-    #[error("`{0}` matches no TCP connection that leaves this host")]
+    #[error("`{0}` matches no TCP connection that can be protected: loopback, link-local (IPv6) and multicast are not")]
     Unreachable(String),
     /// Not a policy.
     #[error("`{0}` is no policy; write opportunistic, required or off")]
@@ -160,6 +160,14 @@ impl Selector {
                 .map(|address| Self::Remote(Remote::Net(canonical(address).into()), *ports))
                 .collect(),
             other => vec![other.clone()],
+        }
+    }
+
+    /// Whether it can match a connection that is diverted, see [`leaves_host`].
+    pub(crate) fn leaves_host(&self) -> bool {
+        match self {
+            Self::Remote(Remote::Net(net), _) => leaves_host(*net),
+            _ => true,
         }
     }
 
@@ -271,8 +279,13 @@ fn parse_net(text: &str) -> Result<Option<IpNet>, SelectorError> {
     } else {
         return Ok(None);
     };
-    // Loopback traffic never leaves the host, and TCP has no multicast. The whole address space
-    // and 0.0.0.0/1 and the like do contain usable addresses.
+    if leaves_host(net) { Ok(Some(net)) } else { Err(SelectorError::Unreachable(text.to_owned())) }
+}
+
+/// Whether a TCP connection to or from `net` can be diverted. Loopback traffic never leaves the host, the kernel does not
+/// forward what is link-local in IPv6, and TCP has no multicast. The whole address space and 0.0.0.0/1 and the like do
+/// contain usable addresses.
+pub(crate) fn leaves_host(net: IpNet) -> bool {
     let nowhere = match net {
         IpNet::V4(net) => {
             let address: Ipv4Addr = net.network();
@@ -283,10 +296,13 @@ fn parse_net(text: &str) -> Result<Option<IpNet>, SelectorError> {
         }
         IpNet::V6(net) => {
             let address: Ipv6Addr = net.network();
-            address.is_loopback() || address.is_multicast() || (address.is_unspecified() && net.prefix_len() >= 96)
+            address.is_loopback()
+                || address.is_multicast()
+                || (address.is_unicast_link_local() && net.prefix_len() >= 10)
+                || (address.is_unspecified() && net.prefix_len() >= 96)
         }
     };
-    if nowhere { Err(SelectorError::Unreachable(text.to_owned())) } else { Ok(Some(net)) }
+    !nowhere
 }
 
 /// An IPv4 address written as `::ffff:a.b.c.d` is that IPv4 address on the wire.

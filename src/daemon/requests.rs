@@ -132,7 +132,9 @@ impl Daemon {
         if let Some(name) =
             selectors.iter().filter_map(|it| it.selector.name()).find(|name| missing.iter().any(|it| it == name))
         {
-            let message = format!("the host name `{name}` has no address, so nothing is changed; is it spelt right?");
+            let message = format!(
+                "the host name `{name}` has no address outside this host, so nothing is changed; is it spelt right?"
+            );
             self.selectors = before;
             return Err(Failure::new(FailureKind::NotFound, message));
         }

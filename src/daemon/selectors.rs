@@ -143,8 +143,9 @@ impl Selectors {
             let addresses = |name: &str| self.addresses.get(name).into_iter().flatten().copied().collect();
             rule.selector.resolved(addresses).into_iter().map(|selector| Rule { selector, ..rule.clone() })
         });
-        // Of equal selectors the later wins: what was said by name or number wins over a route.
-        routes.chain(given).collect()
+        // Of equal selectors the later wins: what was said by name or number wins over a route. A name can stand for
+        // 127.0.0.1, and a route can be to anywhere: nobody could type that, nor read it back from the record of changes.
+        routes.chain(given).filter(|rule| rule.selector.leaves_host()).collect()
     }
 
     /// All selectors, for people.
@@ -231,6 +232,20 @@ mod tests {
         assert!(!selectors.set_addresses("db.example", BTreeSet::new()));
         assert_eq!(shown(&selectors), ["192.0.2.5:5432 required"]);
         assert!(selectors.unresolved().is_empty());
+    }
+
+    #[test]
+    fn names_and_routes_select_nothing_that_could_not_be_typed() {
+        let mut selectors = Selectors::new(vec![rule("db.example", Policy::Required)], vec![], Policy::Opportunistic);
+        let addresses = ["127.0.1.1", "::1", "fe80::7", "192.0.2.5"].map(|text| text.parse().unwrap());
+        selectors.set_addresses("db.example", BTreeSet::from(addresses));
+        selectors.set_routes(["127.0.0.0/8", "224.0.0.0/4", "fe80::/64"].map(|text| text.parse().unwrap()).into());
+        assert_eq!(shown(&selectors), ["192.0.2.5 required"]);
+        // The record of changes has them, and is read again after a crash.
+        for rule in selectors.rules() {
+            let json = serde_json::to_string(&rule).unwrap();
+            assert_eq!(serde_json::from_str::<Rule>(&json).unwrap(), rule);
+        }
     }
 
     #[test]
