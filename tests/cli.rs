@@ -46,17 +46,19 @@ fn wrong_usage_has_exit_status_2() {
     assert_usage_error(&["up", "--policy", "perhaps"], "opportunistic, required, off");
     assert_usage_error(&["up", "--tun", "a-name-of-more-than-15"], "1 to 15 characters");
     assert_usage_error(&["up", "--instance", "../x"], "cannot name an instance");
+    assert_usage_error(&["up", "--tun", "abcdefghijklm-w"], "second device");
+    assert_usage_error(&["up", "--gateway", "tun0"], "no host is behind `tun0`");
     assert_usage_error(&["enable"], "SELECTOR");
     assert_usage_error(&["disable"], "SELECTOR");
     assert_usage_error(&["session", "10.0.0.1:1"], "REMOTE");
-    assert_usage_error(&["session", "10.0.0.1", "10.0.0.2:2"], "10.0.0.1");
+    assert_usage_error(&["session", "10.0.0.1", "10.0.0.2:2"], "`10.0.0.1` is no address with a port");
     assert_usage_error(&["rekey", "here:1", "10.0.0.2:2"], "here:1");
     assert_usage_error(&["up", "--tep", "Curve25519,P384"], "P256, P521, Curve25519, Curve448");
     assert_usage_error(&["up", "--tep", "P256,p256"], "twice");
     assert_usage_error(&["up", "--aead", "AES-128-CBC"], "AES-128-GCM, AES-256-GCM, ChaCha20-Poly1305");
     assert_usage_error(&["enable", "10.0.0.0/8,no-resumption"], "no-resume");
     assert_usage_error(&["cache"], "flush");
-    assert_usage_error(&["cache", "flush", "10.0.0.2:80"], "10.0.0.2:80");
+    assert_usage_error(&["cache", "flush", "10.0.0.2:80"], "`10.0.0.2:80` is no address");
     assert_usage_error(&["cache", "flush", "--connection", "10.0.0.1:1"], "REMOTE");
     assert_usage_error(&["cache", "flush", "10.0.0.2", "--connection", "10.0.0.1:1", "10.0.0.2:2"], "cannot be used");
 }
@@ -73,6 +75,7 @@ fn selectors_that_mean_nothing_have_exit_status_2() {
         "[fd00::/64",
         "local:x",
         "127.0.0.1",
+        "fe80::/64",
         "a b",
     ] {
         for command in ["up", "enable", "disable"] {
@@ -402,6 +405,26 @@ fn down_cleans_up_after_a_daemon_that_died() {
     let Some(mut host) = Namespace::new("crash") else { return };
     let before = host.state();
     host.up(&["198.51.100.0/24"]);
+    // Nothing that could not be read back from the record: a name that stands for loopback, a route that leads there.
+    assert_fails(&host.enotun(&["enable", "localhost:80"]), "no address outside this host");
+    for prefix in ["127.0.0.0/8", "10.9.0.0/16"] {
+        let route = ["-n", &host.name, "route", "add", prefix, "dev", "tun0", "table", "enotun"];
+        assert!(Command::new("ip").args(route).status().unwrap().success());
+    }
+    let end = Instant::now() + Duration::from_secs(10);
+    while !host.json(&["status"])["selectors"].to_string().contains("10.9.0.0/16") {
+        assert!(Instant::now() < end, "{}", host.json(&["status"])["selectors"]);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let other = Command::new("ip")
+        .args(["netns", "exec", &host.name, ENOTUN, "up", "--instance", "cli-other", "--tun", "tun5", ":80"])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert_fails(&other, "is set up in this network namespace already");
+    let other = Command::new(ENOTUN).args(["status", "--instance", "cli-other"]).output().unwrap();
+    assert_fails(&other, ", or name one that runs with --instance: ");
+
     host.signal("-KILL");
     host.wait();
     assert_fails(&host.enotun(&["status"]), "no daemon runs");
@@ -447,6 +470,13 @@ fn a_hangup_reads_the_configuration_again() {
     wait_for(&host, &["203.0.113.9 off", ":8443 opportunistic"]);
     let problems = host.json(&["status"])["problems"].clone();
     assert!(problems.to_string().contains("polizy"), "{problems}");
+    std::fs::write(&path, "[selectors]\nrequired = [\"does-not-exist.invalid:80\"]\n").unwrap();
+    host.signal("-HUP");
+    let end = Instant::now() + Duration::from_secs(20);
+    while !host.logged().contains("`does-not-exist.invalid` has no address yet") {
+        assert!(Instant::now() < end, "{}", host.logged());
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]

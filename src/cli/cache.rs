@@ -23,13 +23,17 @@ pub(super) enum Command {
 #[derive(Debug, Args)]
 pub(super) struct FlushArguments {
     /// Only sessions with the host at this address
-    #[arg(value_name = "PEER", conflicts_with = "connection")]
+    #[arg(value_name = "PEER", conflicts_with = "connection", value_parser = parse_peer)]
     peer: Option<IpAddr>,
     /// Only what this connection resumed and what it would let others resume; it puts nothing there any more
     ///
     /// The first address is this side's, as in `enotun flows`.
-    #[arg(long, num_args = 2, value_names = ["LOCAL", "REMOTE"])]
+    #[arg(long, num_args = 2, value_names = ["LOCAL", "REMOTE"], value_parser = super::parse_end)]
     connection: Option<Vec<SocketAddr>>,
+}
+
+fn parse_peer(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| format!("`{text}` is no address; write one as `enotun cache list` does, without a port"))
 }
 
 /// One session, as the daemon tells it ([`crate::engine::SessionInfo`]).

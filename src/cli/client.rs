@@ -24,10 +24,12 @@ pub(super) struct Client {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
     /// No daemon runs.
-    #[error("no daemon runs as instance `{instance}`; start it with `enotun up{}`", option(.instance))]
+    #[error("no daemon runs as instance `{instance}`; start it with `enotun up{}`{}", option(.instance), also(.others))]
     NotRunning {
         /// Which.
         instance: Instance,
+        /// Names of those that do run.
+        others: Vec<String>,
     },
     /// One runs but cannot be reached.
     #[error("cannot reach the daemon of instance `{instance}` at {}: {error}{}", .instance.socket().display(), hint(.error))]
@@ -44,6 +46,18 @@ fn option(instance: &Instance) -> String {
     if instance.as_str() == super::DEFAULT_TUN { String::new() } else { format!(" --instance {instance}") }
 }
 
+/// The daemon that was meant may have another name.
+fn also(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    match names.get(..SHOWN.min(names.len())) {
+        None | Some([]) => String::new(),
+        Some(shown) => {
+            let more = if names.len() > SHOWN { ", .." } else { "" };
+            format!(", or name one that runs with --instance: {}{more}", shown.join(", "))
+        }
+    }
+}
+
 fn hint(error: &std::io::Error) -> &'static str {
     if error.kind() == ErrorKind::PermissionDenied { "; run this as root" } else { "" }
 }
@@ -55,7 +69,7 @@ impl Client {
         let stream = UnixStream::connect(instance.socket()).map_err(|error| match error.kind() {
             // Refused: the socket of a daemon that died.
             ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
-                ConnectError::NotRunning { instance: instance.clone() }
+                ConnectError::NotRunning { instance: instance.clone(), others: instance.others_running() }
             }
             _ => unreachable(error),
         })?;

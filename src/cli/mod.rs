@@ -123,7 +123,7 @@ enum Command {
     Flows,
     /// The session ID and role of one connection, or an error if it has none
     ///
-    /// Both ends of a connection have the same session ID exactly if nobody is between them (RFC 8547, section 4.8.1).
+    /// Both ends of a connection have the same session ID exactly if nobody is between them (RFC 8547, section 5.1).
     /// Comparing it over a channel that is authenticated authenticates the connection.
     Session(Connection),
     /// Sessions kept in memory, which later connections resume without a key exchange: list or erase them
@@ -148,9 +148,20 @@ enum Command {
 #[derive(Debug, Args)]
 struct Connection {
     /// Address and port on this side, e.g. 10.0.0.1:40000 or [2001:db8::1]:40000
+    #[arg(value_parser = parse_end)]
     local: SocketAddr,
     /// Address and port of the peer
+    #[arg(value_parser = parse_end)]
     remote: SocketAddr,
+}
+
+/// Parses one end of a connection.
+fn parse_end(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!(
+            "`{text}` is no address with a port; write it as `enotun flows` does, 10.0.0.1:40000 or [2001:db8::1]:40000"
+        )
+    })
 }
 
 /// Why a command did not succeed, with its exit status.

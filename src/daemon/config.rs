@@ -141,6 +141,14 @@ impl Limits {
 /// To wait awake for longer than this gains nothing any more.
 const BUSY_POLL_MOST: u32 = 10_000;
 
+/// Routing tables of the kernel's own: unspecified (0), compat (252), default (253), main (254), local (255).
+const RESERVED_TABLES: [u32; 5] = [0, 252, 253, 254, 255];
+/// Three preferences in a row have to come before that of the main table, 32766.
+const PREFERENCE_MOST: u32 = 32_763;
+/// The least that IPv6 needs (RFC 8200, section 5), and the longest packet.
+const MTU_LEAST: u32 = 1280;
+const MTU_MOST: u32 = 65_535;
+
 /// What the host's firewall and routing see, see [`linux::Settings`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -196,10 +204,27 @@ impl Host {
         if self.mark_mask.is_some_and(|mask| mask.count_ones() < 2) {
             return Err("host.mark-mask needs two bits at least: one marks packets for each side".to_owned());
         }
-        if let (Some(plain), wire) = (self.table_plain, self.table_wire)
-            && Some(plain) == wire
-        {
-            return Err("host.table-plain and host.table-wire must differ".to_owned());
+        let default = linux::Settings::default();
+        let tables = [
+            ("table-plain", self.table_plain.unwrap_or(default.table_plain)),
+            ("table-wire", self.table_wire.unwrap_or(default.table_wire)),
+        ];
+        if tables[0].1 == tables[1].1 {
+            return Err(format!("host.table-plain and host.table-wire must differ, and both are {}", tables[0].1));
+        }
+        if let Some((name, table)) = tables.iter().find(|(_, table)| RESERVED_TABLES.contains(table)) {
+            return Err(format!("host.{name} is {table}, which is a table of the system's; use another number"));
+        }
+        let numbers = [
+            ("preference", self.preference, 1..=PREFERENCE_MOST),
+            ("zone", self.zone.map(u32::from), 1..=u16::MAX.into()),
+            ("txqueuelen", self.txqueuelen, 1..=u32::MAX >> 1),
+            ("mtu", self.mtu, MTU_LEAST..=MTU_MOST),
+        ];
+        for (name, value, allowed) in numbers {
+            if let Some(value) = value.filter(|value| !allowed.contains(value)) {
+                return Err(format!("host.{name} is {value}; use {} to {}", allowed.start(), allowed.end()));
+            }
         }
         Ok(())
     }
@@ -279,7 +304,7 @@ impl File {
         self.limits.check()?;
         self.host.check()?;
         if let Some(name) = &self.tun {
-            check_interface(name)?;
+            check_tun(name)?;
         }
         self.gateway.iter().try_for_each(|name| check_interface(name))?;
         if let Some(name) = &self.instance {
@@ -292,11 +317,54 @@ impl File {
     }
 }
 
+/// `message` of the parser in one line, in the words of this file rather than of Rust.
 fn one_line(message: &str) -> String {
-    message.replace('\n', "; ")
+    let words = [
+        ("expected a sequence", "expected a list, as in [\"10.0.0.0/8\"]"),
+        ("invalid boolean, expected `true`", "invalid value; text stands in quotes"),
+    ];
+    let numbers = [("u8", "255"), ("u16", "65535"), ("u32", "4294967295"), ("u64", "2^64 - 1"), ("usize", "2^64 - 1")];
+    let mut text = message.replace('\n', "; ");
+    for (theirs, ours) in words {
+        text = text.replace(theirs, ours);
+    }
+    for (theirs, most) in numbers {
+        if let Some(rest) = text.strip_suffix(&format!("expected {theirs}")) {
+            text = format!("{rest}expected a number from 0 to {most}");
+        }
+    }
+    text
 }
 
-/// Whether the kernel would take `name` for an interface, and ours derived from it.
+/// Whether `name` can be that of the plain side's device, and leaves one for the wire side's.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_tun(name: &str) -> Result<(), String> {
+    if !linux::is_interface_name(name) {
+        return Err(format!("`{name}` cannot name a TUN device (1 to 15 characters: letters, digits, `-`, `_`, `.`)"));
+    }
+    if linux::Settings::for_tun(name).wire_tun() == name {
+        return Err(format!(
+            "`{name}` leaves no name for the second device, which is its first 13 characters and `-w`"
+        ));
+    }
+    Ok(())
+}
+
+/// Whether packets of hosts behind interface `name` can be encrypted by way of the device `tun`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_gateway(name: &str, tun: &str) -> Result<(), String> {
+    check_interface(name)?;
+    if name == "lo" || name == tun || linux::Settings::for_tun(tun).wire_tun() == name {
+        return Err(format!("--gateway names the interface to the hosts behind this one; no host is behind `{name}`"));
+    }
+    Ok(())
+}
+
+/// Whether the kernel would take `name` for an interface.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -445,6 +513,52 @@ mod tests {
     fn a_refusal_is_one_line_whatever_it_quotes() {
         let (_, message) = File::parse(r#"log = "enotun=deb,\nfo""#).unwrap_err();
         assert!(message.contains("enotun=deb") && !message.contains('\n'), "{message:?}");
+    }
+
+    #[test]
+    fn numbers_of_the_host_that_would_cut_it_off_are_refused() {
+        for (bad, says) in [
+            ("table-plain = 8548", "must differ"),
+            ("table-wire = 8547", "must differ"),
+            ("table-plain = 254", "table of the system's"),
+            ("table-wire = 0", "table of the system's"),
+            ("preference = 0", "use 1 to 32763"),
+            ("preference = 4294967295", "use 1 to 32763"),
+            ("zone = 0", "use 1 to 65535"),
+            ("txqueuelen = 0", "use 1 to"),
+            ("mtu = 1279", "use 1280 to 65535"),
+            ("mtu = 65536", "use 1280 to 65535"),
+            ("mark-mask = 4", "two bits"),
+        ] {
+            let (_, message) = File::parse(&format!("[host]\n{bad}\n")).unwrap_err();
+            assert!(message.contains("host.") && message.contains(says), "{bad}: {message}");
+        }
+        File::parse("[host]\ntable-plain = 8548\ntable-wire = 8547\npreference = 32763\nmtu = 1280\n").unwrap();
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_the_devices_is_refused() {
+        for bad in ["", "a+b", "a-name-of-more-than-15", "abcdefghijklm-w", "a/b"] {
+            assert!(check_tun(bad).is_err(), "{bad}");
+        }
+        for bad in ["lo", "tun7", "tun7-w", "a b"] {
+            assert!(check_gateway(bad, "tun7").is_err(), "{bad}");
+        }
+        assert_eq!((check_tun("tun7-w"), check_gateway("eth1", "tun7")), (Ok(()), Ok(())));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_the_words_of_the_file() {
+        for (bad, says) in [
+            ("[selectors]\noff = \"10.0.0.0/8\"", "expected a list, as in"),
+            ("[limits]\nmax-flows = -3", "expected a number from 0 to 2^64 - 1"),
+            ("[host]\nzone = 70000", "expected a number from 0 to 65535"),
+            ("tun = tun7", "text stands in quotes"),
+            ("log = \"inof\"", "no log level"),
+        ] {
+            let (_, message) = File::parse(bad).unwrap_err();
+            assert!(message.contains(says), "{bad}: {message}");
+        }
     }
 
     #[test]

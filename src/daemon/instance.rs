@@ -4,6 +4,7 @@
 use std::fmt;
 use std::fs;
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -49,6 +50,20 @@ impl Instance {
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         linux::Settings::default().state_dir.join(format!("{self}.sock"))
+    }
+
+    /// Names of other instances on this machine that somebody answers for, in order.
+    #[must_use]
+    pub fn others_running(&self) -> Vec<String> {
+        let entries = fs::read_dir(linux::Settings::default().state_dir).into_iter().flatten().flatten();
+        let sockets = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|it| it == "sock"));
+        let running = sockets.filter(|path| UnixStream::connect(path).is_ok());
+        let mut names: Vec<String> = running
+            .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
+            .filter(|name| *name != self.0)
+            .collect();
+        names.sort_unstable();
+        names
     }
 
     /// Removes the control socket's file, if there is one. Only for the instance's own daemon, and after one that died.

@@ -71,6 +71,8 @@ pub(super) struct Daemon {
     news: News,
     pub(super) events: mpsc::Sender<Event>,
     resolving: bool,
+    /// The file was read again, and whether its names have addresses has not been said yet.
+    names_are_new: bool,
 }
 
 /// What happens beside requests and signals.
@@ -194,11 +196,11 @@ impl Daemon {
         for name in selectors.unresolved() {
             // What stands on the command line was typed just now; the file may be read before the network is there.
             if settings.command_rules.iter().any(|rule| rule.selector.name() == Some(name.as_str())) {
-                bail!("the host name `{name}` has no address; is it spelt right, and does name resolution work?");
+                bail!(
+                    "the host name `{name}` has no address outside this host; is it spelt right, and does name resolution work?"
+                );
             }
-            tracing::warn!(
-                "the host name `{name}` has no address yet; connections to it are not protected until it has"
-            );
+            warn_unresolved(&name);
         }
         let rules = selectors.rules();
         let keys = settings.export_keys.as_deref().map(KeyLog::create).transpose()?;
@@ -242,6 +244,7 @@ impl Daemon {
             news: News::default(),
             events,
             resolving: false,
+            names_are_new: false,
         };
         Ok((daemon, watcher))
     }
@@ -462,15 +465,19 @@ impl Daemon {
                         changed.push(name);
                     }
                 }
-                if let Some(asked) = asked {
-                    return self.carry_out(asked).await;
-                }
-                self.resolving = false;
-                if !changed.is_empty() {
+                // Names that a request is about are not selected yet, or may be already.
+                if asked.is_none() && !changed.is_empty() || self.selectors.rules() != before.rules() {
                     tracing::info!("addresses changed: {}", changed.join(", "));
                     if let Err(error) = self.apply(before).await {
                         tracing::warn!("new addresses of host names are not in force: {error:#}");
                     }
+                }
+                if let Some(asked) = asked {
+                    return self.carry_out(asked).await;
+                }
+                self.resolving = false;
+                if std::mem::take(&mut self.names_are_new) {
+                    self.selectors.unresolved().iter().for_each(|name| warn_unresolved(name));
                 }
                 Ok(Next::Go)
             }
@@ -496,7 +503,7 @@ impl Daemon {
                 "only selectors, policy and log change without `enotun down` and `enotun up`; the rest stays as it was"
             );
         }
-        if std::env::var_os("ENOTUN_LOG").is_none()
+        if log::from_environment().is_none()
             && let Err(error) = self.log.change(new.log.as_deref().unwrap_or(log::DEFAULT))
         {
             tracing::warn!("the log is not changed: {error}");
@@ -509,12 +516,17 @@ impl Daemon {
                 self.settings.policy = policy;
                 self.settings.file = Some((path, new));
                 tracing::info!("configuration read again: {} selectors", self.selectors.entries().len());
+                self.names_are_new = true;
                 self.resolve_again();
             }
             Err(error) => tracing::warn!("the configuration is not changed: {error:#}"),
         }
         Ok(Next::Go)
     }
+}
+
+fn warn_unresolved(name: &str) {
+    tracing::warn!("the host name `{name}` has no address yet; connections to it are not protected until it has");
 }
 
 /// Connections that are (becoming) encrypted and that no rule selects any more: they stay diverted until they end,

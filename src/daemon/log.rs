@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -42,13 +43,25 @@ pub struct Log {
 #[derive(Clone, Default)]
 struct Problems(Arc<Mutex<VecDeque<Problem>>>);
 
+/// What the environment says about logging, which wins over the configuration.
+#[must_use]
+pub fn from_environment() -> Option<String> {
+    std::env::var("ENOTUN_LOG").ok().filter(|said| !said.is_empty())
+}
+
 /// Parses what the configuration says about logging.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn parse(directives: &str) -> Result<EnvFilter, String> {
-    EnvFilter::try_new(directives)
-        .map_err(|_| format!("`{directives}` is no log level; use error, warn, info, debug or trace"))
+    let wrong = || format!("`{directives}` is no log level; use error, warn, info, debug or trace");
+    // A word that is no level would name a module, and the log be silent about everything else.
+    let is_level =
+        |part: &str| part.contains('=') || !part.trim().is_empty() && part.trim().parse::<LevelFilter>().is_ok();
+    if !directives.split(',').all(is_level) {
+        return Err(wrong());
+    }
+    EnvFilter::try_new(directives).map_err(|_| wrong())
 }
 
 impl Log {
@@ -122,5 +135,20 @@ impl Visit for Text {
         } else {
             write!(self.message, " {}={value:?}", field.name())
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused() {
+        for good in ["info", "WARN", "off", "warn,enotun=debug", "enotun::io=trace"] {
+            assert!(parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", "inof", "info,debgu", "enotun", "enotun=debgu"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use tcpcrypt::constants::RESUME_NONCE_MAX;
 use tcpcrypt::{AeadId, Tep};
 
-use super::config::{ConfigError, File, check_interface, check_offer};
+use super::config::{ConfigError, File, check_gateway, check_offer, check_tun};
 use super::instance::Instance;
 use super::log;
 use crate::io::BusyPoll;
@@ -100,21 +100,25 @@ impl Settings {
             engine.ciphers = options.aeads;
         }
         let tun = options.tun.or(said.tun).unwrap_or_else(|| default_tun.to_owned());
-        check_interface(&tun).map_err(SettingsError::Usage)?;
+        check_tun(&tun).map_err(SettingsError::Usage)?;
         let gateway = if options.gateway.is_empty() { said.gateway } else { options.gateway };
-        gateway.iter().try_for_each(|name| check_interface(name)).map_err(SettingsError::Usage)?;
+        gateway.iter().try_for_each(|name| check_gateway(name, &tun)).map_err(SettingsError::Usage)?;
         let instance = match (options.instance, said.instance) {
             (Some(instance), _) => instance,
             (None, named) => {
                 named.as_deref().unwrap_or(&tun).parse().map_err(|error| SettingsError::Usage(format!("{error}")))?
             }
         };
+        let from_environment = log::from_environment();
+        if let Some(Err(wrong)) = from_environment.as_deref().map(log::parse) {
+            return Err(SettingsError::Usage(format!("ENOTUN_LOG: {wrong}")));
+        }
         let policy = options.policy.or(said.policy).unwrap_or_default();
         let command_rules = options.selectors.into_iter().map(|selected| selected.rule(policy)).collect();
         Ok(Self {
             policy_option: options.policy,
             policy,
-            log: std::env::var("ENOTUN_LOG").ok().or(said.log).unwrap_or_else(|| log::DEFAULT.to_owned()),
+            log: from_environment.or(said.log).unwrap_or_else(|| log::DEFAULT.to_owned()),
             file_rules: said.selectors.rules(),
             command_rules,
             engine,

@@ -18,12 +18,12 @@ const IN_MEMORY: [u32; 2] = [0x0102_1994, 0x8584_58f6];
 #[derive(Debug, thiserror::Error)]
 pub enum KeyLogError {
     /// The file cannot be made.
-    #[error("cannot make the key log {}: {source}{}", path.display(), hint(source))]
+    #[error("cannot make the key log {}: {error}{}", path.display(), hint(error))]
     Create {
         /// Which file.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        error: io::Error,
     },
     /// It would be on a disk.
     #[error(
@@ -61,7 +61,7 @@ impl KeyLog {
     /// # Errors
     /// If there is one already, it cannot be made, or it would not be in memory. Nothing is left behind then.
     pub fn create(path: &Path) -> Result<Self, KeyLogError> {
-        let failed = |source| KeyLogError::Create { path: path.to_owned(), source };
+        let failed = |error| KeyLogError::Create { path: path.to_owned(), error };
         #[expect(clippy::cast_possible_wrap, reason = "open flags as std takes them")]
         let flags = (OFlags::NOFOLLOW | OFlags::CLOEXEC).bits() as i32;
         let file = OpenOptions::new()

@@ -48,6 +48,8 @@ pub(super) fn revert(netlink: &mut Netlink, change: &Change, shared: impl Fn(&Pa
             run_nft("removing our table", &nft::delete_table(&nft::stand_in(table)))?;
             run_nft("removing our table", &nft::delete_table(table))
         }
+        // Never made, where that failed.
+        Change::Directory { path } if !path.exists() => Ok(()),
         Change::Directory { path } => match fs::remove_dir(path) {
             // Gone, or somebody else has put something there.
             Err(e) if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {

@@ -65,10 +65,11 @@ pub fn doctor(settings: &Settings) -> Vec<Finding> {
     let mut findings = vec![capability(), tun_device(), entropy()];
     match HostFacts::gather(settings) {
         Ok(facts) => {
-            let record = instance(settings, &mut findings);
+            let (record, alive) = instance(settings, &mut findings);
             rules(&facts, settings, &record, &mut findings);
             mtu(&facts, settings, &mut findings);
-            for change in &record {
+            // Of one that has died everything is said: what is left of it is what it takes to drop what was selected.
+            for change in record.iter().filter(|_| alive) {
                 still_so(change, settings, &mut findings);
             }
             forward_policy(&facts, &record, &mut findings);
@@ -116,18 +117,19 @@ fn entropy() -> Finding {
     }
 }
 
-/// Finds out whether the instance runs, is down or has crashed; gives its recorded changes.
-fn instance(settings: &Settings, findings: &mut Vec<Finding>) -> Vec<Change> {
+/// Finds out whether the instance runs, is down or has crashed; gives its recorded changes, and whether it runs.
+fn instance(settings: &Settings, findings: &mut Vec<Finding>) -> (Vec<Change>, bool) {
+    let nothing = (Vec::new(), false);
     let name = &settings.instance;
     let record = match record::read(&settings.record_path()) {
         Ok(Some(record)) => record,
         Ok(None) => {
             findings.push(ok(format!("instance {name} is not up")));
-            return Vec::new();
+            return nothing;
         }
         Err(error) => {
             findings.push(fail(error.to_string(), "see there"));
-            return Vec::new();
+            return nothing;
         }
     };
     if !Namespace::current().is_ok_and(|current| record.is_of(&current)) {
@@ -135,16 +137,18 @@ fn instance(settings: &Settings, findings: &mut Vec<Finding>) -> Vec<Change> {
             format!("instance {name} is of another network namespace"),
             "run doctor there (ip netns exec NAMESPACE enotun doctor)",
         ));
-        return Vec::new();
+        return nothing;
     }
-    match Store::open(&settings.state_dir, name) {
-        Err(Error::Running(_)) => findings.push(ok(format!("instance {name} is up"))),
-        _ => findings.push(fail(
+    let alive = matches!(Store::open(&settings.state_dir, name), Err(Error::Running(_)));
+    findings.push(if alive {
+        ok(format!("instance {name} is up"))
+    } else {
+        fail(
             format!("instance {name} has died: what it had selected is dropped"),
             format!("start it again, or `enotun down --instance {name}`"),
-        )),
-    }
-    record.changes
+        )
+    });
+    (record.changes, alive)
 }
 
 fn rules(facts: &HostFacts, settings: &Settings, record: &[Change], findings: &mut Vec<Finding>) {
@@ -177,7 +181,7 @@ fn rules(facts: &HostFacts, settings: &Settings, record: &[Change], findings: &m
         if (low..=high).contains(&rule.preference) {
             findings.push(warn(
                 format!("another program's rule has preference {}, which is among ours", rule.preference),
-                "set `preference` to a free range of three",
+                "set `host.preference` in the configuration to the first of three that are free",
             ));
         }
         if let Some((mark, mask)) = rule.mark
@@ -186,7 +190,7 @@ fn rules(facts: &HostFacts, settings: &Settings, record: &[Change], findings: &m
         {
             findings.push(warn(
                 format!("another program's rule uses mark {mark:#x}/{mask:#x}, which shares bits with ours"),
-                "set `mark_mask` to two bits that nothing else uses",
+                "set `host.mark-mask` in the configuration to two bits that nothing else uses",
             ));
         }
     }
@@ -203,7 +207,7 @@ fn mtu(facts: &HostFacts, settings: &Settings, findings: &mut Vec<Finding>) {
                 "{} has MTU {}, more than our devices' {device}: full packets from it are refused",
                 link.name, link.mtu
             ),
-            "restart enotun, or set `mtu`",
+            "restart enotun, or set `host.mtu` in the configuration",
         )),
         None => findings.push(ok(format!("MTU of our devices: {device}"))),
     }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum Error {
     /// No CAP_NET_ADMIN in this network namespace.
-    #[error("not permitted to change this host's network; run as root, or with CAP_NET_ADMIN")]
+    #[error("not permitted to change this host's network; run as root (in a container, with CAP_NET_ADMIN)")]
     Permission,
     /// /dev/net/tun cannot be opened because it is not there.
     #[error("no /dev/net/tun; load the `tun` module (modprobe tun), or give the container the device")]
@@ -32,7 +32,7 @@ pub enum Error {
     #[error("instance `{0}` belongs to another network namespace; run there, or choose another --instance")]
     OtherNamespace(String),
     /// The two marks need two bits.
-    #[error("mark mask {0:#x} has fewer than two bits; choose two bits that nothing else on this host uses")]
+    #[error("host.mark-mask {0:#x} has fewer than two bits; choose two bits that nothing else on this host uses")]
     MarkMask(u32),
     /// A `--gateway` interface is not there.
     #[error("no interface `{0}` (named with --gateway) on this host")]
@@ -49,28 +49,36 @@ pub enum Error {
         why: String,
     },
     /// The kernel refused a netlink request.
-    #[error("the kernel refused to {what}: {source}")]
+    #[error("the kernel refused to {what}: {error}")]
     Netlink {
         /// What was asked.
         what: String,
         /// The kernel's errno.
-        source: io::Error,
+        error: io::Error,
+    },
+    /// Where the record of changes is cannot be written to.
+    #[error("cannot keep the record of changes in {}: {error}; run as root, on a host where that can be written to", path.display())]
+    State {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
     },
     /// A file or sysctl cannot be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {error}{}", path.display(), hint(error))]
     File {
         /// Which.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        error: io::Error,
     },
     /// The TUN device was refused.
-    #[error("cannot make the TUN device `{name}`: {source}")]
+    #[error("cannot make the TUN device `{name}`: {error}")]
     Tun {
         /// Its name.
         name: String,
         /// The kernel's errno.
-        source: io::Error,
+        error: io::Error,
     },
     /// The record of changes cannot be understood.
     #[error("{}: {why}; put the host back by hand, then remove the file", path.display())]
@@ -81,24 +89,34 @@ pub enum Error {
         why: String,
     },
     /// Some changes could not be put back; they are still in the record.
-    #[error("could not put back: {0}")]
+    #[error("could not put back: {0}; `enotun down` tries again")]
     Revert(String),
 }
 
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "; enotun has to write there (a container, or a service unit, may mount it so)"
+        }
+        _ => "",
+    }
+}
+
+// No field is called `source`: what is below an error is in its own words already.
 impl Error {
     /// An error about the file or sysctl at `path`.
-    pub(crate) fn file(path: impl Into<PathBuf>, source: io::Error) -> Self {
-        match source.raw_os_error() {
+    pub(crate) fn file(path: impl Into<PathBuf>, error: io::Error) -> Self {
+        match error.raw_os_error() {
             Some(libc::EPERM) => Self::Permission,
-            _ => Self::File { path: path.into(), source },
+            _ => Self::File { path: path.into(), error },
         }
     }
 
     /// An error about a netlink request to do `what`.
-    pub(crate) fn netlink(what: impl Into<String>, source: io::Error) -> Self {
-        match source.raw_os_error() {
+    pub(crate) fn netlink(what: impl Into<String>, error: io::Error) -> Self {
+        match error.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => Self::Permission,
-            _ => Self::Netlink { what: what.into(), source },
+            _ => Self::Netlink { what: what.into(), error },
         }
     }
 }

@@ -35,6 +35,7 @@ pub use plan::Plan;
 pub use record::enter_namespace;
 pub use settings::{KeptFlow, Settings};
 pub use tun::VIRTIO_HEADER_LEN;
+pub(crate) use tun::is_interface_name;
 pub use watch::{Event, Watcher, watch};
 
 use std::collections::HashSet;
@@ -129,6 +130,7 @@ impl Host {
                 match earlier {
                     // Fail closed: what the earlier instance left is left.
                     Some(record) => store.save(&record)?,
+                    None if matches!(error, Error::Revert(_)) => {}
                     None => store.remove()?,
                 }
                 Err(error)
@@ -161,8 +163,10 @@ impl Host {
             netlink.set_up(wire_index, plan.mtu, settings.txqueuelen)
         };
         if let Err(error) = carry_out(&mut netlink, store, &mut record, before, &plan, configure) {
-            if earlier.is_none() {
-                undo(&mut netlink, store, &record.changes)?;
+            if earlier.is_none()
+                && let Err(Error::Revert(undone)) = undo(&mut netlink, store, &record.changes)
+            {
+                return Err(Error::Revert(format!("{undone}; and that was after: {error}")));
             }
             return Err(error);
         }

@@ -106,15 +106,12 @@ impl Store {
         if instance.is_empty() || instance.len() > 64 || instance.starts_with('.') || !instance.chars().all(plain) {
             return Err(Error::InstanceName(instance.to_owned()));
         }
-        let denied = |path: &Path, source: io::Error| match source.kind() {
-            io::ErrorKind::PermissionDenied => Error::Permission,
-            _ => Error::file(path, source),
-        };
-        fs::create_dir_all(directory).map_err(|source| denied(directory, source))?;
+        let refused = |error| Error::State { path: directory.to_owned(), error };
+        fs::create_dir_all(directory).map_err(refused)?;
         let lock_path = directory.join(format!("{instance}.lock"));
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).write(true).mode(0o600);
-        let lock = options.open(&lock_path).map_err(|source| denied(&lock_path, source))?;
+        let lock = options.open(&lock_path).map_err(refused)?;
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| Error::Running(instance.to_owned()))?;
         Ok(Self { path: directory.join(format!("{instance}.json")), lock_path, _lock: lock })

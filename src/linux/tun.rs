@@ -27,12 +27,12 @@ pub(super) fn open(name: &str, queues: u16) -> Result<(Vec<OwnedFd>, Offloads), 
     for queue in 0..queues.max(1) {
         let fd = open_clone_device()?;
         let exclusive = if queue == 0 { sys::IFF_TUN_EXCL } else { 0 };
-        sys::tun_attach(fd.as_fd(), name, flags | exclusive).map_err(|source| match source.raw_os_error() {
+        sys::tun_attach(fd.as_fd(), name, flags | exclusive).map_err(|error| match error.raw_os_error() {
             Some(libc::EBUSY | libc::EEXIST) => Error::TunInUse(name.to_owned()),
             Some(libc::EPERM) => Error::Permission,
-            _ => Error::Tun { name: name.to_owned(), source },
+            _ => Error::Tun { name: name.to_owned(), error },
         })?;
-        let refused = |source| Error::Tun { name: name.to_owned(), source };
+        let refused = |error| Error::Tun { name: name.to_owned(), error };
         sys::tun_set_header_len(fd.as_fd(), VIRTIO_HEADER_LEN as i32).map_err(refused)?;
         // The offloads belong to the device, not to the queue.
         if queue == 0 {
@@ -72,7 +72,7 @@ fn ask_for_offloads(fd: &OwnedFd) -> Offloads {
 }
 
 /// What the kernel's dev_valid_name takes, less what would need quoting somewhere.
-pub(super) fn is_interface_name(name: &str) -> bool {
+pub(crate) fn is_interface_name(name: &str) -> bool {
     (1..=15).contains(&name.len())
         && name != "."
         && name != ".."
