@@ -2,7 +2,7 @@
 # Runs the cases: netns/run.sh [CASE...]   (all of netns/cases without arguments)
 #
 # One line per check; the last line is 'N passed, N failed'. As root. JOBS cases run side by
-# side (2). Set KEEP=1 to keep captures and logs, ENOTUN_MODE=plain to run without enotun.
+# side (3). Set KEEP=1 to keep captures and logs, ENOTUN_MODE=plain to run without enotun.
 set -euo pipefail
 
 dir=$(cd "$(dirname "$0")" && pwd)

@@ -37,7 +37,8 @@ case $action in
             start_daemons
         fi
         sed -n '/^# [a-z]*:/,/^$/ { s/^# \{0,1\}//; p }' "$NETNS_DIR/topologies/$name.sh"
-        echo "up: netns/enter $name NODE COMMAND...   (namespaces $PREFIX-NODE)"
+        if [[ $PREFIX == "en-$name" ]]; then option=''; else option="--prefix $PREFIX "; fi
+        echo "up: netns/enter $option$name NODE COMMAND...   (namespaces $PREFIX-NODE)"
         ;;
     down)
         topology_down

@@ -267,6 +267,17 @@ mod tests {
     }
 
     #[test]
+    fn every_field_is_in_the_documentation() {
+        let text = include_str!("../../docs/output.md");
+        let status = serde_json::to_value(status()).unwrap();
+        let inner =
+            ["protocol", "connections", "paths"].into_iter().flat_map(|of| status[of].as_object().unwrap().keys());
+        for name in status.as_object().unwrap().keys().chain(inner) {
+            assert!(text.contains(&format!("`{name}`")), "{name}");
+        }
+    }
+
+    #[test]
     fn a_clone_is_told_of_with_when_and_what_was_done() {
         assert!(!show(&status()).contains("disrupted"));
         let last = LastDisruption {

@@ -212,3 +212,19 @@ impl Connections {
         counts
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::engine::Counters;
+    use crate::io::IoCounters;
+
+    #[test]
+    fn every_counter_is_in_the_documentation() {
+        let text = include_str!("../../docs/output.md");
+        let io = serde_json::to_value(IoCounters::default()).unwrap();
+        let io = io["plain"].as_object().unwrap().keys().map(String::as_str);
+        for name in Counters::default().named().into_iter().map(|(name, _)| name).chain(io) {
+            assert!(text.contains(&format!("`{name}`")), "{name}");
+        }
+    }
+}
