@@ -45,6 +45,9 @@ fn change(common: &Common, command: Command) -> Result<(), Failed> {
     print(&format!("protected now:\n{}", show(&entries)))
 }
 
+/// Selectors shown; JSON has all of them.
+const SHOWN: usize = 50;
+
 /// The column of the options, which is there if any selector has one.
 const OPTIONS: usize = 2;
 
@@ -67,9 +70,34 @@ pub(super) fn show(entries: &[Entry]) -> String {
         let options = entry.options.words().join(", ");
         vec![entry.selector.to_string(), entry.policy.to_string(), options, format!("by {source}"), addresses]
     };
-    let mut rows: Vec<Vec<String>> = entries.iter().map(row).collect();
-    if entries.iter().all(|entry| entry.options.is_none()) {
+    let mut rows: Vec<Vec<String>> = entries.iter().take(SHOWN).map(row).collect();
+    if entries.iter().take(SHOWN).all(|entry| entry.options.is_none()) {
         rows.iter_mut().for_each(|row| drop(row.remove(OPTIONS)));
     }
-    table(&rows, &[])
+    let mut text = table(&rows, &[]);
+    if let Some(more) = entries.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+        text.push_str(&format!("and {more} more: `enotun status --json`\n"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::selectors::Selectors;
+    use crate::selector::Rule;
+
+    #[test]
+    fn of_thousands_the_first_are_shown_and_how_many_more_there_are() {
+        let shown = |count: u16| {
+            let rule = |n: u16| Rule::new(format!("10.0.0.1:{}", n + 1).parse().unwrap(), Policy::Required);
+            let selectors = Selectors::new(Vec::new(), (0..count).map(rule).collect(), Policy::Required);
+            show(&selectors.entries())
+        };
+        assert_eq!(shown(0), "nothing\n");
+        assert_eq!(shown(50).lines().count(), 50);
+        let text = shown(2_050);
+        assert_eq!(text.lines().count(), 51);
+        assert!(text.ends_with("\nand 2000 more: `enotun status --json`\n"), "{text}");
+    }
 }
