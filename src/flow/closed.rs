@@ -89,7 +89,7 @@ impl Closed {
             cx.counters.own_segments += 2;
             let Last { seq, ack, .. } = self.plain;
             self.link.reset(cx.env, Side::Plain, seq, ack);
-            self.link.acknowledge(cx.env, Side::Plain, seq.wrapping_sub(1), ack);
+            self.link.acknowledge(cx.env, Side::Plain, seq.wrapping_sub(1), ack, &[]);
             self.repeats += 1;
             self.repeat = REPEAT_AFTER.get(self.repeats).map(|pause| cx.now + *pause);
         }

@@ -173,9 +173,9 @@ impl Link {
     }
 
     /// Sends a bare acknowledgement without a window out on `side`.
-    pub(crate) fn acknowledge(&self, env: &mut dyn Env, side: Side, seq: u32, ack: u32) {
+    pub(crate) fn acknowledge(&self, env: &mut dyn Env, side: Side, seq: u32, ack: u32, options: &[u8]) {
         let flags = crate::wire::Flags::ACK;
-        self.emit(env, side, &TcpFields { seq, ack, flags, window: 0, urgent: 0, options: &[] }, &[], None);
+        self.emit(env, side, &TcpFields { seq, ack, flags, window: 0, urgent: 0, options }, &[], None);
     }
 }
 

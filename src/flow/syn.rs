@@ -169,6 +169,13 @@ impl Opening {
     /// Takes in a packet from the local kernel.
     pub(crate) fn from_kernel(&mut self, cx: &mut Cx<'_>, packet: &Packet<P>, bytes: &[u8]) -> Opened {
         if packet.flags.any(Flags::RST) {
+            // In SYN-SENT it resets whoever acknowledges what it has not sent, and waits on (RFC 9293, section 3.10.7.3). Were
+            // the opening over with that, the genuine SYN-ACK would make the connection plain.
+            let own = self.local.map(|seen| seen.isn.wrapping_add(1));
+            if self.active && !packet.flags.any(Flags::ACK) && own != Some(packet.seq.0) {
+                self.emit_syn(cx, Side::Wire, packet, OptionBuf::default(), packet.window);
+                return Opened::Still;
+            }
             return Opened::Over(self.has_agreed());
         }
         if !packet.flags.any(Flags::SYN) {
@@ -226,6 +233,8 @@ impl Opening {
         }
         self.crossing.note_syn_again();
         self.attempts = self.attempts.saturating_add(1);
+        // ENO-14: as long as the kernel sends its SYN, the option is remembered.
+        self.deadline = cx.now + cx.config.handshake_timeout;
         let mut options = squeezed(packet.options(bytes)).unwrap_or_default();
         if !self.own.as_deref().is_some_and(|own| options.push(own)) {
             return self.plain(cx, Plain::OptionSpace, true);
@@ -323,7 +332,14 @@ impl Opening {
             && peer.isn != packet.seq.0
         {
             // Forged, or the peer has forgotten the first one: then its RST answers this (RFC 5961, section 4.2).
-            self.link.acknowledge(cx.env, Side::Wire, local.isn.wrapping_add(1), peer.isn.wrapping_add(1));
+            let mut options = OptionBuf::default();
+            if self.phase.must_carry() && self.own.is_some() && !self.omit {
+                // ENO-12
+                let fits = options.push(&tcpcrypt::eno::option::NON_SYN_OPTION);
+                debug_assert!(fits, "nothing else is in there");
+            }
+            let (seq, ack) = (local.isn.wrapping_add(1), peer.isn.wrapping_add(1));
+            self.link.acknowledge(cx.env, Side::Wire, seq, ack, options.padded());
             return Opened::Still;
         }
         if self.active {
@@ -478,6 +494,15 @@ impl Opening {
 
     /// The peer's first segment that is no SYN: it says whether encryption is on (ENO-13, ENO-15).
     fn first_from_wire(&mut self, cx: &mut Cx<'_>, packet: &Packet<C>, bytes: &[u8]) -> Opened {
+        if let (Some(local), None) = (self.local, self.peer)
+            && self.active
+            && packet.ack.0 != local.isn.wrapping_add(1)
+        {
+            // Of a connection that the peer has and this host has not: the kernel resets it, to begin anew (RFC 9293, section
+            // 3.5.1). What else is in the segment is not for it (ENO-15).
+            self.link.acknowledge(cx.env, Side::Plain, packet.seq.0, packet.ack.0, &[]);
+            return Opened::Still;
+        }
         let (Some(local), Some(peer)) = (self.local, self.peer) else { return Opened::Still };
         if self.active && !self.crossing.is_answered() {
             // A segment of the peer that overtook nothing: the kernel has not acknowledged the SYN-ACK yet.

@@ -67,3 +67,26 @@ fn a_new_connection_in_the_place_of_a_forgotten_plain_one_is_encrypted() {
     let answer = pair.b.kernel(&Pair::syn_ack()).wire.remove(0);
     assert!(answer.options.windows(2).any(|at| at[0] == packet::ENO), "{answer:?}");
 }
+
+/// Whoever knows the ports answers the client's SYN with a wrong acknowledgement. The kernel sends a RST for that and waits on
+/// (RFC 9293, section 3.10.7.3). Were the opening forgotten, the genuine answer would make the connection plain.
+#[test]
+fn a_forged_syn_ack_does_not_make_a_connection_plain() {
+    let mut pair = Pair::new();
+    let syn = pair.a.kernel(&Pair::syn()).wire.remove(0);
+    let mut forged = Pair::syn_ack();
+    (forged.seq, forged.ack) = (77, 4711);
+    assert_eq!(pair.a.wire(&forged).plain.len(), 1, "the kernel sees it");
+    let mut rst = Pair::syn();
+    (rst.seq, rst.flags) = (4711, packet::RST);
+    rst.options.clear();
+    let sent = pair.a.kernel(&rst).wire;
+    assert!(sent.len() == 1 && (sent[0].seq, sent[0].flags) == (4711, packet::RST), "whoever sent it hears of it");
+    pair.b.wire(&syn);
+    let answer = pair.b.kernel(&Pair::syn_ack()).wire.remove(0);
+    assert_eq!(pair.a.wire(&answer).plain.len(), 1);
+    for seg in pair.a.kernel(&pair.from_a()).wire {
+        pair.b.wire(&seg);
+    }
+    assert_eq!(pair.flow_b().map(|flow| flow.state), Some(enotun::engine::FlowState::Encrypted));
+}

@@ -62,3 +62,74 @@ fn a_plain_connection_that_has_ended_is_soon_forgotten() {
     a.wait(Duration::from_secs(600));
     assert_eq!(a.engine.len(), 0);
 }
+
+/// The peer has a connection on the same ports that this host has forgotten: it answers the SYN with an acknowledgement, which
+/// the kernel must see to reset that connection (RFC 9293, section 3.5.1; RFC 5961, section 4.2).
+#[test]
+fn a_connection_that_only_the_peer_remembers_makes_room_for_a_new_one() {
+    let mut pair = Pair::connected();
+    let mut again = Pair::syn();
+    again.seq = 5_000_000;
+    let syn = pair.a.kernel(&again).wire.remove(0);
+    let [challenge] = &pair.b.wire(&syn).wire[..] else { panic!("RFC 5961, section 4.2") };
+    let sent = pair.a.wire(challenge);
+    let [seen] = &sent.plain[..] else { panic!("{:?}", sent.plain) };
+    assert_eq!((seen.ack, seen.flags, seen.payload.len()), (challenge.ack, ACK, 0));
+    let mut rst = again.clone();
+    (rst.seq, rst.flags) = (seen.ack, RST);
+    rst.options.clear();
+    let rst = pair.a.kernel(&rst).wire.remove(0);
+    assert!(pair.b.wire(&rst).plain.iter().any(|seg| seg.has(RST)), "the server's kernel forgets it too");
+    let syn = pair.a.kernel(&again).wire.remove(0);
+    assert!(pair.b.wire(&syn).plain.iter().any(|seg| seg.has(SYN)));
+    let mut answer = Pair::syn_ack();
+    (answer.seq, answer.ack) = (9, again.seq + 1);
+    let answer = pair.b.kernel(&answer).wire.remove(0);
+    assert_eq!(pair.a.wire(&answer).plain.len(), 1);
+    let mut ack = pair.from_a();
+    (ack.seq, ack.ack) = (again.seq + 1, 10);
+    for seg in pair.a.kernel(&ack).wire {
+        pair.b.wire(&seg);
+    }
+    assert_eq!(pair.flow_b().map(|flow| flow.state), Some(enotun::engine::FlowState::Encrypted));
+}
+
+/// Ciphertext of the forgotten connection is not the new one's.
+#[test]
+fn of_a_connection_that_only_the_peer_remembers_the_kernel_sees_no_data() {
+    let mut pair = Pair::connected();
+    let data = pair.b.kernel(&Seg { payload: b"old".to_vec(), ..pair.from_b() }).wire.remove(0);
+    let mut again = Pair::syn();
+    again.seq = 5_000_000;
+    pair.a.kernel(&again);
+    assert!(pair.a.wire(&data).delivered().is_empty());
+}
+
+#[test]
+fn eno_12_a_syn_with_another_number_is_answered_with_eno() {
+    let mut pair = Pair::new();
+    let mut syn = pair.a.kernel(&Pair::syn()).wire.remove(0);
+    pair.b.wire(&syn);
+    pair.b.kernel(&Pair::syn_ack());
+    syn.seq = 77;
+    let [challenge] = &pair.b.wire(&syn).wire[..] else { panic!("RFC 5961, section 4.2") };
+    assert!(challenge.option_list().expect("options").contains(&(packet::ENO, Vec::new())), "{challenge:?}");
+}
+
+/// A kernel that sends its SYN for longer than a handshake may take gets no new option on the way (ENO-14), and names no
+/// second secret (TC-19).
+#[test]
+fn eno_14_the_option_stays_the_same_however_long_syns_are_repeated() {
+    let mut a = Pair::connected().a;
+    a.engine.set_policy(enotun::selector::PolicyTable::new([Rule::new(
+        "0.0.0.0/0".parse().expect("a selector"),
+        Policy::Required,
+    )]));
+    let mut syn = Pair::syn();
+    syn.src.set_port(40_001);
+    let first = a.kernel(&syn).wire.remove(0);
+    for wait in [1, 2, 4, 8, 16, 32] {
+        a.wait(Duration::from_secs(wait));
+        assert_eq!(a.kernel(&syn).wire.remove(0).options, first.options);
+    }
+}
