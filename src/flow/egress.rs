@@ -14,6 +14,8 @@ use crate::wire::{C, Flags, Offload, Offset, P, Packet, Seq};
 
 /// Own retransmissions without an answer before the connection is given up, as the kernel's `tcp_retries2`.
 const MAX_RETRIES: u8 = 15;
+/// As many count of a peer that answers with a closed window: the time between two is the longest then.
+const PATIENT_RETRIES: u8 = 10;
 /// With this many frames in flight no empty one is added.
 const MAX_UNANSWERED: usize = 1024;
 /// P bytes beyond a gap (the TUN lost a packet) that are kept for one connection.
@@ -56,7 +58,9 @@ impl Encrypted {
             let last = start + usize::from(packet.urgent) - 1_i64;
             self.out.urgent = self.out.urgent.max(Some(last));
         }
-        if data.is_empty() && !fin {
+        // Some keep-alives have a byte of garbage in the place of one that was acknowledged (RFC 9293, section 3.8.4).
+        let garbage = data.len() == 1 && start < self.out.ends.base().p;
+        if (data.is_empty() || garbage) && !fin {
             match self.answer_probe(cx, start, keep) {
                 Some(Next::Stay) => {}
                 Some(next) => return next,
@@ -254,6 +258,9 @@ impl Encrypted {
             let push = if to == end { keep.with(Flags::PSH) } else { keep };
             self.transmit(cx, from, to, push);
             self.out.sent = to;
+        }
+        if end > from {
+            // If the peer's window is closed the timer sends probes: the kernel does not know that there is something to send.
             self.out.arm(cx.now);
         }
         Next::Stay
@@ -313,11 +320,19 @@ impl Encrypted {
         }
         let mut news = AckNews::default();
         let before = out.ends.base().p;
+        let mut own_lost = false;
         if out.acknowledge(ack, cx.now, cx.pool) {
             news.something = out.ends.base().p > before;
         }
         if ack >= out.acked - (1_i64 << 16) {
             let edge = ack + (usize::from(packet.window) << out.peer_scale);
+            let closed = |edge| out.ends.first().is_some_and(|first| edge < first.c);
+            if closed(edge.max(out.edge)) {
+                // Its window is closed, and it is there: that is waited for (RFC 9293, section 3.8.6.1).
+                out.retries = out.retries.min(PATIENT_RETRIES);
+            } else if closed(out.edge) {
+                own_lost = out.retries > 0 && out.timer.is_some();
+            }
             if edge > out.edge {
                 out.edge = edge;
                 let told = out.told_edge;
@@ -336,17 +351,18 @@ impl Encrypted {
                     news.sack_blocks += 1;
                 }
             }
-            let own_lost = !options.sack().is_empty()
+            own_lost |= !options.sack().is_empty()
                 && ack == self.out.acked
                 && self.out.retries == 0
                 && self.out.timer.is_some();
-            if own_lost {
-                // Something behind our own bytes has arrived: they are lost. Once per loss; the timer does the rest.
-                self.out.retries = 1;
-                self.out.timer = None;
-                self.resend_own(cx);
-                self.out.arm(cx.now);
-            }
+        }
+        if own_lost {
+            // Something behind our own bytes has arrived, or the window has opened for what were probes: they are lost. Once per
+            // loss; the timer does the rest.
+            self.out.retries = 1;
+            self.out.timer = None;
+            self.resend_own(cx);
+            self.out.arm(cx.now);
         }
         Some(news)
     }

@@ -432,8 +432,10 @@ impl Encrypted {
         let (ack, window) = self.inn.announce();
         let options = self.wire_options(false);
         let options = options.padded();
-        let segment = self.out.segment(options.len());
-        let max = self.link.max_payload(options.len()) / segment * segment;
+        let max = self.link.max_payload(options.len());
+        // Both ends may announce a larger MSS than a packet can have.
+        let segment = self.out.segment(options.len()).min(max);
+        let max = max / segment * segment;
         let mut at = from;
         while at < to {
             let mut pieces = [&[][..]; super::frames::MAX_PIECES];

@@ -43,8 +43,8 @@ pub(super) struct KeyUse {
 }
 
 impl KeyUse {
-    /// Starts a rekey if `limits` are reached (TC-31). The next frame sealed carries it.
-    pub(super) fn check(&mut self, record: &mut Record, limits: &RekeyLimits, now: Instant) {
+    /// Starts a rekey if `limits` are reached (TC-31). The next frame sealed carries it; `data`: it has some.
+    pub(super) fn check(&mut self, record: &mut Record, limits: &RekeyLimits, now: Instant, data: bool) {
         let unused = self.frames == 0 && !self.worn;
         if unused || self.generation != record.local_generation() {
             *self = Self { generation: record.local_generation(), since: now, frames: 0, bytes: 0, worn: false };
@@ -54,7 +54,11 @@ impl KeyUse {
             || now.since(self.since) >= limits.time
         {
             // False while the peer has not answered the one before (TC-33): then with a later frame.
-            record.start_rekey();
+            if data {
+                record.start_rekey_with_data();
+            } else {
+                record.start_rekey();
+            }
         }
     }
 }
@@ -227,7 +231,7 @@ impl Out {
         piece: usize,
         fin: bool,
     ) -> Result<(), tcpcrypt::Error> {
-        self.used.check(record, &cx.config.rekey, cx.now);
+        self.used.check(record, &cx.config.rekey, cx.now, !data.is_empty());
         let frames = data.len().div_ceil(piece).max(1);
         let urgent_room = if self.urgent.is_some() { frames * tcpcrypt::frame::URGENT_LEN } else { 0 };
         let mut bytes = cx.pool.take(data.len() + frames * tcpcrypt::frame::OVERHEAD + urgent_room);

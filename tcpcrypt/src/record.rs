@@ -248,6 +248,17 @@ impl Record {
         started
     }
 
+    /// [`Self::start_rekey`] for a frame with data, which TC-33 is not about. It waits for the answer to an earlier rekey only
+    /// as long as one can come: a peer that has sent its FINp frame sends none (docs/readings.md, reading 11).
+    pub fn start_rekey_with_data(&mut self) -> bool {
+        if !self.fin_opened {
+            return self.start_rekey();
+        }
+        let started = !self.fin_sealed && !self.rekey_requested && !self.rekey_answer_due();
+        self.rekey_requested |= started;
+        started
+    }
+
     /// Whether a frame must be sealed at once, empty if there is no data, because the peer's generation ran ahead
     /// (TC-32). Never after FINp was sealed (docs/readings.md, reading 11). Ask again after each frame: the
     /// peer may be ahead by more than one.

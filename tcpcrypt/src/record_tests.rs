@@ -307,6 +307,27 @@ fn tc_33_one_rekey_at_a_time() {
 }
 
 #[test]
+fn tc_33_data_does_not_wait_for_an_answer_that_cannot_come() {
+    let mut pair = Pair::new();
+    assert!(pair.a.start_rekey_with_data());
+    pair.a_seals(&data(b"x"));
+    assert!(!pair.a.start_rekey_with_data(), "an answer can come");
+    let mut pair = Pair::new();
+    let (at, mut frame) = pair.b_seals(&Plaintext { fin: true, ..data(b"bye") });
+    pair.a.open(at, &mut frame).expect("authentic");
+    for generation in 1..4 {
+        assert!(pair.a.start_rekey_with_data());
+        assert!(!pair.a.start_rekey_with_data(), "requested");
+        let (at, mut frame) = pair.a_seals(&data(b"x"));
+        pair.b.open(at, &mut frame).expect("authentic");
+        assert_eq!((pair.a.local_generation(), pair.b.remote_generation()), (generation, generation));
+        assert!(!pair.a.start_rekey(), "without data it waits");
+    }
+    pair.a_seals(&Plaintext { fin: true, ..data(b"bye") });
+    assert!(!pair.a.start_rekey_with_data());
+}
+
+#[test]
 fn tc_34_old_keys_do_not_open_or_come_back() {
     let mut pair = Pair::new();
     let offset = pair.a_offset + 1000;

@@ -34,3 +34,61 @@ fn answers_to_rekeys_do_not_pile_up() {
     }
     assert!(pair.b.engine.held_bytes() < 1 << 20, "{} bytes", pair.b.engine.held_bytes());
 }
+
+/// Both kernels announce more than a packet can carry.
+#[test]
+fn segments_are_never_longer_than_ip_allows() {
+    let mut pair = Pair::new();
+    let (mut syn, mut syn_ack) = (Pair::syn(), Pair::syn_ack());
+    for seg in [&mut syn, &mut syn_ack] {
+        seg.options[2..4].copy_from_slice(&[0xff, 0xff]);
+    }
+    let syn = pair.a.kernel(&syn).wire.remove(0);
+    pair.b.wire(&syn);
+    let syn_ack = pair.b.kernel(&syn_ack).wire.remove(0);
+    pair.a.wire(&syn_ack);
+    let init1 = pair.a.kernel(&pair.from_a()).wire;
+    assert!(init1.iter().any(|seg| !seg.payload.is_empty()));
+    let init2: Vec<Seg> = init1.iter().flat_map(|seg| pair.b.wire(seg).wire).collect();
+    for seg in init2 {
+        pair.a.wire(&seg);
+    }
+    let sent = pair.a_writes(&[7; 1000]).wire;
+    assert_eq!(sent.iter().flat_map(|seg| pair.b.wire(seg).delivered()).count(), 1000);
+}
+
+/// A peer that has sent its FINp frame answers no rekey any more (docs/readings.md, reading 11): keys are replaced all the same,
+/// with frames that have data (TC-31, TC-33).
+#[test]
+fn tc_31_keys_are_replaced_on_a_half_closed_connection() {
+    let mut config = Config::default();
+    config.rekey.frames = 4;
+    let mut pair = Pair::connected_with(config);
+    let mut fin = pair.from_b();
+    fin.flags |= packet::FIN;
+    for seg in pair.b.kernel(&fin).wire {
+        pair.a.wire(&seg);
+    }
+    pair.b_next = pair.b_next.wrapping_add(1);
+    for seg in pair.a.kernel(&pair.from_a()).wire {
+        pair.b.wire(&seg);
+    }
+    for n in 0..40 {
+        for seg in pair.a_writes(&[n; 100]).wire {
+            assert_eq!(pair.b.wire(&seg).delivered(), [n; 100]);
+        }
+        for seg in pair.b.kernel(&pair.from_b()).wire {
+            pair.a.wire(&seg);
+        }
+    }
+    let generations = |flow: Option<FlowInfo>| flow.map(|flow| (flow.generation_local, flow.generation_remote));
+    let (a, b) = (generations(pair.flow_a()), generations(pair.flow_b()));
+    assert!(a.is_some_and(|(local, _)| local >= Some(8)), "{a:?}");
+    assert_eq!(a.map(|(local, remote)| (remote, local)), b);
+    // Without data there is no more than one (TC-33).
+    let local = generations(pair.flow_a()).and_then(|(local, _)| local);
+    for _ in 0..3 {
+        pair.a.rekey(a_addr(), b_addr());
+    }
+    assert_eq!(generations(pair.flow_a()).and_then(|(local, _)| local), local);
+}

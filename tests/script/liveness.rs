@@ -57,3 +57,22 @@ fn tc_35_data_of_the_peers_is_an_answer_as_well() {
     let sent = pair.b.wire(&asked[0]);
     assert_eq!(sent.wire.iter().filter(|seg| seg.payload.first() == Some(&1)).count(), 1);
 }
+
+/// Some kernels' keep-alives have a byte of garbage (RFC 9293, section 3.8.4); at a gateway they are seen.
+#[test]
+fn tc_35_a_keep_alive_with_a_byte_of_garbage_becomes_a_rekey_too() {
+    let mut pair = Pair::connected();
+    let mut probe = pair.from_a();
+    (probe.seq, probe.payload) = (probe.seq.wrapping_sub(1), vec![0]);
+    let sent = pair.a.kernel(&probe);
+    assert!(sent.plain.is_empty(), "no answer yet");
+    let [asked] = &sent.wire[..] else { panic!("{} segments", sent.wire.len()) };
+    assert_eq!(asked.payload.first(), Some(&1), "the first frame of a generation");
+    let answer = pair.b.wire(asked).wire.remove(0);
+    let mut forged = answer.clone();
+    forged.payload.clear();
+    assert!(pair.a.wire(&forged).plain.is_empty(), "an acknowledgement alone is no answer");
+    let sent = pair.a.wire(&answer);
+    let [told] = &sent.plain[..] else { panic!("{} segments", sent.plain.len()) };
+    assert_eq!((told.seq, told.ack, told.payload.len()), (pair.b_next, pair.a_next, 0));
+}

@@ -219,7 +219,13 @@ impl Pair {
 
     /// An encrypted connection on which all is acknowledged.
     pub fn connected() -> Self {
+        Self::connected_with(Config::default())
+    }
+
+    /// The same with `config` at the client.
+    pub fn connected_with(config: Config) -> Self {
         let mut pair = Self::new();
+        pair.a = Host::new(config);
         let sent = pair.until_ack();
         let mut to_a = Vec::new();
         for seg in sent.wire {
