@@ -609,3 +609,22 @@ fn a_frame_of_our_own_waits_for_a_closed_window_as_long_as_the_peer_answers() {
         assert_eq!(acked, made + OVERHEAD as u32, "the answer to the rekey");
     }
 }
+
+/// A congestion mark is for the kernel to echo (RFC 3168, section 6.1.3), also where the segment that has it does not end a frame.
+#[test]
+fn a_congestion_mark_in_the_middle_of_a_frame_reaches_the_kernel() {
+    let mut b = Bench::encrypted();
+    let (at, bytes) = b.frame(&[5; 1_000], false);
+    let mut first = b.peer_seg(at, b.engine_made, 0, &bytes[..600]);
+    first.traffic_class = 3;
+    assert!(b.give(Side::Wire, first.build()).delivered().is_empty());
+    let mut second = b.peer_seg(at + 600, b.engine_made, PSH, &bytes[600..]);
+    second.traffic_class = 2;
+    let seen = b.give(Side::Wire, second.build());
+    assert_eq!(seen.delivered().len(), 1_000);
+    assert_eq!(seen.plain[0].traffic_class & 3, 3);
+    let (at, bytes) = b.frame(&[5; 100], false);
+    let mut third = b.peer_seg(at, b.engine_made, PSH, &bytes);
+    third.traffic_class = 2;
+    assert_eq!(b.give(Side::Wire, third.build()).plain[0].traffic_class & 3, 2, "once");
+}

@@ -377,6 +377,10 @@ impl Encrypted {
         let from = self.inn.delivered;
         let to = self.inn.deliverable();
         if to > from {
+            if std::mem::take(&mut self.inn.congested) {
+                // The mark may have come with another segment of the same frames, or with one that had to wait.
+                self.link.mark_congested();
+            }
             self.emit_plaintext(cx, from, to, flags);
             self.inn.delivered = to;
             self.inn.last_delivery = cx.now;

@@ -62,6 +62,8 @@ pub(crate) struct In {
     pub(super) fin_consumed: bool,
     /// Where the latest FIN flag was seen.
     pub(super) fin_at: Option<Offset<C>>,
+    /// A segment came marked by a congested router, and nothing was given to the kernel since.
+    pub(super) congested: bool,
     /// Last urgent byte.
     pub(super) urgent: Option<Offset<P>>,
     /// Payload of the segments given to the kernel: what the peer's frames carry, at most the kernel's MSS.
@@ -100,6 +102,7 @@ impl In {
             finp: false,
             fin_consumed: false,
             fin_at: None,
+            congested: false,
             urgent: None,
             segment: mss,
             kernel_mss: mss,

@@ -101,6 +101,7 @@ impl Encrypted {
         }
         let payload = bytes.get_mut(packet.payload.clone()).unwrap_or(&mut []);
         let fin = packet.flags.any(Flags::FIN);
+        self.inn.congested |= packet.is_congested() && !payload.is_empty();
         let acked_before = self.inn.ack_point();
         let delivered_before = self.inn.delivered;
         let mut owe_ack = false;

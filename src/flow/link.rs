@@ -107,6 +107,11 @@ impl Link {
         direction.ip.dont_fragment = packet.dont_fragment;
     }
 
+    /// Marks packets to the local kernel as [congested](Packet::is_congested), until another packet comes from the wire.
+    pub(super) fn mark_congested(&mut self) {
+        self.to_plain.ip.traffic_class |= 3;
+    }
+
     /// The same link, whose packets to the wire come to their end at router number `hop`, with `id` in a field that the
     /// router quotes.
     pub(crate) fn limited(&self, hop: u8, id: u16) -> Self {

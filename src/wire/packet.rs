@@ -209,6 +209,12 @@ impl<S> Packet<S> {
         checksum::sum(pseudo, segment) == 0xffff
     }
 
+    /// Whether a router has marked it as having met congestion (RFC 3168, section 5).
+    #[must_use]
+    pub fn is_congested(&self) -> bool {
+        self.traffic_class & 3 == 3
+    }
+
     /// The payload's length in bytes.
     #[must_use]
     pub fn payload_len(&self) -> usize {
