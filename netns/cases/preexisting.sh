@@ -19,6 +19,10 @@ capture_start "$WORK/old.pcap" a eth0
 check "with enotun: the IPv4 connection goes on" hold_says old4 "$MARKER-old4"
 check "with enotun: the IPv6 connection goes on" hold_says old6 "$MARKER-old6"
 capture_stop "$WORK/old.pcap"
+for node in a b; do
+    check_enotun "$node lists both as plain, pre-existing" \
+        eval '[[ $(flows $node | jq -r --arg p ":$ECHO" "[.[] | select((.local + \" \" + .remote) | contains(\$p)) | .state + \" \" + .reason] | join(\",\")") == "plain pre-existing,plain pre-existing" ]]'
+done
 check "it goes on in plain text, as it began" file_has "$WORK/old.pcap" "$MARKER-old4"
 hold_open a "$SERVER4" new4
 hold_open a "$SERVER6" new6

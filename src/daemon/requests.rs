@@ -15,6 +15,14 @@ use crate::engine::{Engine, Env, FlowError};
 use crate::selector::{Policy, Selected, Selector};
 use crate::time::Instant;
 
+/// This host's connections, none if the kernel does not list them: then those that were open before are not shown.
+fn open_connections() -> Vec<(SocketAddr, SocketAddr)> {
+    crate::linux::open_connections().unwrap_or_else(|error| {
+        tracing::debug!("{error}");
+        Vec::new()
+    })
+}
+
 /// How long the packet loop may take with a request.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -45,7 +53,7 @@ impl Daemon {
         let next = if command == (Command::Down {}) { Next::Down } else { Next::Go };
         let reply = match command {
             Command::Status {} => self.status().await,
-            Command::Flows {} => self.with_engine(|engine, _, _| engine.flows()).await.and_then(Answer::list),
+            Command::Flows {} => self.flows().await,
             Command::Flow { local, remote } => self.flow(local, remote).await,
             Command::Session { local, remote } => self.session(local, remote).await,
             Command::Rekey { local, remote } => self.rekey(local, remote).await,
@@ -81,8 +89,21 @@ impl Daemon {
         }
     }
 
+    /// What the engine knows, and what was open before it was selected, which only the kernel knows.
+    async fn flows(&self) -> Result<Answer, Failure> {
+        let open = open_connections();
+        let list = move |engine: &mut Engine| {
+            let mut flows = engine.flows();
+            flows.extend(engine.pre_existing(&open));
+            flows
+        };
+        self.with_engine(move |engine, _, _| list(engine)).await.and_then(Answer::list)
+    }
+
     async fn flow(&self, local: SocketAddr, remote: SocketAddr) -> Result<Answer, Failure> {
-        let flow = self.with_engine(move |engine, _, _| engine.flow(local, remote)).await?;
+        let open: Vec<_> = open_connections().into_iter().filter(|ends| *ends == (local, remote)).collect();
+        let one = move |engine: &mut Engine| engine.flow(local, remote).or_else(|| engine.pre_existing(&open).pop());
+        let flow = self.with_engine(move |engine, _, _| one(engine)).await?;
         flow.map_or_else(|| Err(unknown(local, remote)), Answer::one)
     }
 

@@ -6,6 +6,7 @@ use super::fate::{Fate, fail, settle};
 use super::paths::PathKey;
 use super::{Counters, Engine, Env, Finding, FlowInfo, FlowSession, FlowState, PathInfo, SessionInfo};
 use crate::flow::{AbortReason, Flow, FlowKey, Next};
+use crate::selector::Policy;
 use crate::time::Instant;
 
 /// A command on one connection could not be carried out.
@@ -41,6 +42,24 @@ impl Engine {
     #[must_use]
     pub fn flows(&self) -> Vec<FlowInfo> {
         self.flows.iter().map(|(key, entry)| entry.flow.info(key)).collect()
+    }
+
+    /// Of `open`, the local kernel's connections as local and remote address, those that are selected and not known here: they were
+    /// open before they were selected, and pass as they are.
+    #[must_use]
+    pub fn pre_existing(&self, open: &[(SocketAddr, SocketAddr)]) -> Vec<FlowInfo> {
+        if self.config.refuse_unknown {
+            // They are not let through.
+            return Vec::new();
+        }
+        let passes = |(local, remote): &&(SocketAddr, SocketAddr)| {
+            let key = FlowKey::new(*local, *remote);
+            let rule = self.policy.lookup(remote.ip(), remote.port(), local.port());
+            rule.is_some_and(|rule| rule.policy != Policy::Off)
+                && !self.flows.contains_key(&key)
+                && !self.orphans.has(&key)
+        };
+        open.iter().filter(passes).map(|&(local, remote)| FlowInfo::pre_existing(local, remote)).collect()
     }
 
     /// One connection.

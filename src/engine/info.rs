@@ -42,6 +42,30 @@ pub struct FlowInfo {
     pub authenticated: bool,
 }
 
+impl FlowInfo {
+    /// A connection that was open before it was selected.
+    pub(super) fn pre_existing(local: SocketAddr, remote: SocketAddr) -> Self {
+        Self {
+            local,
+            remote,
+            state: FlowState::Plain,
+            reason: Some("pre-existing".to_owned()),
+            role: None,
+            tep: None,
+            aead: None,
+            self_gopt: None,
+            peer_gopt: None,
+            resumed: false,
+            session_id: None,
+            generation_local: None,
+            generation_remote: None,
+            bytes_sent: 0,
+            bytes_received: 0,
+            authenticated: false,
+        }
+    }
+}
+
 /// What an application can ask about its encrypted connection (ENO-19), in the words of the TCPINC working group's API
 /// draft; byte strings in hexadecimal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -328,6 +328,14 @@ fn close_unknown(record: &Record) {
     }
 }
 
+/// Local and remote addresses of this host's TCP connections that are open and do not stay inside it.
+///
+/// # Errors
+/// If the kernel does not list them.
+pub fn open_connections() -> Result<Vec<(SocketAddr, SocketAddr)>, Error> {
+    sockets::open()
+}
+
 /// What `up` would do, one line per device, rule, route, sysctl, chain and file. Changes nothing.
 ///
 /// # Errors

@@ -1,7 +1,8 @@
-//! Closing the host's own connections (SOCK_DESTROY), for when a daemon died and its connections' keys with it.
-//!
-//! The kernel would go on sending their data, and once nothing is diverted any more, send it as it is.
+//! The host's own connections, as the kernel has them, and closing them (SOCK_DESTROY) for when a daemon died and its
+//! connections' keys with it: the kernel would go on sending their data, and once nothing is diverted any more, send it as it
+//! is.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -21,12 +22,14 @@ const ACK: u16 = 0x04;
 const DUMP: u16 = 0x300;
 /// All states but LISTEN (10), CLOSE (7) and TIME-WAIT (6), which send no data.
 const STATES: u32 = 0xfff & !(1 << 10 | 1 << 7 | 1 << 6);
+/// Both SYNs were acknowledged: all of these but SYN-SENT (2), SYN-RECV (3) and NEW-SYN-RECV (12).
+const OPEN: u32 = STATES & !(1 << 2 | 1 << 3 | 1 << 12);
 /// `struct inet_diag_sockid`
 const ID_LEN: usize = 48;
 
 /// Closes each TCP connection of this host that `wanted` says by its local and remote address. How many that were.
 pub(super) fn close(wanted: impl Fn(std::net::SocketAddr, std::net::SocketAddr) -> bool) -> Result<usize, Error> {
-    let all = connections().map_err(|source| Error::netlink("list the TCP connections", source))?;
+    let all = connections(STATES).map_err(|source| Error::netlink("list the TCP connections", source))?;
     let mut closed = 0;
     for (family, id) in all {
         let Some((local, remote)) = ends(family, &id) else { continue };
@@ -42,11 +45,18 @@ pub(super) fn close(wanted: impl Fn(std::net::SocketAddr, std::net::SocketAddr) 
     Ok(closed)
 }
 
-fn connections() -> io::Result<Vec<(u8, [u8; ID_LEN])>> {
+/// Local and remote addresses of this host's TCP connections that are open and do not stay inside it.
+pub(super) fn open() -> Result<Vec<(std::net::SocketAddr, std::net::SocketAddr)>, Error> {
+    let all = connections(OPEN).map_err(|source| Error::netlink("list the TCP connections", source))?;
+    let all: HashSet<_> = all.iter().filter_map(|(family, id)| ends(*family, id)).collect();
+    Ok(all.iter().copied().filter(|&(local, remote)| !all.contains(&(remote, local))).collect())
+}
+
+fn connections(states: u32) -> io::Result<Vec<(u8, [u8; ID_LEN])>> {
     let mut all = Vec::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
         let family = u8::try_from(family).unwrap_or(0);
-        for message in request(SOCK_DIAG_BY_FAMILY, DUMP, family, STATES, &[0; ID_LEN])? {
+        for message in request(SOCK_DIAG_BY_FAMILY, DUMP, family, states, &[0; ID_LEN])? {
             // `struct inet_diag_msg`: four bytes, then the ID.
             if let Some(id) = message.get(4..4 + ID_LEN).and_then(|id| id.try_into().ok()) {
                 all.push((family, id));
