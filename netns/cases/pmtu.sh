@@ -27,6 +27,27 @@ for family in 4 6; do
     check "MTU 1400 at the router, IPv$family: scp there and back" scp_copies a "$server"
 done
 check "the router did send errors" eval '(($(errors) >= 4))'
+# The same, and nobody hears of it: kernels that probe (RFC 4821) find out by themselves, after some timeouts.
+ns r nft -f - <<'NFT'
+table inet silent {
+    chain output {
+        type filter hook output priority 0; policy accept;
+        icmp type destination-unreachable drop
+        icmpv6 type packet-too-big drop
+    }
+}
+NFT
+for node in a b; do
+    ns $node sysctl -qw net.ipv4.tcp_mtu_probing=1
+    ns $node ip route flush cache
+    ns $node ip -6 route flush cache
+    ns $node ip tcp_metrics flush all
+done
+for family in 4 6; do
+    server=SERVER$family
+    server=${!server}
+    check "MTU 1400 at a router that is silent, IPv$family: curl gets 100 kB" fetch a "$server" 100000
+done
 topology_down
 
 topology_up pair

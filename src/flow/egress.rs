@@ -4,6 +4,8 @@
 //! (TC-27), never by sealing again. What only exists in C (Init messages, empty rekey frames) the kernel cannot
 //! send again: a timer here does (RFC 6298).
 
+use std::ops::Range;
+
 use tcpcrypt::frame::MAX_FRAME;
 
 use super::encrypted::{AbortReason, Encrypted, Next, Stage, piece};
@@ -18,6 +20,8 @@ const MAX_RETRIES: u8 = 15;
 const PATIENT_RETRIES: u8 = 10;
 /// With this many frames in flight no empty one is added.
 const MAX_UNANSWERED: usize = 1024;
+/// What every path takes (RFC 9293, section 3.7.1): smaller segments of the kernel's say nothing of the path.
+const SMALL_SEGMENT: usize = 536;
 /// P bytes beyond a gap (the TUN lost a packet) that are kept for one connection.
 const MAX_EARLY: usize = 1 << 20;
 
@@ -142,7 +146,8 @@ impl Encrypted {
             return Next::Stay;
         }
         if start < next {
-            self.resend(cx, start, (end + i64::from(fin)).min(next), keep);
+            let to = (end + i64::from(fin)).min(next);
+            self.resend(cx, start..to, gso.unwrap_or(data.len()), keep);
         }
         if self.out.fin != Fin::Open {
             return Next::Stay;
@@ -266,14 +271,17 @@ impl Encrypted {
         Next::Stay
     }
 
-    /// Answers the kernel's retransmission of `from..to` with the frames that hold it.
-    fn resend(&mut self, cx: &mut Cx<'_>, from: Offset<P>, to: Offset<P>, keep: Flags) {
+    /// Answers the kernel's retransmission of `range` with the frames that hold it, in segments that are no larger than the
+    /// kernel's, but for what a frame adds: it may have found out that the path takes less (RFC 4821).
+    fn resend(&mut self, cx: &mut Cx<'_>, range: Range<Offset<P>>, segment: usize, keep: Flags) {
+        let Range { start: from, end: to } = range;
         let out = &self.out;
         let (c_from, c_to) = out.ends.cover_p(from.max(out.ends.base().p), to);
         let (c_from, c_to) = (c_from.max(out.acked), c_to.min(out.sent));
         if c_from < c_to && from < out.ends.end().p {
             cx.counters.frames_resent += 1;
-            self.transmit(cx, c_from, c_to, keep.with(Flags::PSH));
+            let most = segment + tcpcrypt::frame::OVERHEAD + tcpcrypt::frame::URGENT_LEN;
+            self.transmit_in(cx, c_from, c_to, most.max(SMALL_SEGMENT), keep.with(Flags::PSH));
         } else {
             // It was acknowledged already, or it waits for the peer's window: ask the peer where it is.
             let seq = self.out.acked - 1_i64;

@@ -432,13 +432,18 @@ impl Encrypted {
 
     /// Sends the stored bytes `from..to`, and the FIN if the range has it, to the wire.
     pub(super) fn transmit(&mut self, cx: &mut Cx<'_>, from: Offset<C>, to: Offset<C>, flags: Flags) {
+        self.transmit_in(cx, from, to, usize::MAX, flags);
+    }
+
+    /// The same in segments of at most `most` bytes.
+    pub(super) fn transmit_in(&mut self, cx: &mut Cx<'_>, from: Offset<C>, to: Offset<C>, most: usize, flags: Flags) {
         let data_end = self.out.data_end();
         let (ack, window) = self.inn.announce();
         let options = self.wire_options(false);
         let options = options.padded();
         let max = self.link.max_payload(options.len());
         // Both ends may announce a larger MSS than a packet can have.
-        let segment = self.out.segment(options.len()).min(max);
+        let segment = self.out.segment(options.len()).min(max).min(most);
         let max = max / segment * segment;
         let mut at = from;
         while at < to {

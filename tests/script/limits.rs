@@ -92,3 +92,23 @@ fn tc_31_keys_are_replaced_on_a_half_closed_connection() {
     }
     assert_eq!(generations(pair.flow_a()).and_then(|(local, _)| local), local);
 }
+
+/// As Linux does with `tcp_mtu_probing` where nobody answers for packets that are too big for the path: it sends the same in
+/// smaller segments (RFC 4821). The frame stays what it is (TC-27).
+#[test]
+fn what_the_kernel_sends_again_in_smaller_segments_gets_smaller_on_the_wire() {
+    let mut pair = Pair::connected();
+    let first = pair.from_a();
+    let data: Vec<u8> = (0..1400_u32).map(|i| (i % 251) as u8).collect();
+    let whole: Vec<u8> = pair.a_writes(&data).wire.into_iter().flat_map(|seg| seg.payload).collect();
+    assert!(whole.len() > 1400);
+    let mut again = first;
+    again.payload = data[..700].to_vec();
+    let sent = pair.a.kernel(&again).wire;
+    assert!(
+        sent.iter().all(|seg| seg.payload.len() < 750),
+        "{:?}",
+        sent.iter().map(|s| s.payload.len()).collect::<Vec<_>>()
+    );
+    assert_eq!(sent.into_iter().flat_map(|seg| seg.payload).collect::<Vec<_>>(), whole);
+}
