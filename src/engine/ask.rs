@@ -59,7 +59,11 @@ impl Engine {
                 && !self.flows.contains_key(&key)
                 && !self.orphans.has(&key)
         };
-        open.iter().filter(passes).map(|&(local, remote)| FlowInfo::pre_existing(local, remote)).collect()
+        let plain = |&(local, remote): &(SocketAddr, SocketAddr)| FlowInfo {
+            reason: Some("pre-existing".to_owned()),
+            ..FlowInfo::new(local, remote, FlowState::Plain)
+        };
+        open.iter().filter(passes).map(plain).collect()
     }
 
     /// One connection.

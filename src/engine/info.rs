@@ -43,13 +43,13 @@ pub struct FlowInfo {
 }
 
 impl FlowInfo {
-    /// A connection that was open before it was selected.
-    pub(super) fn pre_existing(local: SocketAddr, remote: SocketAddr) -> Self {
+    /// A connection of which no more is known.
+    pub(crate) fn new(local: SocketAddr, remote: SocketAddr, state: FlowState) -> Self {
         Self {
             local,
             remote,
-            state: FlowState::Plain,
-            reason: Some("pre-existing".to_owned()),
+            state,
+            reason: None,
             role: None,
             tep: None,
             aead: None,

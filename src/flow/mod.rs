@@ -259,24 +259,7 @@ impl Flow {
     }
 
     pub(crate) fn info(&self, key: &FlowKey) -> FlowInfo {
-        let mut info = FlowInfo {
-            local: key.local(),
-            remote: key.remote(),
-            state: FlowState::Negotiating,
-            reason: None,
-            role: None,
-            tep: None,
-            aead: None,
-            self_gopt: None,
-            peer_gopt: None,
-            resumed: false,
-            session_id: None,
-            generation_local: None,
-            generation_remote: None,
-            bytes_sent: 0,
-            bytes_received: 0,
-            authenticated: false,
-        };
+        let mut info = FlowInfo::new(key.local(), key.remote(), FlowState::Negotiating);
         match self {
             Self::Opening(_) => {}
             Self::Plain(plain) => {

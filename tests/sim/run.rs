@@ -454,7 +454,12 @@ impl Sim<'_> {
 
     /// What the engine says of the connections.
     fn ask(&mut self, h: usize) {
+        let begun: Vec<_> = self.conns.iter().map(|conn| (conn.ends, conn.started)).collect();
         for (i, conn) in self.conns.iter_mut().enumerate() {
+            if begun[i + 1..].contains(&(conn.ends, true)) {
+                // What is known is of a later connection on the same addresses and ports.
+                continue;
+            }
             let known = conn.said[h].as_ref().is_some_and(|s| s.session_id.is_some());
             if known && !conn.apps[h].done(self.hosts[h].sockets.get::<tcp::Socket>(conn.handles[h])) {
                 let flow = self.hosts[h].flow(conn.ends[h], conn.ends[1 - h]);
