@@ -51,7 +51,8 @@ impl Closed {
         let (wire, plain) = e.final_fields();
         let unheard = reset && !e.kernel_gone;
         let repeat = unheard.then(|| now + REPEAT_AFTER[0]);
-        let until = now + linger;
+        // The kernel may have missed the last acknowledgement. While it can send its plaintext again, it is answered from here.
+        let until = now + linger.max(e.out.repeats_within());
         let facts = Some(e.facts.clone());
         let (link, clocks, totals) = (e.link.clone(), e.clocks, e.totals());
         Self { link, why, reset, wire, plain, clocks, facts, totals, unheard, repeat, repeats: 0, until }

@@ -147,6 +147,7 @@ impl Encrypted {
         }
         if start < next {
             let to = (end + i64::from(fin)).min(next);
+            self.out.note_repeated(start, cx.now);
             self.resend(cx, start..to, gso.unwrap_or(data.len()), keep);
         }
         if self.out.fin != Fin::Open {

@@ -20,6 +20,8 @@ const MAX_RTO: Duration = Duration::from_secs(60);
 const FIRST_RTO: Duration = Duration::from_secs(1);
 /// A path that claims to take less is not believed (as Linux's `min_pmtu`).
 const MIN_MSS: usize = 512;
+/// Linux's longest retransmission timeout (`TCP_RTO_MAX`), and a little, for timers are not exact.
+const KERNEL_RTO_MAX: Duration = Duration::from_secs(122);
 
 /// How far the local kernel's FIN is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +100,10 @@ pub(crate) struct Out {
     pub(super) rto: Duration,
     pub(super) retries: u8,
     pub(super) timer: Option<Instant>,
+    /// What the kernel last sent again, and when.
+    repeated: Option<(Offset<P>, Instant)>,
+    /// The longest time after which it sent the same once more.
+    patience: Duration,
     /// P bytes framed.
     pub(super) total: u64,
 }
@@ -124,6 +130,8 @@ impl Out {
             rto: ends.rtt.map_or(FIRST_RTO, |rtt| (rtt * 3).clamp(MIN_RTO, MAX_RTO)),
             retries: 0,
             timer: None,
+            repeated: None,
+            patience: Duration::ZERO,
             total: 0,
         }
     }
@@ -136,6 +144,20 @@ impl Out {
     /// The end of the frames made, without the FIN.
     pub(super) fn data_end(&self) -> Offset<C> {
         self.ends.end().c - i64::from(self.fin == Fin::Sealed)
+    }
+
+    /// The kernel sends again what begins at `start`.
+    pub(super) fn note_repeated(&mut self, start: Offset<P>, now: Instant) {
+        if let Some((_, before)) = self.repeated.filter(|(at, _)| *at == start) {
+            self.patience = self.patience.max(now.since(before));
+        }
+        self.repeated = Some((start, now));
+    }
+
+    /// How long it can take until the kernel sends something again that it does not know to be acknowledged: twice as long as
+    /// before (RFC 6298, section 5.5), as far as its timer goes. Zero if it never sent the same more than twice.
+    pub(super) fn repeats_within(&self) -> Duration {
+        (self.patience * 2 + self.patience / 8).min(KERNEL_RTO_MAX)
     }
 
     pub(super) fn fin_sealed(&self) -> bool {

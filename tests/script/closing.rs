@@ -84,3 +84,42 @@ fn a_socket_that_vanished_without_a_word_is_found_out() {
     assert!(told.len() == 1 && told[0].flags & packet::RST != 0, "the peer is told");
     assert_eq!(pair.flow_a().map(|flow| flow.state), Some(enotun::engine::FlowState::Closed));
 }
+
+/// The kernel's last acknowledgement may get lost on the way to it. How late it then sends the same again, its earlier
+/// repetitions show: with a timer that had grown beyond a minute it would do so when the connection is forgotten.
+#[test]
+fn a_kernel_that_repeats_itself_slowly_finds_the_connection_still_known_when_it_is_over() {
+    let mut pair = Pair::connected();
+    let mut last = pair.from_a();
+    last.payload = b"the last words".to_vec();
+    last.flags |= FIN;
+    let mut sent = pair.a.kernel(&last).wire;
+    // Lost on the wire, all but the last time.
+    for pause in [1, 2, 4, 8, 16, 32, 64] {
+        pair.a.wait(Duration::from_secs(pause));
+        sent = pair.a.kernel(&last).wire;
+    }
+    pair.b.now = pair.a.now;
+    assert!(!sent.is_empty());
+    for seg in sent {
+        pair.b.wire(&seg);
+    }
+    pair.a_next = pair.a_next.wrapping_add(15);
+    let mut fin = pair.from_b();
+    fin.flags |= FIN;
+    for seg in pair.b.kernel(&fin).wire {
+        pair.a.wire(&seg);
+    }
+    // The kernel has the peer's FIN, and not that its own is acknowledged.
+    let mut ack = pair.from_a();
+    ack.ack = pair.b_next.wrapping_add(1);
+    pair.a.kernel(&ack);
+    assert_eq!(pair.flow_a().map(|flow| flow.state), Some(enotun::engine::FlowState::Closed));
+    pair.a.wait(Duration::from_secs(119));
+    last.ack = ack.ack;
+    let late = pair.a.kernel(&last);
+    assert!(late.wire.iter().all(|seg| seg.payload.is_empty()), "plaintext of an encrypted connection");
+    assert_eq!(late.plain.len(), 1, "it is told again");
+    assert!(pair.a.wait(Duration::from_secs(10)).plain.is_empty());
+    assert!(pair.flow_a().is_none(), "and then it is forgotten");
+}
