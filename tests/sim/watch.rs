@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use enotun::time::Instant;
 
@@ -23,7 +24,13 @@ struct Way {
     scale: Option<u8>,
     /// Where its FIN was, likewise.
     fin: Option<i32>,
+    /// When something was last sent while it was not forgotten.
+    used: Option<Instant>,
 }
+
+/// So long after its end a connection is forgotten ([`enotun::engine::Config::closed_linger`]). What a kernel that has missed the end
+/// repeats then passes as it is; if it has data, that is a leak.
+const FORGOTTEN: Duration = Duration::from_secs(60);
 
 /// A connection under watch.
 pub struct Conn {
@@ -153,6 +160,12 @@ impl Watch {
     fn check(&mut self, now: Instant, number: usize, host: usize, seg: &Seg) {
         let conn = &mut self.conns[number];
         conn.wire_bytes += seg.payload.len() as u64;
+        let ended = conn.ways.iter().all(|way| way.fin.is_some());
+        let used = &mut conn.ways[host].used;
+        let forgotten = ended && used.is_some_and(|used| now.since(used) >= FORGOTTEN);
+        if !forgotten {
+            *used = Some(now);
+        }
         if seg.has(SYN) {
             if seg.eno() {
                 conn.syn_with_eno = true;
@@ -224,6 +237,7 @@ impl Watch {
             if let Some(before) = way.edge
                 && edge < before - slack
                 && !over
+                && !forgotten
                 // A SYN-ACK again has no scale: behind an acknowledgement of a simultaneous open it seems to take something back.
                 && !seg.has(SYN)
             {
