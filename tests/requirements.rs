@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const RULES: [(&str, usize); 2] = [("ENO", 19), ("TC", 35)];
+const RULES: [(&str, usize); 2] = [("ENO", 20), ("TC", 35)];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

@@ -478,7 +478,7 @@ mod tests {
                     frames = 5\nbytes = 6\nseconds = 7\n";
         let config = File::parse(text).unwrap().engine();
         let n = &config.negotiation;
-        assert!(n.aware && n.mandatory_aware && n.active_b && !n.resume);
+        assert!(n.aware == tcpcrypt::Aware::Mandatory && n.active_b && !n.resume);
         assert_eq!(n.nonce_len, 0);
         let lifetime = Duration::from_secs(3);
         assert_eq!(config.sessions, engine::SessionLimits { max: 1, per_peer: 2, lifetime, lookahead: 4 });

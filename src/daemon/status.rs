@@ -88,8 +88,8 @@ impl Protocol {
         Self {
             teps: negotiation.teps.iter().map(|tep| tep.short_name().to_owned()).collect(),
             aeads: config.ciphers.iter().map(|aead| aead.short_name().to_owned()).collect(),
-            aware: negotiation.aware,
-            mandatory_aware: negotiation.mandatory_aware,
+            aware: negotiation.aware > tcpcrypt::Aware::No,
+            mandatory_aware: negotiation.aware == tcpcrypt::Aware::Mandatory,
             role_b: negotiation.active_b,
             resumption: negotiation.resume,
             nonce_length: negotiation.nonce_len,

@@ -6,8 +6,8 @@
 //! alone, which all kernels understand in SYN-RECEIVED. If the peer's SYN is lost, its SYN-ACK comes first, and the
 //! opening is an ordinary one here, but for the roles.
 
-use tcpcrypt::Decision;
 use tcpcrypt::eno::option::{SynArea, find_syn};
+use tcpcrypt::{Acceptable, Decision};
 
 use super::Plain;
 use super::encrypted::AbortReason;
@@ -77,7 +77,7 @@ impl Opening {
         {
             return self.plain(cx, Plain::Eno(why), true);
         }
-        let _ = self.phase.received(true, false, has_eno);
+        let _ = self.phase.received(Acceptable::syn(area));
         if self.crossing.answered {
             // The kernel sends its SYN-ACK again by itself.
             return Opened::Still;
@@ -110,8 +110,7 @@ impl Opening {
         let Some(peer) = self.peer.as_mut().filter(|peer| peer.isn == packet.seq.0) else { return Opened::Still };
         peer.window = packet.window;
         peer.options.timestamps = peer.options.timestamps.and(SynOptions::parse(area).timestamps);
-        let has_eno = matches!(find_syn(area), SynArea::Option(_));
-        if self.phase.received(true, true, has_eno) == Decision::Plain {
+        if self.phase.received(Acceptable::syn_ack(&find_syn(area))) == Decision::Plain {
             return self.plain(cx, Plain::AckWithoutEno, true);
         }
         self.crossing.acked = true;

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tcpcrypt::constants::TAG_LEN;
 use tcpcrypt::frame::{HEADER_LEN, Header, MAX_FRAME};
 use tcpcrypt::messages::{PREFIX_LEN as INIT_PREFIX_LEN, message_len};
-use tcpcrypt::{OpenError, Opened, Record, handshake};
+use tcpcrypt::{Acceptable, OpenError, Opened, Record, handshake};
 
 use super::encrypted::{AbortReason, Encrypted, Next, Stage};
 use super::frames::Boundary;
@@ -90,7 +90,7 @@ impl Encrypted {
             self.challenge(cx, packet);
             return Next::Stay;
         }
-        let _ = self.phase.received(false, true, options.eno);
+        let _ = self.phase.received(Acceptable::non_syn(options.eno));
         let Some(news) = self.acknowledged(cx, packet, &options) else {
             cx.counters.out_of_window += 1;
             self.challenge(cx, packet);

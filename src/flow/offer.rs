@@ -6,7 +6,7 @@ use tcpcrypt::constants::{RESUME_HALF_LEN, RESUME_NONCE_MAX};
 use tcpcrypt::eno::negotiate::{active_option, conclude, passive_reply};
 use tcpcrypt::eno::option::{SynArea, find_syn};
 use tcpcrypt::resume::ResumeNonce;
-use tcpcrypt::{Outcome, PlainReason, Proposal, Settings};
+use tcpcrypt::{Aware, Outcome, PlainReason, Proposal, Settings};
 
 use super::link::Cx;
 use super::syn::Opening;
@@ -22,8 +22,7 @@ impl Opening {
         }
         let mut settings = config.negotiation.clone();
         settings.resume &= !options.no_resume;
-        settings.aware |= options.aware;
-        settings.mandatory_aware |= options.mandatory_aware;
+        settings.aware = settings.aware.max(Aware::new(options.aware, options.mandatory_aware));
         settings.active_b |= options.role_b;
         Cow::Owned(settings)
     }

@@ -31,7 +31,6 @@ impl Opening {
         let mut fits = true;
         for (k, option) in options::walk(area) {
             match k {
-                kind::ENO => {}
                 kind::MSS => {
                     // Of another length it is none, as kernels see it.
                     if let &[_, _, high, low] = option {
@@ -40,7 +39,7 @@ impl Opening {
                         has_mss = true;
                     }
                 }
-                k if options::is_fast_open(k, option) => {}
+                k if options::is_fast_open(k, option) || options::is_eno_or_its_predecessor(k, option) => {}
                 _ => fits &= options.push(option),
             }
         }
@@ -55,11 +54,11 @@ impl Opening {
     }
 }
 
-/// Options without padding, ENO or Fast Open, which does not go beside ENO (ENO-16).
+/// Options without padding, ENO and its predecessor, and Fast Open: what does not go beside ENO (ENO-16, ENO-20).
 pub(super) fn squeezed(area: &[u8]) -> Option<OptionBuf> {
     let mut buf = OptionBuf::default();
     options::walk(area)
-        .filter(|(k, option)| *k != kind::ENO && !options::is_fast_open(*k, option))
+        .filter(|(k, option)| !options::is_eno_or_its_predecessor(*k, option) && !options::is_fast_open(*k, option))
         .all(|(_, option)| buf.push(option))
         .then_some(buf)
 }

@@ -9,7 +9,9 @@ use tcpcrypt::eno::negotiate::{conclude, passive_reply};
 use tcpcrypt::eno::option::{SynArea, find_syn};
 use tcpcrypt::frame::{Header, OVERHEAD};
 use tcpcrypt::handshake::Initiator;
-use tcpcrypt::{AckPhase, Decision, Negotiated, OpenError, Outcome, PlainReason, Proposal, Record, Role, Session};
+use tcpcrypt::{
+    Acceptable, AckPhase, Decision, Negotiated, OpenError, Outcome, PlainReason, Proposal, Record, Role, Session,
+};
 
 use super::crossing::{Crossing, Told};
 use super::encrypted::{AbortReason, Encrypted, Ends, Stage};
@@ -382,7 +384,7 @@ impl Opening {
                     return self.plain(cx, why, true);
                 }
             }
-            let received = self.phase.received(true, false, true);
+            let received = self.phase.received(Acceptable::syn(&area));
             debug_assert_eq!(received, Decision::Pending);
         }
         self.omit = matches!(area, SynArea::None);
@@ -424,7 +426,7 @@ impl Opening {
                     return self.plain(cx, Plain::Eno(why), true);
                 }
             }
-            let _ = self.phase.received(true, true, true);
+            let _ = self.phase.received(Acceptable::syn_ack(&area));
         }
         self.crossing.note_syn_ack();
         let options = self.for_kernel(cx.config.wire_mtu, packet.options(bytes));
@@ -516,7 +518,7 @@ impl Opening {
             // Not the acknowledgement of this SYN-ACK. One that lies ahead has lost it on the way and will be sent again.
             return Opened::Still;
         }
-        match self.phase.received(false, true, options.eno) {
+        match self.phase.received(Acceptable::non_syn(options.eno)) {
             Decision::Encrypted => {}
             Decision::Plain | Decision::Pending => {
                 let payload = bytes.get(packet.payload.clone()).unwrap_or(&[]);

@@ -43,7 +43,7 @@ options! {
     no_cache: "no-cache",
     /// Say that the application knows of the encryption: a = 1 (ENO-8).
     aware: "aware",
-    /// No encryption unless the peer's application knows of it, too (ENO-8).
+    /// The same, and no encryption unless the peer's application knows of it, too (ENO-8).
     mandatory_aware: "mandatory-aware",
     /// Be B where this host opens, for exactly one side of a simultaneous open (ENO-7).
     role_b: "role-b",

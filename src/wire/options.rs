@@ -18,8 +18,8 @@ pub mod kind {
     pub const MPTCP: u8 = 30;
     pub const FAST_OPEN: u8 = 34;
     pub const ENO: u8 = 69;
-    /// Shared for experiments (RFC 6994); Fast Open was here once.
-    pub const EXPERIMENT: u8 = 254;
+    /// The two that are shared for experiments (RFC 6994); Fast Open was here once, and ENO's predecessor.
+    pub const EXPERIMENTS: [u8; 2] = [253, 254];
 }
 
 /// The most bytes an option area can have.
@@ -27,6 +27,8 @@ pub const MAX_AREA: usize = 40;
 
 /// RFC 6994 experiment identifier of TCP Fast Open before it had a kind of its own.
 const FAST_OPEN_EXPERIMENT: [u8; 2] = [0xf9, 0x89];
+/// The same of what came before ENO (RFC 8547, section 11).
+const ENO_EXPERIMENT: [u8; 2] = [0x45, 0x4e];
 
 /// Options one after another, kind and length included; ends at an end-of-list or at the first thing
 /// that cannot be an option. NOPs are left out.
@@ -174,7 +176,17 @@ impl SegmentOptions {
 /// Whether `option` is TCP Fast Open's, with a cookie or without.
 #[must_use]
 pub fn is_fast_open(kind_: u8, option: &[u8]) -> bool {
-    kind_ == kind::FAST_OPEN || (kind_ == kind::EXPERIMENT && option.get(2..4) == Some(&FAST_OPEN_EXPERIMENT))
+    kind_ == kind::FAST_OPEN || is_experiment(kind_, option, FAST_OPEN_EXPERIMENT)
+}
+
+/// Whether `option` is ENO's, of the kind that it has or of those it had before, which never stand beside it (ENO-20).
+#[must_use]
+pub fn is_eno_or_its_predecessor(kind_: u8, option: &[u8]) -> bool {
+    kind_ == kind::ENO || is_experiment(kind_, option, ENO_EXPERIMENT)
+}
+
+fn is_experiment(kind_: u8, option: &[u8], id: [u8; 2]) -> bool {
+    kind::EXPERIMENTS.contains(&kind_) && option.get(2..4) == Some(&id)
 }
 
 /// An option area under construction.

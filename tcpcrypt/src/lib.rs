@@ -38,8 +38,8 @@ pub mod schedule;
 mod tep;
 
 pub use aead::AeadId;
-pub use eno::ack::{AckPhase, Decision};
-pub use eno::negotiate::{Negotiated, Outcome, PlainReason, Settings};
+pub use eno::ack::{Acceptable, AckPhase, Decision};
+pub use eno::negotiate::{Aware, Negotiated, Outcome, PlainReason, Settings};
 pub use error::{Error, Malformed, Misuse, NoCommonGround, PeerViolation};
 pub use frame::{Opened, Plaintext};
 pub use kex::Provider;

@@ -333,6 +333,10 @@ class Conn:
                 out["ts"] = struct.unpack("!II", data)
             elif kind == 34 and data and seg.count(eno.KIND):
                 self.bad("ENO-16: non-empty TCP Fast Open option beside ENO", seg)
+            elif kind in (253, 254) and data[:2] == b"\x45\x4e" and seg.count(eno.KIND):
+                self.bad("ENO-20: the option of ENO's predecessor beside ENO", seg)
+            elif kind in (253, 254) and data[:2] == b"\xf9\x89" and len(data) > 2 and seg.count(eno.KIND):
+                self.bad("ENO-16: an experimental TCP Fast Open cookie beside ENO", seg)
             elif kind not in (0, 1, 34, eno.KIND):
                 self.warn("option %d in a SYN" % kind)
         return out

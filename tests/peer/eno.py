@@ -161,6 +161,7 @@ def negotiate(own, theirs, active, simultaneous=False, secret=None, enabled=True
     for tep, v, data in reversed(b.subs):
         if tep not in valid:
             continue
+        # TC-17 and reading 14: v = 1 with too little for a resumption is v = 0, whoever sends it.
         resume = v == 1 and len(data) >= 9
         peer_sub = (data if role == "A" else offered[tep][1]) if resume else b""
         if resume:
@@ -173,9 +174,6 @@ def negotiate(own, theirs, active, simultaneous=False, secret=None, enabled=True
                 continue
             own_nonce, peer_nonce = own_data[9:], peer_sub[9:]
             sn = own_nonce + peer_nonce if secret.orig_role == "A" else peer_nonce + own_nonce
-        elif v == 1 and role == "A":
-            # B answers v = 1 with too little for a resumption: no valid data for this TEP.
-            continue
         transcript = wire(own) + wire(theirs) if role == "A" else wire(theirs) + wire(own)
         return Outcome("resumed" if resume else "fresh", role, tep, tep | (v << 7), transcript, sn if resume else None)
     return plain("no common TEP")
@@ -186,7 +184,7 @@ def reply(syn, cache=(), nonce=b"", enabled=True, resume=True, aware=False, mand
     """What a passive opener answers to a SYN: (contents or None, resumed secret or None)."""
     if not enabled or syn is None:
         return None, None
-    glob = 0x03 if aware else 0x01
+    glob = 0x03 if aware or mandatory_aware else 0x01
     try:
         offer = parse(syn)
     except IllFormed:

@@ -22,6 +22,8 @@ def _as_client(env, contents, why, **more):
     if conn.host_eno is not None:
         opt = eno.parse(conn.host_eno)
         env.check(opt.vacuous, "%s: the SYN-ACK names TEP %s" % (why, ["%02x" % t for t, _, _ in opt.subs]))
+        asks = eno.reply(contents)[0] is not None
+        env.check(asks, "ENO-13, reading 13 (%s): an option in answer to a SYN without a usable TEP" % why)
     _plain(env, conn, why)
 
 
@@ -390,7 +392,7 @@ def host_syn_retransmitted(env):
 
 @scenario("c", "4", "ENO-14")
 def second_syn_without_eno(env):
-    """Reading 9: the peer gives up ENO in a repeated SYN; either SYN-ACK is legal, and what follows is plain TCP."""
+    """Reading 9: the peer gives up ENO in a repeated SYN: no SYN-ACK after that has it, and what follows is plain TCP."""
     conn = env.connect(ready=False)
     conn.own_eno = None
     conn.own_syn = conn.own_syn.replace(b"\x45\x03\x23", b"\x01\x01\x01")
@@ -407,6 +409,8 @@ def second_syn_without_eno(env):
     env.need(conn.wait_ready(), "no connection")
     conn.outcome.why = "ENO left out of the second SYN"
     _plain(env, conn, "second SYN without ENO")
+    with_eno = [bool(seg.count(eno.KIND)) for seg in conn.received if seg.flags & SYN]
+    env.check(with_eno == sorted(with_eno, reverse=True), "ENO-13: ENO is on again in a repeated SYN-ACK")
 
 
 @scenario("s", "4", "ENO-12")
@@ -457,6 +461,17 @@ def resumption_nobody_knows(env):
         conn = env.connect(eno=contents, ts=len(contents) < 12)
         env.need(conn.stage == "frames", "TC-16: not encrypted with %s (%s)" % (contents.hex(), conn.outcome.why))
         env.check(conn.outcome.result == "fresh", "TC-16: %s" % conn.outcome.result)
+        env.echo(conn, pattern(217, 300))
+        env.finish(conn)
+
+
+@scenario("s", "4", "TC-17")
+def short_data_in_the_syn_ack(env):
+    """Reading 14: v = 1 with less than half an identifier is v = 0 in B's option, too; the session ID has the byte as sent."""
+    for data in (b"", bytes(5), bytes(8)):
+        conn = env.accept(eno_reply=b"\x01\xa3" + data)
+        env.need(conn.stage == "frames", "TC-17: not encrypted%s" % env.why(conn))
+        env.check(conn.outcome.result == "fresh" and conn.outcome.tep_byte == 0xA3, "TC-17: %s" % conn.outcome.result)
         env.echo(conn, pattern(217, 300))
         env.finish(conn)
 

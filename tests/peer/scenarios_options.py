@@ -174,10 +174,11 @@ def mandatory_application_aware(env):
         env.need(conn.stage == "frames", "ENO-8: not encrypted with a = 1%s" % env.why(conn))
         env.echo(conn, pattern(206, 200))
         env.finish(conn)
-        # Without: plain TCP. A passive host says so at once, in a vacuous option.
+        # Without: plain TCP, and no option from a passive host (reading 13).
+        env.check(eno.parse(conn.host_eno).a, "ENO-8: mandatory mode says a = 0 itself")
         conn = _open(env, False, setup=lambda c: setattr(c, "on_plain", True))
         if env.role == "c":
-            env.check(conn.host_eno is not None and eno.parse(conn.host_eno).vacuous, "ENO-8: answer %s" % conn.host_eno)
+            env.check(conn.host_eno is None, "ENO-13: answer %s" % conn.host_eno)
         said = flow(env, conn)
         env.check(said and said["state"] == "plain" and said["reason"] == "not-aware", "ENO-8: %s" % said)
         _plain(env, conn, "a = 0 in mandatory application-aware mode")

@@ -14,10 +14,27 @@ const WINDOW_SCALE: &[u8] = &[3, 3, 0];
 const MD5: &[u8] = &[19, 18, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
 const FAST_OPEN_REQUEST: &[u8] = &[34, 2];
 const FAST_OPEN_COOKIE: &[u8] = &[34, 10, 1, 2, 3, 4, 5, 6, 7, 8];
+/// Fast Open as it was before it had a kind of its own: a request, a cookie in the other kind for experiments.
 const OLD_FAST_OPEN: &[u8] = &[254, 4, 0xf9, 0x89];
+const OLD_COOKIE: &[u8] = &[253, 8, 0xf9, 0x89, 1, 2, 3, 4];
+/// ENO's predecessor (RFC 8547, section 11).
+const OLD_ENO: &[u8] = &[253, 5, 0x45, 0x4e, 0x23];
+const OLD_ENO_TOO: &[u8] = &[254, 4, 0x45, 0x4e];
 const MP_CAPABLE: &[u8] = &[30, 12, 0, 0x81, 1, 2, 3, 4, 5, 6, 7, 8];
-const ALL: [&[u8]; 9] =
-    [MSS, SACK, TIMESTAMPS, WINDOW_SCALE, MD5, FAST_OPEN_REQUEST, FAST_OPEN_COOKIE, OLD_FAST_OPEN, MP_CAPABLE];
+const ALL: [&[u8]; 12] = [
+    MSS,
+    SACK,
+    TIMESTAMPS,
+    WINDOW_SCALE,
+    MD5,
+    FAST_OPEN_REQUEST,
+    FAST_OPEN_COOKIE,
+    OLD_FAST_OPEN,
+    OLD_COOKIE,
+    OLD_ENO,
+    OLD_ENO_TOO,
+    MP_CAPABLE,
+];
 
 /// An option of `len` bytes that nobody knows, and no option for 0.
 fn filler(len: usize) -> Vec<u8> {
@@ -118,8 +135,10 @@ impl Made {
             assert!(seg.options.len() <= 40, "{what}");
             let list = seg.option_list().unwrap_or_else(|| panic!("{what}: {:02x?}", seg.options));
             assert!(list.iter().filter(|(kind, _)| *kind == ENO).count() <= 1, "{what}");
-            let fast_open = list.iter().any(|(kind, data)| *kind == 34 || (*kind == 254 && data[..2] == [0xf9, 0x89]));
+            let experiment = |id: [u8; 2]| list.iter().any(|(k, data)| matches!(k, 253 | 254) && data.starts_with(&id));
+            let fast_open = list.iter().any(|(kind, _)| *kind == 34) || experiment([0xf9, 0x89]);
             assert!(!(seg.eno() && fast_open), "ENO-16, {what}: {:02x?}", seg.options);
+            assert!(!(seg.eno() && experiment([0x45, 0x4e])), "ENO-20, {what}: {:02x?}", seg.options);
         }
         let [a, b] = &self.flows;
         assert_eq!(a.state, b.state, "{what}: {a:?}, {b:?}");

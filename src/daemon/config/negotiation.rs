@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 use tcpcrypt::constants::RESUME_NONCE_MAX;
-use tcpcrypt::{AeadId, Tep};
+use tcpcrypt::{AeadId, Aware, Tep};
 
 use crate::engine;
 
@@ -71,8 +71,7 @@ impl Negotiation {
         if let Some(aeads) = &self.aeads {
             config.ciphers.clone_from(aeads);
         }
-        negotiation.aware = self.aware;
-        negotiation.mandatory_aware = self.mandatory_aware;
+        negotiation.aware = Aware::new(self.aware, self.mandatory_aware);
         negotiation.active_b = self.role_b;
     }
 

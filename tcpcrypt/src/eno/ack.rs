@@ -1,6 +1,43 @@
 //! The ENO handshake after the SYNs (RFC 8547, section 4.6; ENO-12 to ENO-15): which segments carry the
 //! option, and when it is decided for good whether the connection is encrypted.
 
+use super::option::SynArea;
+
+/// A segment of the peer's that is acceptable (RFC 9293, section 3.10.7), as far as ENO is concerned. It is made where a
+/// segment has been judged: anybody can send one that is not, and that does not count as received (ENO-12, ENO-13).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Acceptable {
+    kind: SegmentKind,
+    eno: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SegmentKind {
+    Syn,
+    SynAck,
+    NonSyn,
+}
+
+impl Acceptable {
+    /// A SYN with this option area. Only a well-formed option counts.
+    #[must_use]
+    pub fn syn(area: &SynArea<'_>) -> Self {
+        Self { kind: SegmentKind::Syn, eno: matches!(area, SynArea::Option(_)) }
+    }
+
+    /// The same, of a SYN-ACK.
+    #[must_use]
+    pub fn syn_ack(area: &SynArea<'_>) -> Self {
+        Self { kind: SegmentKind::SynAck, ..Self::syn(area) }
+    }
+
+    /// A segment with ACK and without SYN; whether it has ENO options, one or several (ENO-1, ENO-20).
+    #[must_use]
+    pub fn non_syn(eno: bool) -> Self {
+        Self { kind: SegmentKind::NonSyn, eno }
+    }
+}
+
 /// What is decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
@@ -34,15 +71,14 @@ impl AckPhase {
         self.sent_ack = true;
     }
 
-    /// A segment was received, a retransmission included. `has_eno` of a SYN means a well-formed SYN-form
-    /// option. Returns what is decided now.
-    pub fn received(&mut self, syn: bool, ack: bool, has_eno: bool) -> Decision {
+    /// A segment was received, a retransmission included. Returns what is decided now.
+    pub fn received(&mut self, segment: Acceptable) -> Decision {
         // ENO-13: every segment counts up to and including the first one with ACK, none after it.
-        if !self.received_ack && !has_eno {
+        if !self.received_ack && !segment.eno {
             self.disable();
         }
-        self.received_ack |= ack;
-        self.received_non_syn |= !syn;
+        self.received_ack |= segment.kind != SegmentKind::Syn;
+        self.received_non_syn |= segment.kind == SegmentKind::NonSyn;
         self.decision()
     }
 
@@ -74,20 +110,36 @@ impl AckPhase {
 mod tests {
     use super::*;
 
-    const SYN: bool = true;
-    const ACK: bool = true;
+    use crate::eno::option::find_syn;
+
     const ENO: bool = true;
+
+    fn area(eno: bool) -> SynArea<'static> {
+        find_syn(if eno { &[69, 3, 0x23] } else { &[] })
+    }
+
+    fn syn(eno: bool) -> Acceptable {
+        Acceptable::syn(&area(eno))
+    }
+
+    fn syn_ack(eno: bool) -> Acceptable {
+        Acceptable::syn_ack(&area(eno))
+    }
+
+    fn non_syn(eno: bool) -> Acceptable {
+        Acceptable::non_syn(eno)
+    }
 
     #[test]
     fn eno_12_active_opener_carries_it_until_the_first_non_syn_segment() {
         let mut phase = AckPhase::new();
         assert!(phase.must_carry());
-        phase.received(SYN, ACK, ENO);
+        phase.received(syn_ack(ENO));
         phase.sent_ack();
         assert!(phase.must_carry(), "the third segment and what follows it");
-        phase.received(SYN, ACK, ENO);
+        phase.received(syn_ack(ENO));
         assert!(phase.must_carry(), "a repeated SYN-ACK is no non-SYN segment");
-        phase.received(!SYN, ACK, ENO);
+        phase.received(non_syn(ENO));
         assert!(!phase.must_carry());
         assert_eq!(phase.decision(), Decision::Encrypted);
     }
@@ -95,36 +147,43 @@ mod tests {
     #[test]
     fn eno_12_passive_opener_carries_it_in_syn_acks_only() {
         let mut phase = AckPhase::new();
-        assert_eq!(phase.received(SYN, !ACK, ENO), Decision::Pending);
+        assert_eq!(phase.received(syn(ENO)), Decision::Pending);
         phase.sent_ack();
         assert!(phase.must_carry());
-        assert_eq!(phase.received(!SYN, ACK, ENO), Decision::Encrypted);
+        assert_eq!(phase.received(non_syn(ENO)), Decision::Encrypted);
         assert!(!phase.must_carry());
     }
 
     #[test]
     fn eno_13_first_ack_without_the_option_is_plain_for_good() {
         let mut phase = AckPhase::new();
-        phase.received(SYN, !ACK, ENO);
+        phase.received(syn(ENO));
         phase.sent_ack();
-        assert_eq!(phase.received(!SYN, ACK, !ENO), Decision::Plain);
-        assert_eq!(phase.received(!SYN, ACK, ENO), Decision::Plain);
+        assert_eq!(phase.received(non_syn(!ENO)), Decision::Plain);
+        assert_eq!(phase.received(non_syn(ENO)), Decision::Plain);
         assert!(!phase.must_carry());
     }
 
     #[test]
     fn eno_13_syn_without_the_option_is_plain() {
         let mut phase = AckPhase::new();
-        assert_eq!(phase.received(SYN, ACK, !ENO), Decision::Plain);
+        assert_eq!(phase.received(syn_ack(!ENO)), Decision::Plain);
         phase.sent_ack();
         assert_eq!(phase.decision(), Decision::Plain);
     }
 
     #[test]
+    fn eno_13_an_ill_formed_option_is_none() {
+        for area in [&[69, 3, 0x80][..], &[69, 2, 69, 2], &[69, 3, 0x23, 2, 1]] {
+            assert_eq!(AckPhase::new().received(Acceptable::syn(&find_syn(area))), Decision::Plain, "{area:?}");
+        }
+    }
+
+    #[test]
     fn eno_13_segments_after_the_first_ack_may_go_without() {
         let mut phase = AckPhase::new();
-        phase.received(SYN, ACK, ENO);
-        assert_eq!(phase.received(!SYN, ACK, !ENO), Decision::Pending);
+        phase.received(syn_ack(ENO));
+        assert_eq!(phase.received(non_syn(!ENO)), Decision::Pending);
         phase.sent_ack();
         assert_eq!(phase.decision(), Decision::Encrypted);
     }
@@ -132,7 +191,7 @@ mod tests {
     #[test]
     fn eno_13_failed_negotiation_is_plain() {
         let mut phase = AckPhase::new();
-        phase.received(SYN, ACK, ENO);
+        phase.received(syn_ack(ENO));
         phase.disable();
         phase.sent_ack();
         assert_eq!(phase.decision(), Decision::Plain);
@@ -141,18 +200,18 @@ mod tests {
     #[test]
     fn eno_15_nothing_turns_encryption_off_again() {
         let mut phase = AckPhase::new();
-        phase.received(SYN, ACK, ENO);
+        phase.received(syn_ack(ENO));
         phase.sent_ack();
         phase.disable();
-        assert_eq!(phase.received(!SYN, ACK, !ENO), Decision::Encrypted);
+        assert_eq!(phase.received(non_syn(!ENO)), Decision::Encrypted);
     }
 
     #[test]
     fn eno_15_simultaneous_open_waits_for_the_peers_ack() {
         let mut phase = AckPhase::new();
-        assert_eq!(phase.received(SYN, !ACK, ENO), Decision::Pending);
+        assert_eq!(phase.received(syn(ENO)), Decision::Pending);
         phase.sent_ack();
         assert_eq!(phase.decision(), Decision::Pending);
-        assert_eq!(phase.received(SYN, ACK, ENO), Decision::Encrypted);
+        assert_eq!(phase.received(syn_ack(ENO)), Decision::Encrypted);
     }
 }

@@ -17,15 +17,38 @@ use crate::tep::{Role, Tep};
 /// Room for TCP options in a segment.
 pub const MAX_OPTION_AREA: usize = 40;
 
+/// Whether the application knows of the encryption (ENO-8; RFC 8547, section 8.4).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Aware {
+    /// It does not: a = 0.
+    #[default]
+    No,
+    /// It does: a = 1.
+    Yes,
+    /// It does, and there is no encryption unless the peer sends a = 1, too. This host sends it as well: two of the kind would
+    /// never encrypt otherwise.
+    Mandatory,
+}
+
+impl Aware {
+    /// As two switches say: send the bit, and insist on the peer's.
+    #[must_use]
+    pub fn new(aware: bool, mandatory: bool) -> Self {
+        match (mandatory, aware) {
+            (true, _) => Self::Mandatory,
+            (false, true) => Self::Yes,
+            (false, false) => Self::No,
+        }
+    }
+}
+
 /// How this host negotiates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Use ENO at all.
     pub enabled: bool,
-    /// Send a = 1 (ENO-8).
-    pub aware: bool,
-    /// No encryption unless the peer sends a = 1 (ENO-8).
-    pub mandatory_aware: bool,
+    /// The a bit, and what is expected of the peer's (ENO-8).
+    pub aware: Aware,
     /// Send b = 1 as an active opener: exactly one side of a simultaneous open does (ENO-7).
     pub active_b: bool,
     /// Propose and accept resumption (TC-22).
@@ -40,8 +63,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             enabled: true,
-            aware: false,
-            mandatory_aware: false,
+            aware: Aware::No,
             active_b: false,
             resume: true,
             teps: Tep::ALL.to_vec(),
@@ -52,7 +74,12 @@ impl Default for Settings {
 
 impl Settings {
     fn global(&self, b: bool) -> u8 {
-        (if b { GLOBAL_B } else { 0 }) | (if self.aware { GLOBAL_A } else { 0 })
+        (if b { GLOBAL_B } else { 0 }) | (if self.aware > Aware::No { GLOBAL_A } else { 0 })
+    }
+
+    /// Whether the peer's a bit is compatible (ENO-8).
+    fn suits(&self, peer: &SynOption<'_>) -> bool {
+        self.aware < Aware::Mandatory || peer.aware()
     }
 }
 
@@ -122,17 +149,17 @@ pub fn passive_reply(
     mut lookup: impl FnMut(Tep, &[u8; RESUME_HALF_LEN]) -> Option<CachedSecret>,
 ) -> Reply {
     let SynArea::Option(peer) = peer else { return Reply::default() };
-    // ENO-7: a passive opener is always B; with b = 1 in the SYN nothing can come of it.
-    if !settings.enabled || peer.b() {
+    // ENO-7: a passive opener is always B; with b = 1 in the SYN nothing can come of it. ENO-13: no option is sent any more
+    // once it is clear that there is no encryption (docs/readings.md, reading 13).
+    if !settings.enabled || peer.b() || !settings.suits(peer) {
         return Reply::default();
     }
     let room = room.min(MAX_OPTION_AREA);
     let head = vec![KIND, 0, settings.global(true)];
-    let wanted = !settings.mandatory_aware || peer.aware();
 
     let nonce = nonce.get(..settings.nonce_len).and_then(ResumeNonce::new).unwrap_or_default();
     let resumption_len = head.len() + 1 + RESUME_HALF_LEN + nonce.as_bytes().len();
-    if wanted && settings.resume && resumption_len <= room {
+    if settings.resume && resumption_len <= room {
         let accepted = settings.teps.iter().rev().find_map(|&tep| {
             let (half, _) = resumption_data(&peer.only(tep.id())?)?;
             lookup(tep, half).filter(|secret| secret.tep() == tep && secret.peer_half() == half)
@@ -145,10 +172,14 @@ pub fn passive_reply(
     }
 
     // ENO-10: exactly one TEP, a valid one; by this host's priority.
-    let tep = settings.teps.iter().rev().find(|tep| wanted && peer.only(tep.id()).is_some());
+    let tep = settings.teps.iter().rev().find(|tep| peer.only(tep.id()).is_some());
     let mut bytes = head;
-    // ENO-11: if nothing can be negotiated, a vacuous option says that ENO is supported.
-    bytes.extend(tep.map(|tep| tep.id()));
+    match tep {
+        Some(tep) => bytes.push(tep.id()),
+        // ENO-11: who asks for nothing but whether ENO is there is told so.
+        None if peer.is_vacuous() => {}
+        None => return Reply::default(),
+    }
     Reply { option: (bytes.len() <= room).then(|| with_length(bytes)), resumes: None }
 }
 
@@ -244,26 +275,33 @@ fn negotiate(
     proposal: Option<&Proposal>,
     peer: &SynArea<'_>,
 ) -> Result<Outcome, PlainReason> {
-    let own =
-        own.filter(|_| settings.enabled).and_then(|own| SynOption::parse(own).ok()).ok_or(PlainReason::NotOffered)?;
+    if !settings.enabled {
+        return Err(PlainReason::NotOffered);
+    }
     let peer = match peer {
         SynArea::None => return Err(PlainReason::PeerNoEno),
         SynArea::Duplicate => return Err(PlainReason::Duplicate),
-        SynArea::MalformedArea => return Err(PlainReason::MalformedArea),
+        SynArea::MalformedArea { .. } => return Err(PlainReason::MalformedArea),
         SynArea::IllFormed(why) => return Err(PlainReason::IllFormed(*why)),
         SynArea::Option(option) => option,
     };
-    let (role, a, b) = match (own.b(), peer.b()) {
-        (false, true) => (Role::A, &own, peer),
-        (true, false) => (Role::B, peer, &own),
-        _ => return Err(PlainReason::SameRole),
-    };
-    if settings.mandatory_aware && !peer.aware() {
+    let own = own.and_then(|own| SynOption::parse(own).ok());
+    // Who has sent no option has answered the peer's with none: a passive opener, which is B.
+    let own_b = own.is_none_or(|own| own.b());
+    if own_b == peer.b() {
+        return Err(PlainReason::SameRole);
+    }
+    if !settings.suits(peer) {
         return Err(PlainReason::NotAware);
     }
     if peer.is_vacuous() {
         return Err(PlainReason::Vacuous);
     }
+    let Some(own) = own else {
+        let common = settings.teps.iter().any(|tep| peer.only(tep.id()).is_some());
+        return Err(if common { PlainReason::NotOffered } else { PlainReason::NoCommonTep });
+    };
+    let (role, a, b) = if own_b { (Role::B, peer, &own) } else { (Role::A, &own, peer) };
     // ENO-10: the last valid TEP in B's option.
     let mut valid = None;
     for of_b in b.suboptions() {
@@ -289,7 +327,7 @@ fn valid_tep(
     let tep = Tep::from_id(of_b.tep).filter(|tep| settings.teps.contains(tep))?;
     b.only(tep.id())?;
     let of_a = a.only(tep.id())?;
-    // TC-17: v = 1 with less than a half is v = 0.
+    // TC-17: v = 1 with less than a half is v = 0, of either opener (docs/readings.md, reading 14).
     if !of_b.v || of_b.data.len() < RESUME_HALF_LEN {
         return Some((tep, of_b.byte(), None));
     }

@@ -56,8 +56,24 @@ fn eno_7_echoed_option_is_plain() {
 }
 
 #[test]
+fn eno_8_mandatory_mode_alone_says_aware_so_that_two_such_hosts_encrypt() {
+    let aware = Settings { aware: Aware::Mandatory, ..teps(&[Tep::Curve25519]) };
+    let a = active_option(&aware, None, 40).expect("fits").bytes;
+    assert_eq!(a, [69, 4, 0x02, 0x23]);
+    let b = passive_reply(&aware, &find_syn(&a), 40, &[0; 8], nobody).option.expect("an answer");
+    assert_eq!(b, [69, 4, 0x03, 0x23]);
+    for (own, peer) in [(&a, &b), (&b, &a)] {
+        assert!(matches!(conclude(&aware, Some(own), None, &find_syn(peer)), Outcome::Fresh(_)));
+    }
+}
+
+#[test]
 fn eno_8_aware_bit_is_sent_and_can_be_required() {
-    let aware = Settings { aware: true, mandatory_aware: true, ..teps(&[Tep::Curve25519]) };
+    let sends = Settings { aware: Aware::Yes, ..teps(&[Tep::Curve25519]) };
+    assert_eq!(active_option(&sends, None, 40).expect("fits").bytes, [69, 4, 0x02, 0x23]);
+    let outcome = conclude(&sends, Some(&[69, 4, 0x02, 0x23]), None, &find_syn(&[69, 4, 0x01, 0x23]));
+    assert!(matches!(outcome, Outcome::Fresh(_)), "{outcome:?}");
+    let aware = Settings { aware: Aware::Mandatory, ..sends };
     let own = active_option(&aware, None, 40).expect("fits").bytes;
     assert_eq!(own, [69, 4, 0x02, 0x23]);
     let outcome = conclude(&aware, Some(&own), None, &find_syn(&[69, 4, 0x01, 0x23]));
@@ -65,7 +81,27 @@ fn eno_8_aware_bit_is_sent_and_can_be_required() {
     let outcome = conclude(&aware, Some(&own), None, &find_syn(&[69, 4, 0x03, 0x23]));
     assert!(matches!(outcome, Outcome::Fresh(_)), "{outcome:?}");
     let reply = passive_reply(&aware, &find_syn(&[69, 3, 0x23]), 40, &[0; 8], nobody);
-    assert_eq!(reply.option.as_deref(), Some(&[69, 3, 0x03][..]), "vacuous");
+    assert_eq!(reply.option, None, "reading 13");
+    assert_eq!(reason(&conclude(&aware, None, None, &find_syn(&[69, 3, 0x23]))), PlainReason::NotAware);
+}
+
+#[test]
+fn eno_13_a_passive_opener_knows_why_it_sends_no_option() {
+    let settings = teps(&[Tep::Curve25519]);
+    for (area, text) in [
+        (&[][..], "peer-no-eno"),
+        (&[69, 3, 0x80], "ill-formed"),
+        (&[69, 2, 69, 2], "duplicate-eno"),
+        (&[69, 3, 0x23, 2, 1], "malformed-options"),
+        (&[69, 4, 0x01, 0x23], "same-role"),
+        (&[69, 3, 0x24], "no-common-tep"),
+        (&[69, 4, 0x23, 0x23], "no-common-tep"),
+        (&[69, 3, 0x74], "no-common-tep"),
+    ] {
+        let reply = passive_reply(&settings, &find_syn(area), 40, &[0; 8], nobody);
+        assert_eq!(reply.option, None, "{text}");
+        assert_eq!(reason(&conclude(&settings, None, None, &find_syn(area))).to_string(), text);
+    }
 }
 
 #[test]
@@ -130,7 +166,7 @@ fn eno_13_unusable_options_are_plain_with_their_reason() {
         assert_eq!(reason(&conclude(&settings, Some(own), None, &find_syn(area))).to_string(), text);
     }
     let peer = find_syn(&[69, 4, 0x01, 0x23]);
-    assert_eq!(reason(&conclude(&settings, None, None, &peer)), PlainReason::NotOffered);
+    assert_eq!(reason(&conclude(&settings, None, None, &find_syn(own))), PlainReason::NotOffered);
     let off = Settings { enabled: false, ..settings };
     assert_eq!(reason(&conclude(&off, Some(own), None, &peer)), PlainReason::NotOffered);
     assert_eq!(active_option(&off, None, 40), None);

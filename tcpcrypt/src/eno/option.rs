@@ -25,7 +25,10 @@ pub enum SynArea<'a> {
     /// Two or more ENO options: as if there were none (ENO-3).
     Duplicate,
     /// An option's length cannot be; nothing in the area can be trusted.
-    MalformedArea,
+    MalformedArea {
+        /// An ENO option stands before what cannot be, or is it.
+        eno: bool,
+    },
     /// One ENO option that is ill-formed (ENO-5).
     IllFormed(IllFormed),
     /// One well-formed ENO option.
@@ -36,7 +39,7 @@ impl SynArea<'_> {
     /// Whether data in this SYN must be discarded and not acknowledged (ENO-16), even where ENO is off.
     #[must_use]
     pub fn discards_data(&self) -> bool {
-        matches!(self, Self::Duplicate | Self::IllFormed(_) | Self::Option(_))
+        matches!(self, Self::Duplicate | Self::IllFormed(_) | Self::Option(_) | Self::MalformedArea { eno: true })
     }
 }
 
@@ -197,8 +200,8 @@ impl<'a> Items<'a> {
 /// The TCP options of any kind but NOP, each with kind and length; an `Err` ends the walk.
 struct TcpOptions<'a>(&'a [u8]);
 
-/// An option length that cannot be.
-struct BadLength;
+/// An option length that cannot be, of an option of this kind.
+struct BadLength(u8);
 
 impl<'a> Iterator for TcpOptions<'a> {
     type Item = Result<&'a [u8], BadLength>;
@@ -213,9 +216,9 @@ impl<'a> Iterator for TcpOptions<'a> {
                     self.0 = rest;
                     return Some(Ok(option));
                 }
-                _ => {
+                [kind, ..] => {
                     self.0 = &[];
-                    return Some(Err(BadLength));
+                    return Some(Err(BadLength(kind)));
                 }
             }
         }
@@ -229,7 +232,7 @@ pub fn find_syn(option_area: &[u8]) -> SynArea<'_> {
     let mut duplicate = false;
     for option in TcpOptions(option_area) {
         match option {
-            Err(BadLength) => return SynArea::MalformedArea,
+            Err(BadLength(kind)) => return SynArea::MalformedArea { eno: kind == KIND || found.is_some() },
             Ok(option @ [KIND, ..]) => {
                 duplicate |= found.is_some();
                 found = Some(option);

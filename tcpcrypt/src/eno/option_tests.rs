@@ -92,9 +92,32 @@ fn eno_16_data_is_discarded_with_any_eno_option() {
 }
 
 #[test]
+fn eno_16_data_is_discarded_where_the_area_is_broken_at_or_behind_the_option() {
+    for area in [&[69, 3, 0x23, 2, 0][..], &[69, 2, 8], &[2, 4, 5, 180, 69, 3, 0x23, 3, 77], &[69, 40, 0x23], &[69]] {
+        assert!(find_syn(area).discards_data(), "{area:?}");
+    }
+    assert!(!find_syn(&[2, 0, 69, 2]).discards_data(), "no option is to be seen behind what is broken");
+}
+
+#[test]
+fn eno_20_several_options_in_a_non_syn_segment_count_as_one() {
+    assert!(has_eno(&[69, 2, 69, 4, 1, 2, 69, 2]));
+}
+
+#[test]
+fn eno_20_reserved_teps_are_none_that_could_be_agreed_on() {
+    for tep in 0x70..=0x7f {
+        assert_eq!(crate::Tep::from_id(tep), None);
+        let area = [69, 4, tep, 0x23];
+        assert_eq!(suboptions(&option(&area)), [(tep, false, &[][..]), (0x23, false, &[][..])]);
+    }
+}
+
+#[test]
 fn option_areas_that_cannot_be_are_told_from_ones_without_eno() {
     for area in [&[69, 0][..], &[69, 1], &[69, 3], &[69], &[2, 0, 69, 2], &[2, 255, 1]] {
-        assert_eq!(find_syn(area), SynArea::MalformedArea, "{area:?}");
+        let eno = area[0] == KIND;
+        assert_eq!(find_syn(area), SynArea::MalformedArea { eno }, "{area:?}");
     }
     assert_eq!(find_syn(&[0, 69, 0]), SynArea::None);
 }
