@@ -4,6 +4,8 @@
 #![allow(missing_docs, reason = "a test crate has no readers but its authors")]
 #![allow(dead_code, reason = "the packets are shared with the simulated network")]
 
+#[path = "scripted/full_window.rs"]
+mod full_window;
 #[path = "sim/packet.rs"]
 mod packet;
 
@@ -560,54 +562,6 @@ fn a_forged_syn_does_not_disturb_an_encrypted_connection() {
     assert_eq!(challenge.flags, ACK);
     let (at, bytes) = b.frame(b"still here", false);
     assert_eq!(b.from_peer(at, PSH, &bytes).delivered(), b"still here");
-}
-
-/// A peer whose window is closed, and who says so, is waited for, however long (RFC 9293, section 3.8.6.1): also with a frame
-/// that the kernel knows nothing of.
-#[test]
-fn a_frame_of_our_own_waits_for_a_closed_window_as_long_as_the_peer_answers() {
-    for room in [0, 13] {
-        let mut b = Bench::encrypted();
-        let edge = b.engine_made + 0xffff;
-        let (mut at, mut made) = (0, b.engine_made);
-        // As much as leaves `room`, too little for a frame.
-        while made < edge - room {
-            let data = (edge - room - made).saturating_sub(OVERHEAD as u32).min(1_000);
-            let data = if edge - room - made - data - (OVERHEAD as u32) < 100 && data == 1_000 { 500 } else { data };
-            let seen = b.from_kernel(at, 0, PSH, &vec![7; data as usize]);
-            at += data;
-            made += seen.wire_bytes().len() as u32;
-        }
-        let told = |b: &mut Bench, ack: u32, flags: u8, at: u32, payload: &[u8]| {
-            let mut seg = b.peer_seg(at, ack, flags, payload);
-            seg.win = u16::try_from(edge - ack).expect("a window");
-            b.give(Side::Wire, seg.build())
-        };
-        b.engine_made = made;
-        let at = b.peer_made;
-        told(&mut b, made, 0, at, &[]);
-        b.record.as_mut().expect("keys").start_rekey();
-        let (at, bytes) = b.frame(b"", false);
-        let sent = told(&mut b, made, PSH, at, &bytes);
-        let mut acked = made + sent.wire_bytes().len() as u32;
-        assert_eq!(acked, edge, "what there is room for");
-        let (mut probes, next) = (0, b.peer_made);
-        for _ in 0..3600 {
-            let seen = b.pass_time(Duration::from_secs(1));
-            for _ in seen.wire {
-                probes += 1;
-                told(&mut b, acked, 0, next, &[]);
-            }
-        }
-        assert!(probes > 10, "its update may have been lost: {probes}");
-        let flow = b.engine.flow(b.kernel, b.peer).expect("a flow");
-        assert_eq!((flow.state, flow.reason), (FlowState::Encrypted, None));
-        let mut open = b.peer_seg(next, acked, 0, &[]);
-        open.win = 1_000;
-        let seen = b.give(Side::Wire, open.build());
-        acked += seen.wire_bytes().len() as u32;
-        assert_eq!(acked, made + OVERHEAD as u32, "the answer to the rekey");
-    }
 }
 
 /// A congestion mark is for the kernel to echo (RFC 3168, section 6.1.3), also where the segment that has it does not end a frame.

@@ -211,7 +211,7 @@ impl Encrypted {
 
     /// What the last acknowledgements say, towards the wire and towards the local kernel.
     fn final_fields(&mut self) -> (Last, Last) {
-        let (seq, (ack, window)) = (self.out.sent.seq(self.out.isn).0, self.inn.announce());
+        let (seq, (ack, window)) = (self.out.acceptable_seq().0, self.inn.announce());
         let wire = Last { seq, ack, window };
         let (seq, (ack, window)) = (self.inn.delivered.seq(self.inn.isn).0, self.out.tell());
         (wire, Last { seq, ack, window })

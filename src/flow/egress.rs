@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use tcpcrypt::frame::MAX_FRAME;
 
-use super::encrypted::{AbortReason, Encrypted, Next, Stage, piece};
+use super::encrypted::{AbortReason, Bare, Encrypted, Next, Stage, piece};
 use super::link::Cx;
 use super::outbound::{Fin, KeyUse};
 use crate::wire::options::SegmentOptions;
@@ -33,8 +33,7 @@ impl Encrypted {
         self.note_use(cx.now);
         let options = SegmentOptions::parse(packet.options(bytes));
         if packet.flags.any(Flags::RST) {
-            let seq = self.out.sent;
-            self.emit_wire_bare(cx, seq, Flags::RST);
+            self.emit_wire_bare(cx, Bare::Next, Flags::RST);
             self.kernel_gone = true;
             return Next::Reset;
         }
@@ -69,8 +68,7 @@ impl Encrypted {
                 Some(Next::Stay) => {}
                 Some(next) => return next,
                 None => {
-                    let seq = self.out.sent;
-                    self.emit_wire_bare(cx, seq, keep.without(Flags::PSH));
+                    self.emit_wire_bare(cx, Bare::Next, keep.without(Flags::PSH));
                 }
             }
         } else {
@@ -82,8 +80,7 @@ impl Encrypted {
                 return next;
             }
             if !self.wire_told && self.inn.told() != told {
-                let seq = self.out.sent;
-                self.emit_wire_bare(cx, seq, keep.without(Flags::PSH));
+                self.emit_wire_bare(cx, Bare::Next, keep.without(Flags::PSH));
             }
         }
         // Window the kernel has opened lets in what waits.
@@ -103,14 +100,22 @@ impl Encrypted {
             && !record.fin_sealed()
             // After its FINp frame the peer answers no rekey (docs/readings.md, reading 11).
             && !self.inn.finp
+            // Nor may it be able to as long as this host's application does not read.
+            && self.inn.has_room_for_answer()
+            && !(record.rekey_outstanding() && self.inn.is_full())
         {
             self.liveness_asked = true;
-            return Some(self.start_rekey(cx));
+            let next = self.start_rekey(cx);
+            if next == Next::Stay && !self.wire_told {
+                // An earlier one is not answered yet. A peer that does not know the connection any more says so.
+                self.emit_wire_bare(cx, Bare::Probe, keep.without(Flags::PSH));
+            }
+            return Some(next);
         }
         // A rekey in flight is repeated by the timer for enotun's own bytes.
-        if !self.liveness_asked {
-            let seq = self.out.acked - 1_i64;
-            self.emit_wire_bare(cx, seq, keep.without(Flags::PSH));
+        if self.out.ends.is_empty() || !self.liveness_asked {
+            self.liveness_asked = false;
+            self.emit_wire_bare(cx, Bare::Probe, keep.without(Flags::PSH));
         }
         Some(Next::Stay)
     }
@@ -178,7 +183,8 @@ impl Encrypted {
         };
         let cost =
             new.len() + new.len().div_ceil(piece).max(1) * (tcpcrypt::frame::OVERHEAD + tcpcrypt::frame::URGENT_LEN);
-        let fits = out.pending.is_empty() && out.early.is_empty() && cost <= out.edge.ahead_of(out.ends.end().c);
+        let room = if new.is_empty() { out.fin_room() } else { out.data_room() };
+        let fits = out.pending.is_empty() && out.early.is_empty() && cost <= room;
         match &mut self.stage {
             Stage::Ready(record) if fits => {
                 if out.seal(cx, record, new, piece, fin).is_err() {
@@ -217,7 +223,7 @@ impl Encrypted {
         };
         while !out.pending.is_empty() || out.fin == Fin::Wanted {
             let end = out.ends.end();
-            let room = out.edge.ahead_of(end.c);
+            let room = if out.pending.is_empty() { out.fin_room() } else { out.data_room() };
             let idle = out.acked == end.c;
             let unit = piece(out.segment(12));
             // At most a packet's worth at a time, whole frames if there is a choice.
@@ -254,8 +260,8 @@ impl Encrypted {
     fn send_unsent(&mut self, cx: &mut Cx<'_>, keep: Flags) -> Next {
         let out = &self.out;
         let end = out.ends.end().c;
-        let (from, data_end) = (out.sent, out.data_end());
-        let mut to = if out.edge >= data_end { end } else { out.edge };
+        let (from, data_end) = (out.sent.within, out.data_end());
+        let mut to = out.sendable();
         if to < data_end && out.acked < from {
             // Cut only where it must be: rather wait for room for the rest of the frame.
             to = out.ends.floor_c(to).c;
@@ -263,7 +269,7 @@ impl Encrypted {
         if to > from {
             let push = if to == end { keep.with(Flags::PSH) } else { keep };
             self.transmit(cx, from, to, push);
-            self.out.sent = to;
+            self.out.note_sent(to);
         }
         if end > from {
             // If the peer's window is closed the timer sends probes: the kernel does not know that there is something to send.
@@ -278,15 +284,14 @@ impl Encrypted {
         let Range { start: from, end: to } = range;
         let out = &self.out;
         let (c_from, c_to) = out.ends.cover_p(from.max(out.ends.base().p), to);
-        let (c_from, c_to) = (c_from.max(out.acked), c_to.min(out.sent));
+        let (c_from, c_to) = (c_from.max(out.acked), c_to.min(out.sent.within));
         if c_from < c_to && from < out.ends.end().p {
             cx.counters.frames_resent += 1;
             let most = segment + tcpcrypt::frame::OVERHEAD + tcpcrypt::frame::URGENT_LEN;
             self.transmit_in(cx, c_from, c_to, most.max(SMALL_SEGMENT), keep.with(Flags::PSH));
         } else {
             // It was acknowledged already, or it waits for the peer's window: ask the peer where it is.
-            let seq = self.out.acked - 1_i64;
-            self.emit_wire_bare(cx, seq, Flags::default());
+            self.emit_wire_bare(cx, Bare::Probe, Flags::default());
         }
     }
 
@@ -311,7 +316,7 @@ impl Encrypted {
             // The FIN goes with the frame that has FINp (TC-29).
             let to = if first.c == self.out.data_end() { self.out.ends.end().c } else { first.c };
             self.transmit(cx, from, to, Flags::PSH);
-            self.out.sent = self.out.sent.max(to);
+            self.out.note_sent(to);
         }
     }
 
@@ -324,7 +329,7 @@ impl Encrypted {
     ) -> Option<AckNews> {
         let out = &mut self.out;
         let ack = out.acked.nearest(out.isn, packet.ack);
-        if ack > out.sent {
+        if ack > out.sent.ever {
             return None;
         }
         let mut news = AckNews::default();
@@ -343,7 +348,7 @@ impl Encrypted {
                 own_lost = out.retries > 0 && out.timer.is_some();
             }
             if edge > out.edge {
-                out.edge = edge;
+                out.note_edge(ack, edge);
                 let told = out.told_edge;
                 if self.is_ready() {
                     self.out.raise_told_edge();

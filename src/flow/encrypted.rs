@@ -95,6 +95,15 @@ pub(crate) enum Next {
     Abort(AbortReason),
 }
 
+/// Which number a segment without data carries on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bare {
+    /// One that the peer accepts.
+    Next,
+    /// One from before what it has acknowledged, so that it answers (RFC 9293, section 3.8.4).
+    Probe,
+}
+
 /// What the SYNs said of both ends.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ends {
@@ -318,28 +327,26 @@ impl Encrypted {
         options
     }
 
-    /// Sends a segment without data to the wire at `seq`.
-    pub(super) fn emit_wire_bare(&mut self, cx: &mut Cx<'_>, seq: Offset<C>, flags: Flags) {
+    /// Sends a segment without data to the wire.
+    pub(super) fn emit_wire_bare(&mut self, cx: &mut Cx<'_>, bare: Bare, flags: Flags) {
         let options = self.wire_options(!flags.any(Flags::RST));
         let (ack, window) = self.inn.announce();
-        let tcp = TcpFields {
-            seq: seq.seq(self.out.isn).0,
-            ack,
-            flags: flags.with(Flags::ACK),
-            window,
-            urgent: 0,
-            options: options.padded(),
+        let seq = match bare {
+            Bare::Next => self.out.acceptable_seq(),
+            Bare::Probe => (self.out.acked - 1_i64).seq(self.out.isn),
         };
+        let tcp =
+            TcpFields { seq: seq.0, ack, flags: flags.with(Flags::ACK), window, urgent: 0, options: options.padded() };
         self.link.emit(cx.env, Side::Wire, &tcp, &[], None);
         self.phase.sent_ack();
-        self.wire_told = true;
+        // A probe is answered, and nothing else in it believed.
+        self.wire_told |= bare == Bare::Next;
     }
 
     /// Acknowledges on the wire on enotun's own account.
     pub(super) fn emit_own_ack(&mut self, cx: &mut Cx<'_>) {
         cx.counters.own_segments += 1;
-        let seq = self.out.sent;
-        self.emit_wire_bare(cx, seq, Flags::default());
+        self.emit_wire_bare(cx, Bare::Next, Flags::default());
     }
 
     /// Sends a segment without data to the local kernel at `seq`.
@@ -481,8 +488,7 @@ impl Encrypted {
 
     /// Tells both ends that it is over (TC-6).
     pub(crate) fn abort(&mut self, cx: &mut Cx<'_>) {
-        let seq = self.out.sent;
-        self.emit_wire_bare(cx, seq, Flags::RST);
+        self.emit_wire_bare(cx, Bare::Next, Flags::RST);
         let seq = self.inn.delivered;
         self.emit_plain_bare(cx, seq, Flags::RST, &[]);
     }

@@ -61,6 +61,15 @@ impl Boundaries {
         self.ends.push_back(end);
     }
 
+    /// The same, in the place of the last one if nothing of P lies between: for whoever does not look at single frames, empty
+    /// ones cost no memory.
+    pub(crate) fn push_in_place(&mut self, end: Boundary) {
+        match self.ends.back_mut().filter(|last| last.p == end.p) {
+            Some(last) => *last = end,
+            None => self.push(end),
+        }
+    }
+
     /// Forgets the frames that end at or before `ack` in C: the P position up to which all frames are
     /// acknowledged whole.
     pub(crate) fn acknowledge_c(&mut self, ack: Offset<C>) -> Offset<P> {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use tcpcrypt::Opened;
-use tcpcrypt::frame::MAX_FRAME;
+use tcpcrypt::frame::{MAX_FRAME, OVERHEAD};
 
 use super::encrypted::Ends;
 use super::frames::{Boundaries, Boundary, Store};
@@ -162,13 +162,13 @@ impl In {
     pub(super) fn announce(&mut self) -> (u32, u16) {
         let ack = self.ack_point();
         self.told_ack = self.told_ack.max(ack);
-        // Frames shrink when opened, so what fits the kernel's window fits in C as well. A whole frame must always be
-        // able to come, unless what was opened waits for the kernel already.
+        // Frames shrink when opened, so what fits the kernel's window fits in C as well.
         let room = self.kernel_edge.ahead_of(self.next.p);
-        let owed = if self.delivered == self.next.p { self.next.c + MAX_FRAME } else { self.next.c };
-        // Rounding down would take back a part of what was announced, or cut the frame that must be able to come.
-        let least = owed.max(self.told_edge);
-        let edge = (self.next.c + room).max(least);
+        let owed = self.next.c + self.owed_room();
+        let edge = (self.next.c + room).max(owed).max(self.told_edge);
+        // Rounding down would cut the frame that must be able to come, or take back a part of what was announced. That is
+        // done when what was opened waits (RFC 7323, section 2.4): rounded up, each acknowledgement would let in a little more.
+        let least = if self.is_full() { owed } else { owed.max(self.told_edge) };
         let unit = 1_usize << self.kernel_scale;
         let mut field = edge.ahead_of(ack) / unit;
         if ack + field * unit < least {
@@ -177,6 +177,27 @@ impl In {
         let field = u16::try_from(field).unwrap_or(u16::MAX);
         self.told_edge = self.told_edge.max(ack + usize::from(field) * unit);
         (ack.seq(self.isn).0, field)
+    }
+
+    /// What is announced whatever the kernel's window. A whole frame must always be able to come, and when what was opened
+    /// waits for the kernel still an empty one, or a rekey is not answered (TC-32, TC-35) as long as the application does not
+    /// read. A peer that puts data there gets no more of it.
+    fn owed_room(&self) -> usize {
+        match self.next.p.ahead_of(self.delivered) {
+            0 => MAX_FRAME,
+            waiting if waiting <= 2 * MAX_FRAME => OVERHEAD,
+            _ => 0,
+        }
+    }
+
+    /// Whether what was opened waits for the kernel's window.
+    pub(super) fn is_full(&self) -> bool {
+        self.delivered < self.next.p
+    }
+
+    /// Whether the peer has been given room for the answer to a rekey.
+    pub(super) fn has_room_for_answer(&self) -> bool {
+        self.told_edge.ahead_of(self.next.c) >= OVERHEAD
     }
 
     /// Whether a segment continues what is here of the frame at `next`, and not by much: without these nothing that waits
@@ -254,7 +275,7 @@ impl In {
                 u16::try_from(data).unwrap_or(u16::MAX).clamp(self.segment.min(self.kernel_mss), self.kernel_mss);
         }
         self.next = Boundary { c: self.next.c + frame_len, p: self.next.p + data };
-        self.ends.push(self.next);
+        self.ends.push_in_place(self.next);
         self.finp |= opened.fin;
         self.suspicion = None;
         self.partial_since = None;

@@ -65,6 +65,21 @@ impl KeyUse {
     }
 }
 
+/// How far a stream was sent on the wire.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sent {
+    /// End of what was sent within the peer's window (SND.NXT).
+    pub(super) within: Offset<C>,
+    /// End of all that was sent, probes beyond the window included: no acknowledgement is of more.
+    pub(super) ever: Offset<C>,
+}
+
+impl Default for Sent {
+    fn default() -> Self {
+        Self { within: Offset::START, ever: Offset::START }
+    }
+}
+
 /// The stream from the local kernel to the peer.
 #[derive(Debug)]
 pub(crate) struct Out {
@@ -76,12 +91,14 @@ pub(crate) struct Out {
     /// Bytes from the kernel that are not framed yet: there are no keys, or the peer's window is full.
     pub(super) pending: Vec<u8>,
     pub(super) fin: Fin,
-    /// End of what was sent on the wire at least once.
-    pub(super) sent: Offset<C>,
+    /// How far it was sent.
+    pub(super) sent: Sent,
     /// What the peer has acknowledged.
     pub(super) acked: Offset<C>,
     /// Right edge of the peer's window.
     pub(super) edge: Offset<C>,
+    /// The largest window that it has announced.
+    widest: usize,
     pub(super) peer_scale: u8,
     /// Right edge that the kernel was told. Not taken back.
     pub(super) told_edge: Offset<P>,
@@ -116,9 +133,10 @@ impl Out {
             store: Store::default(),
             pending: Vec::new(),
             fin: Fin::Open,
-            sent: Offset::START,
+            sent: Sent::default(),
             acked: Offset::START,
             edge: Offset::START + usize::from(ends.peer_window),
+            widest: ends.peer_window.into(),
             peer_scale: ends.peer_scale,
             told_edge: Offset::START,
             early: Reassembly::default(),
@@ -144,6 +162,45 @@ impl Out {
     /// The end of the frames made, without the FIN.
     pub(super) fn data_end(&self) -> Offset<C> {
         self.ends.end().c - i64::from(self.fin == Fin::Sealed)
+    }
+
+    /// How far the peer's window lets the frames made be sent. A FIN alone goes behind a full window too.
+    pub(super) fn sendable(&self) -> Offset<C> {
+        if self.edge >= self.data_end() { self.ends.end().c } else { self.edge }
+    }
+
+    /// Everything up to `to` was sent, beyond the peer's window what of it is a probe.
+    pub(super) fn note_sent(&mut self, to: Offset<C>) {
+        self.sent.within = self.sent.within.max(to.min(self.sendable()));
+        self.sent.ever = self.sent.ever.max(to);
+    }
+
+    /// The number that a segment without data can carry so that the peer accepts it, as Linux's `tcp_acceptable_seq`: what
+    /// lies beyond its window, it discards with the acknowledgement in it. Windows are rounded down to their unit.
+    pub(super) fn acceptable_seq(&self) -> Seq<C> {
+        let Sent { within, .. } = self.sent;
+        let rounded = within.ahead_of(self.edge) < 1 << self.peer_scale;
+        (if rounded { within } else { self.edge }).seq(self.isn)
+    }
+
+    /// Takes in that the peer's window reaches to `edge` when it has acknowledged up to `ack`.
+    pub(super) fn note_edge(&mut self, ack: Offset<C>, edge: Offset<C>) {
+        self.edge = self.edge.max(edge);
+        self.widest = self.widest.max(edge.ahead_of(ack));
+    }
+
+    /// Room in the peer's window for new data. An empty frame must always be able to go besides, or a rekey is not answered
+    /// (TC-32) while the peer's application does not read: an enotun there keeps a window of one unit open for it (see
+    /// `In::announce`). A peer whose window never has more gets data all the same.
+    pub(super) fn data_room(&self) -> usize {
+        let kept = tcpcrypt::frame::OVERHEAD.next_multiple_of(1 << self.peer_scale);
+        let kept = if self.widest >= 2 * kept { kept } else { 0 };
+        self.edge.ahead_of(self.ends.end().c).saturating_sub(kept)
+    }
+
+    /// Room for the frame with FINp alone, behind which nothing has to go.
+    pub(super) fn fin_room(&self) -> usize {
+        self.edge.ahead_of(self.ends.end().c)
     }
 
     /// The kernel sends again what begins at `start`.
@@ -182,7 +239,7 @@ impl Out {
     /// The kernel's number for a segment on the wire, if it may be in flight.
     pub(super) fn in_flight(&self, seq: Seq<C>) -> Option<Seq<P>> {
         let at = self.acked.nearest(self.isn, seq);
-        (at >= self.acked && at <= self.sent).then(|| self.ends.floor_c(at).p.seq(self.isn))
+        (at >= self.acked && at <= self.sent.ever).then(|| self.ends.floor_c(at).p.seq(self.isn))
     }
 
     pub(super) fn held(&self) -> usize {
@@ -207,7 +264,7 @@ impl Out {
         let end = self.ends.end();
         // The kernel is told whole units of its peer's window scale, rounded up (see `tell`).
         let unit = 1_usize << self.peer_scale;
-        let mut room = self.edge.ahead_of(end.c);
+        let mut room = self.data_room();
         if room > 4 * unit {
             room -= unit - 1;
         }
@@ -293,6 +350,8 @@ impl Out {
             return false;
         }
         self.acked = ack;
+        // What was a probe has been taken.
+        self.sent.within = self.sent.within.max(ack);
         self.ends.acknowledge_c(ack);
         self.store.release(ack, pool);
         if self.urgent.is_some_and(|u| u < self.ends.base().p) {

@@ -19,6 +19,7 @@ mod limits;
 mod liveness;
 mod opening;
 mod option_space;
+mod own_bytes;
 mod paths;
 mod probe;
 mod windows;
