@@ -210,7 +210,7 @@ impl Bench {
         let Outcome::Fresh(negotiated) = conclude(&settings, Some(&own), None, &find_syn(&syn_ack.options)) else {
             panic!("{syn_ack:?}")
         };
-        let mut random = |out: &mut [u8]| out.fill(0x42);
+        let mut random = |_, out: &mut [u8]| out.fill(0x42);
         let ciphers = [AeadId::Aes128Gcm];
         let (init1, initiator) = Initiator::start(&PROVIDER, negotiated, &ciphers, &mut random).expect("Init1");
         let mut seg = b.peer_seg(0, 0, PSH, &init1);

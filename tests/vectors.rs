@@ -8,6 +8,7 @@ use tcpcrypt::aead::AeadId;
 use tcpcrypt::eno::negotiate::{conclude, passive_reply};
 use tcpcrypt::eno::option::{SynArea, SynOption, find_syn};
 use tcpcrypt::handshake::{Initiator, respond};
+use tcpcrypt::kex::RandomUse;
 use tcpcrypt::messages::{Init1, Init2, message_len};
 use tcpcrypt::resume::{ResumeNonce, SessionNonce};
 use tcpcrypt::schedule::SessionSecret;
@@ -145,7 +146,7 @@ fn settings(value: &Value) -> Settings {
 }
 
 fn cached(value: &Value) -> CachedSecret {
-    let ss = SessionSecret::from_bytes(array(value, "ss"));
+    let ss = SessionSecret::from_bytes(&array(value, "ss"));
     let (a, b) = ss.resume_halves();
     assert_eq!([a, b].concat(), bytes(value, "resume"));
     CachedSecret::new(tep(value), aead(value), role(&value["orig_role"]), ss)
@@ -313,8 +314,10 @@ fn tc_3_to_10_handshake() {
             let tep = tep(case);
             let negotiated = |role| Negotiated { role, tep, tep_byte: tep.id(), transcript: bytes(case, "transcript") };
             let random = |fields: [&str; 2]| {
-                let mut values = fields.map(|field| bytes(case, field)).into_iter();
-                move |out: &mut [u8]| out.copy_from_slice(&values.next().expect("two random values"))
+                let [private_key, nonce] = fields.map(|field| bytes(case, field));
+                move |wanted, out: &mut [u8]| {
+                    out.copy_from_slice(if wanted == RandomUse::PrivateKey { &private_key } else { &nonce });
+                }
             };
             let (init1, init2) = (bytes(case, "init1"), bytes(case, "init2"));
             assert_eq!(message_len(Role::A, &init1), Ok(Some(init1.len())), "{context}");
@@ -362,7 +365,7 @@ impl Pair {
         let (nonce_a, nonce_b) = sn.split_at(sn.len().min(8));
         let nonce = |role| ResumeNonce::new(if role == Role::A { nonce_a } else { nonce_b }).expect("at most 8 bytes");
         let record = |role: Role| {
-            let ss = SessionSecret::from_bytes(array(case, "ss"));
+            let ss = SessionSecret::from_bytes(&array(case, "ss"));
             let cached = CachedSecret::new(Tep::Curve25519, aead(case), role, ss);
             Record::new(provider, &Session::resumed(0xa3, &cached, &nonce(role), &nonce(role.other())))
         };
@@ -459,7 +462,7 @@ fn opens_with_its_key(provider: &dyn Provider, case: &Value) -> bool {
     let (a, b) = sn.split_at(sn.len().min(8));
     let nonce = |bytes| ResumeNonce::new(bytes).expect("at most 8 bytes");
     let mut mk =
-        SessionSecret::from_bytes(array(case, "ss")).master_key(&SessionNonce::new(Role::A, &nonce(a), &nonce(b)));
+        SessionSecret::from_bytes(&array(case, "ss")).master_key(&SessionNonce::new(Role::A, &nonce(a), &nonce(b)));
     for _ in 0..number(case, "generation") {
         mk = mk.next();
     }

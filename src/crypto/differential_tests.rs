@@ -35,7 +35,7 @@ fn both_backends_seal_alike_and_open_each_others_frames() {
             let record = |provider, role| {
                 Record::new(
                     provider,
-                    &Session::fresh(&negotiated(role, Tep::Curve25519), id, SessionSecret::from_bytes(secret)),
+                    &Session::fresh(&negotiated(role, Tep::Curve25519), id, SessionSecret::from_bytes(&secret)),
                 )
             };
             let mut senders = BACKENDS.map(|provider| record(provider, Role::A));
@@ -147,7 +147,7 @@ fn hosts_with_different_backends_agree() {
     with_seeds(|rng| {
         for tep in Tep::ALL {
             for [a, b] in [BACKENDS, [BACKENDS[1], BACKENDS[0]]] {
-                let mut fill = |out: &mut [u8]| rng.fill(out);
+                let mut fill = |_, out: &mut [u8]| rng.fill(out);
                 let (init1, initiator) =
                     Initiator::start(a, negotiated(Role::A, tep), &AeadId::ALL, &mut fill).expect("start");
                 let (init2, of_b) =

@@ -190,16 +190,18 @@ impl Engine {
     ) -> Result<(), FlowError> {
         let key = FlowKey::new(local, remote);
         let mut result = Err(FlowError::Unknown { local, remote });
-        self.with_flow(now, key, env, |cx, flow| match flow {
-            Flow::Encrypted(encrypted) => {
-                result = Ok(());
-                let next = encrypted.start_rekey(cx);
-                settle(cx, encrypted, next)
-            }
-            _ => {
-                result = Err(FlowError::NotEncrypted);
-                Fate::Stay
-            }
+        self.leave_no_keys(|engine| {
+            engine.with_flow(now, key, env, |cx, flow| match flow {
+                Flow::Encrypted(encrypted) => {
+                    result = Ok(());
+                    let next = encrypted.start_rekey(cx);
+                    settle(cx, encrypted, next)
+                }
+                _ => {
+                    result = Err(FlowError::NotEncrypted);
+                    Fate::Stay
+                }
+            });
         });
         result
     }
@@ -207,6 +209,10 @@ impl Engine {
     /// Aborts every connection that is encrypted or becoming so, on both sides: before the host's routes are put
     /// back, after which the kernel would send their plaintext to the network itself.
     pub fn abort_all(&mut self, now: Instant, env: &mut dyn Env) {
+        self.leave_no_keys(|engine| engine.abort_each(now, env));
+    }
+
+    fn abort_each(&mut self, now: Instant, env: &mut dyn Env) {
         let keys: Vec<FlowKey> = self.flows.keys().copied().collect();
         for key in keys {
             self.with_flow(now, key, env, |cx, flow| match flow {

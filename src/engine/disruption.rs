@@ -87,6 +87,17 @@ impl Engine {
             self.paths.forget(None, None);
         }
         let (mut connections_rekeyed, mut connections_aborted) = (0, 0);
+        self.leave_no_keys(|engine| {
+            (connections_rekeyed, connections_aborted) = engine.renew_or_abort(now, sign, env);
+        });
+        let done = Disrupted { sign, at: now, sessions_flushed, connections_rekeyed, connections_aborted };
+        self.disrupted = Some(done);
+        done
+    }
+
+    /// Rekeys or ends every connection; how many of each.
+    fn renew_or_abort(&mut self, now: Instant, sign: Disruption, env: &mut dyn Env) -> (usize, usize) {
+        let (mut connections_rekeyed, mut connections_aborted) = (0, 0);
         let keys: Vec<FlowKey> = self.flows.keys().copied().collect();
         for key in keys {
             self.with_flow(now, key, env, |cx, flow| match flow {
@@ -107,9 +118,7 @@ impl Engine {
                 Flow::Opening(_) | Flow::Plain(_) | Flow::Closed(_) => Fate::Stay,
             });
         }
-        let done = Disrupted { sign, at: now, sessions_flushed, connections_rekeyed, connections_aborted };
-        self.disrupted = Some(done);
-        done
+        (connections_rekeyed, connections_aborted)
     }
 
     /// The last sign that was acted on.

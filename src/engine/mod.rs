@@ -29,7 +29,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
 
-use crate::flow::{AbortReason, Cx, Flow, FlowKey, Link, Lost, Next, Pool};
+use crate::flow::{AbortReason, Cx, Flow, FlowKey, Keys, Link, Lost, Next, Pool};
 use crate::selector::PolicyTable;
 use crate::time::Instant;
 use crate::wire::icmp::IcmpError;
@@ -59,6 +59,8 @@ pub struct Engine {
     disrupted: Option<Disrupted>,
     scratch: Vec<u8>,
     pool: Pool,
+    /// Keys were made, replaced or erased by what is being done.
+    keys_changed: bool,
 }
 
 /// A connection, and when it is looked at next.
@@ -88,6 +90,7 @@ impl Engine {
             disrupted: None,
             scratch: Vec::new(),
             pool: Pool::default(),
+            keys_changed: false,
         }
     }
 
@@ -105,6 +108,18 @@ impl Engine {
     /// Takes in a packet that was read on `side`. What becomes of it goes out through `env` before this returns. `bytes`
     /// may be changed (frames are opened in place).
     pub fn handle_packet(&mut self, now: Instant, side: Side, offload: Offload, bytes: &mut [u8], env: &mut dyn Env) {
+        self.leave_no_keys(|engine| engine.take(now, side, offload, bytes, env));
+    }
+
+    /// Runs `work` and wipes the stack behind it if keys came or went (TC-34): what ciphers leave there of keys in use stays until then.
+    fn leave_no_keys(&mut self, work: impl FnOnce(&mut Self)) {
+        tcpcrypt::stack::wiped_if(|| {
+            work(self);
+            std::mem::take(&mut self.keys_changed)
+        });
+    }
+
+    fn take(&mut self, now: Instant, side: Side, offload: Offload, bytes: &mut [u8], env: &mut dyn Env) {
         match side {
             Side::Plain => {
                 self.counters.packets_plain += 1;
@@ -298,6 +313,7 @@ impl Engine {
     ) {
         let Some(entry) = self.flows.get_mut(&key) else { return };
         let was_half_open = matches!(entry.flow, Flow::Opening(_));
+        let keys = entry.flow.keys();
         let mut cx = Cx {
             now,
             env,
@@ -314,10 +330,12 @@ impl Engine {
             Fate::Stay => {}
             Fate::Replace(flow) => entry.flow = flow,
             Fate::Remove => {
+                self.keys_changed |= keys != Keys::None;
                 self.remove(now, &key);
                 return;
             }
         }
+        self.keys_changed |= entry.flow.keys() != keys;
         if was_half_open && !matches!(entry.flow, Flow::Opening(_)) {
             self.half_open -= 1;
         }
@@ -360,6 +378,10 @@ impl Engine {
 
     /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant, env: &mut dyn Env) {
+        self.leave_no_keys(|engine| engine.do_what_is_due(now, env));
+    }
+
+    fn do_what_is_due(&mut self, now: Instant, env: &mut dyn Env) {
         self.sessions.expire(now);
         self.paths.expire(now);
         self.orphans.expire(now);

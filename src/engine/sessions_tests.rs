@@ -13,7 +13,7 @@ fn peer(text: &str) -> SocketAddr {
 }
 
 fn first(seed: u8, role: Role) -> CachedSecret {
-    CachedSecret::new(Tep::Curve25519, AeadId::Aes128Gcm, role, SessionSecret::from_bytes([seed; 32]))
+    CachedSecret::new(Tep::Curve25519, AeadId::Aes128Gcm, role, SessionSecret::from_bytes(&[seed; 32]))
 }
 
 /// `ss[i]` of the chain that begins with `first(seed, role)`.
@@ -204,7 +204,7 @@ impl Farm {
             let secret = |role| {
                 let mut bytes = [self.made; 32];
                 bytes[0] = member as u8;
-                CachedSecret::new(Tep::Curve25519, AeadId::Aes128Gcm, role, SessionSecret::from_bytes(bytes))
+                CachedSecret::new(Tep::Curve25519, AeadId::Aes128Gcm, role, SessionSecret::from_bytes(&bytes))
             };
             self.client.insert(NOW, service, true, secret(Role::A));
             self.members[member].insert(NOW, from, false, secret(Role::B));

@@ -10,6 +10,7 @@ use tcpcrypt::handshake::Initiator;
 use tcpcrypt::schedule::KeyFingerprint;
 use tcpcrypt::{AckPhase, AeadId, Negotiated, Record, Role, Session, SessionId};
 
+use super::Keys;
 use super::inbound::In;
 use super::link::{Clocks, Cx, Link, Lost};
 use super::outbound::Out;
@@ -285,6 +286,13 @@ impl Encrypted {
         // Whatever a client does not finish is no reason to deny others encryption.
         if self.active || finding == Finding::Encrypted {
             cx.learn(self.link.key, self.active, finding);
+        }
+    }
+
+    pub(super) fn keys(&self) -> Keys {
+        match &self.stage {
+            Stage::Ready(record) => Keys::Generations(record.local_generation(), record.remote_generation()),
+            Stage::WaitInit1(_) | Stage::WaitInit2(_) | Stage::Failed => Keys::None,
         }
     }
 

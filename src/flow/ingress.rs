@@ -14,7 +14,7 @@ use std::time::Duration;
 use tcpcrypt::constants::TAG_LEN;
 use tcpcrypt::frame::{HEADER_LEN, Header, MAX_FRAME};
 use tcpcrypt::messages::{PREFIX_LEN as INIT_PREFIX_LEN, message_len};
-use tcpcrypt::{Acceptable, OpenError, Opened, Record, handshake};
+use tcpcrypt::{Acceptable, OpenError, Opened, Record, Role, handshake};
 
 use super::encrypted::{AbortReason, Encrypted, Next, Stage};
 use super::frames::Boundary;
@@ -406,9 +406,10 @@ impl Encrypted {
                 let key = self.link.key;
                 let context = [&self.out.isn.to_be_bytes()[..], &self.inn.isn.to_be_bytes(), message].concat();
                 let ciphers = cx.config.ciphers.clone();
-                let (init2, session) = handshake::respond(provider, &negotiated, &ciphers, message, &mut |out| {
-                    cx.random("Init2", key, &context, out);
-                })?;
+                let (init2, session) =
+                    handshake::respond(provider, &negotiated, &ciphers, message, &mut |wanted, out| {
+                        cx.random_for_init(Role::B, wanted, key, &context, out);
+                    })?;
                 self.out.push_own(init2);
                 cx.counters.own_segments += 1;
                 session

@@ -2,6 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use tcpcrypt::Role;
+use tcpcrypt::kex::RandomUse;
+
 use super::pool::Pool;
 use crate::engine::{Counters, Env, Finding, PathKey, Paths, RandomFor, Sessions, Side};
 use crate::time::Instant;
@@ -55,6 +58,24 @@ impl Cx<'_> {
     /// Random bytes for `key`'s connection.
     pub(crate) fn random(&mut self, purpose: &'static str, key: FlowKey, context: &[u8], out: &mut [u8]) {
         self.env.random(&RandomFor { purpose, local: key.local(), remote: key.remote(), context }, out);
+    }
+
+    /// The same for what is in, or behind, an Init message of `sender`. What one use gets says nothing of what another does.
+    pub(crate) fn random_for_init(
+        &mut self,
+        sender: Role,
+        wanted: RandomUse,
+        key: FlowKey,
+        context: &[u8],
+        out: &mut [u8],
+    ) {
+        let purpose = match (sender, wanted) {
+            (Role::A, RandomUse::PrivateKey) => "private key of Init1",
+            (Role::A, RandomUse::Nonce) => "N_A",
+            (Role::B, RandomUse::PrivateKey) => "private key of Init2",
+            (Role::B, RandomUse::Nonce) => "N_B",
+        };
+        self.random(purpose, key, context, out);
     }
 
     /// Remembers what a connection has shown about the path to (`active`) or from its peer.

@@ -47,7 +47,28 @@ pub(crate) enum Flow {
     Closed(Box<Closed>),
 }
 
+/// How far the keys of a connection are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keys {
+    /// There are none, or only what they will be made of.
+    None,
+    /// Those of a session that may be resumed, or whose frames may come although it is not.
+    Possible,
+    /// The generations to send and to receive with (TC-31).
+    Generations(u64, u64),
+}
+
 impl Flow {
+    /// How far its keys are.
+    pub(crate) fn keys(&self) -> Keys {
+        match self {
+            Self::Encrypted(e) => e.keys(),
+            Self::Opening(o) if o.session.is_some() => Keys::Possible,
+            Self::Plain(p) if p.suspect.is_some() => Keys::Possible,
+            Self::Opening(_) | Self::Plain(_) | Self::Closed(_) => Keys::None,
+        }
+    }
+
     /// Bytes of memory held beyond the fixed size.
     pub(crate) fn held(&self) -> usize {
         match self {

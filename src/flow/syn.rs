@@ -483,8 +483,8 @@ impl Opening {
         } else if negotiated.role == Role::A {
             let context = [&ends.local_isn.to_be_bytes()[..], &ends.peer_isn.to_be_bytes()].concat();
             let (key, ciphers, provider) = (self.link.key, cx.config.ciphers.clone(), cx.provider);
-            let started = Initiator::start(provider, negotiated, &ciphers, &mut |out| {
-                cx.random("Init1", key, &context, out);
+            let started = Initiator::start(provider, negotiated, &ciphers, &mut |wanted, out| {
+                cx.random_for_init(Role::A, wanted, key, &context, out);
             });
             let (init1, initiator) = started.map_err(AbortReason::KeyExchange)?;
             encrypted.stage = Stage::WaitInit2(Box::new(initiator));

@@ -8,6 +8,7 @@ use rustix::io::{Errno, pread};
 use rustix::rand::{GetRandomFlags, getrandom};
 use rustix::time::{ClockId, clock_gettime};
 use sha2::Sha256;
+use tcpcrypt::stack;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::device::Device;
@@ -124,7 +125,8 @@ impl Random {
     fn fill(&mut self, wanted: &RandomFor<'_>, out: &mut [u8]) {
         for part in out.chunks_mut(MIXED_AT_MOST) {
             self.count = self.count.wrapping_add(1);
-            mix(&self.gather(), wanted, part);
+            // Whoever knew what went in would know what comes out.
+            stack::wiped(|| mix(&self.gather(), wanted, part));
         }
     }
 
@@ -181,10 +183,13 @@ struct Inputs {
     count: u64,
 }
 
+/// Bytes of [`Inputs::material`].
+const MATERIAL: usize = 32 + 1 + 32 + 5 * 8 + 2 * 4 + 36 + 128;
+
 impl Inputs {
     /// All of them in one piece; every field has a fixed length, so different inputs are different bytes.
     fn material(&self) -> Zeroizing<Vec<u8>> {
-        let mut all = Zeroizing::new(Vec::with_capacity(320));
+        let mut all = Zeroizing::new(Vec::with_capacity(MATERIAL));
         all.extend_from_slice(&self.system);
         all.push(u8::from(self.hardware.is_some()));
         all.extend_from_slice(self.hardware.as_ref().unwrap_or(&[0; 32]));
@@ -196,6 +201,7 @@ impl Inputs {
         }
         all.extend_from_slice(&self.boot_id);
         all.extend_from_slice(&self.generation);
+        debug_assert_eq!(all.len(), MATERIAL, "one that grows would leave a copy where it was");
         all
     }
 }

@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn tc_21_a_key_log_is_its_owners_and_never_an_old_file() {
         let path = in_memory("owner");
-        let secret = SessionSecret::from_bytes([7; 32]);
+        let secret = SessionSecret::from_bytes(&[7; 32]);
         let sn = SessionNonce::default();
         let mut log = KeyLog::create(&path).unwrap();
         let keys = ConnectionKeys {

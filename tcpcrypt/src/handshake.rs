@@ -8,7 +8,7 @@ use crate::aead::AeadId;
 use crate::constants::NONCE_LEN;
 use crate::eno::negotiate::Negotiated;
 use crate::error::{Error, NoCommonGround, PeerViolation};
-use crate::kex::{PrivateKey, Provider, Random, generate};
+use crate::kex::{PrivateKey, Provider, Random, RandomUse, agree, generate};
 use crate::messages::{Init1, Init2, choose_cipher};
 use crate::resume::Session;
 use crate::schedule::SessionSecret;
@@ -44,7 +44,7 @@ impl Initiator {
         debug_assert_eq!(negotiated.role, Role::A, "only A sends Init1");
         let private_key = generate(provider, negotiated.tep, random)?;
         let mut nonce = [0; NONCE_LEN];
-        random(&mut nonce);
+        random(RandomUse::Nonce, &mut nonce);
         let init1 = Init1 {
             ciphers: ciphers.iter().map(|aead| aead.id()).collect(),
             nonce,
@@ -63,7 +63,7 @@ impl Initiator {
         let aead = AeadId::from_id(message.cipher)
             .filter(|aead| self.ciphers.contains(aead))
             .ok_or(PeerViolation::CipherNotOffered)?;
-        let es = self.private_key.agree(message.public_key)?;
+        let es = agree(self.private_key, message.public_key)?;
         let secret = SessionSecret::extract(&self.nonce, &self.negotiated.transcript, &self.init1, init2, &es);
         Ok(Session::fresh(&self.negotiated, aead, secret))
     }
@@ -87,9 +87,9 @@ pub fn respond(
     let aead = choose_cipher(&message.ciphers, preference).ok_or(NoCommonGround::NoCommonCipher)?;
     let private_key = generate(provider, tep, random)?;
     let mut nonce = [0; NONCE_LEN];
-    random(&mut nonce);
+    random(RandomUse::Nonce, &mut nonce);
     let init2 = Init2 { cipher: aead.id(), nonce, public_key: &private_key.public_key() }.encode(tep);
-    let es = private_key.agree(message.public_key)?;
+    let es = agree(private_key, message.public_key)?;
     let secret = SessionSecret::extract(&message.nonce, &negotiated.transcript, init1, &init2, &es);
     Ok((init2, Session::fresh(negotiated, aead, secret)))
 }

@@ -10,8 +10,8 @@ fn negotiated(tep: Tep, role: Role) -> Negotiated {
 }
 
 /// Bytes that are different at each call.
-fn random(mut seed: u8) -> impl FnMut(&mut [u8]) {
-    move |out| {
+fn random(mut seed: u8) -> impl FnMut(RandomUse, &mut [u8]) {
+    move |_, out| {
         seed = seed.wrapping_add(1);
         for (i, byte) in out.iter_mut().enumerate() {
             *byte = seed ^ i as u8;
@@ -124,6 +124,47 @@ fn tc_7_ignored_bytes_are_in_the_transcript() {
 }
 
 #[test]
+fn tc_7_the_first_secret_is_of_n_a_and_of_both_messages_in_their_order() {
+    for tep in Tep::ALL {
+        let mut drawn = Vec::new();
+        let mut source = random(1);
+        let mut noting = |wanted, out: &mut [u8]| {
+            source(wanted, out);
+            drawn.push((wanted, out.to_vec()));
+        };
+        let started = Initiator::start(&PROVIDER, negotiated(tep, Role::A), &AeadId::ALL, &mut noting);
+        let (init1, initiator) = started.expect("start");
+        let (init2, of_b) = answer(tep, &init1).expect("answer");
+
+        let [(RandomUse::PrivateKey, _), (RandomUse::Nonce, n_a)] = &drawn[..] else { panic!("{drawn:?}") };
+        let own = generate(&PROVIDER, tep, &mut random(1)).expect("a key");
+        assert!(init1.ends_with(&own.public_key()));
+        let es = agree(own, Init2::parse(tep, &init2).expect("Init2").public_key).expect("ES");
+        let n_a = n_a.as_slice().try_into().expect("32 bytes");
+        let transcript = negotiated(tep, Role::A).transcript;
+        let first = SessionSecret::extract(n_a, &transcript, &init1, &init2, &es);
+        let id = first.session_id(tep.id(), &crate::resume::SessionNonce::default());
+        // Session IDs begin with the byte that B sent; `negotiated` has the same for all.
+        assert_eq!(id.as_bytes()[1..], of_b.id().as_bytes()[1..], "{tep}");
+        assert_eq!(initiator.handle_init2(&init2).expect("Init2").id(), of_b.id(), "{tep}");
+    }
+}
+
+#[test]
+fn tc_14_private_keys_and_nonces_are_drawn_for_different_uses() {
+    // A source that gives the same bytes for the same use: N_A is on the wire, and must not be the private key.
+    let mut by_use = |wanted, out: &mut [u8]| out.fill(if wanted == RandomUse::Nonce { 1 } else { 2 });
+    let (init1, _) =
+        Initiator::start(&PROVIDER, negotiated(Tep::Curve25519, Role::A), &AeadId::ALL, &mut by_use).expect("start");
+    let (init2, _) =
+        respond(&PROVIDER, &negotiated(Tep::Curve25519, Role::B), &AeadId::ALL, &init1, &mut by_use).expect("answer");
+    for message in [&init1, &init2] {
+        assert!(message.windows(NONCE_LEN).any(|part| part == [1; NONCE_LEN]));
+        assert!(!message.windows(NONCE_LEN).any(|part| part == [2; NONCE_LEN]));
+    }
+}
+
+#[test]
 fn tc_7_negotiation_transcript_is_in_the_secret() {
     let (init1, initiator) = start(Tep::Curve25519, &AeadId::ALL);
     let mut tampered = negotiated(Tep::Curve25519, Role::B);
@@ -134,8 +175,7 @@ fn tc_7_negotiation_transcript_is_in_the_secret() {
 
 #[test]
 fn random_source_that_brings_no_key_ends_in_an_error() {
-    let result =
-        Initiator::start(&PROVIDER, negotiated(Tep::P256, Role::A), &AeadId::ALL, &mut |out: &mut [u8]| out.fill(0));
+    let result = Initiator::start(&PROVIDER, negotiated(Tep::P256, Role::A), &AeadId::ALL, &mut |_, out| out.fill(0));
     assert_eq!(result.err(), Some(Misuse::RandomSource.into()));
 }
 

@@ -9,10 +9,21 @@ use zeroize::Zeroizing;
 use crate::aead::{AeadId, AeadKey};
 use crate::codec::Reader;
 use crate::error::{Error, Malformed};
+use crate::stack;
 use crate::tep::Tep;
 
+/// What random bytes of a key exchange become. A private key is nobody's business, a nonce everybody's: one source that mixes
+/// the use into what it gives never shows in the one what the other is (TC-14).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RandomUse {
+    /// An ephemeral private key.
+    PrivateKey,
+    /// N_A or N_B.
+    Nonce,
+}
+
 /// Fills the slice with bytes fit for keys. The only randomness that this crate knows.
-pub type Random<'a> = dyn FnMut(&mut [u8]) + 'a;
+pub type Random<'a> = dyn FnMut(RandomUse, &mut [u8]) + 'a;
 
 /// A cryptographic backend.
 pub trait Provider: Send + Sync {
@@ -47,6 +58,8 @@ pub trait PrivateKey: Send {
     /// [`PeerViolation::InvalidPublicKey`](crate::PeerViolation::InvalidPublicKey) if the key is not valid,
     /// [`PeerViolation::ZeroSharedSecret`](crate::PeerViolation::ZeroSharedSecret) if the secret is all
     /// zero (TC-1).
+    ///
+    /// What it leaves on the stack is the caller's to wipe ([`agree`] does).
     fn agree(self: Box<Self>, peer: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error>;
 }
 
@@ -56,12 +69,24 @@ pub trait PrivateKey: Send {
 /// [`Misuse::RandomSource`](crate::Misuse::RandomSource) if `random` brings no valid key in many attempts,
 /// and those of [`Provider::private_key`].
 pub fn generate(provider: &dyn Provider, tep: Tep, random: &mut Random<'_>) -> Result<Box<dyn PrivateKey>, Error> {
+    stack::wiped(|| generate_here(provider, tep, random))
+}
+
+/// [`PrivateKey::agree`], with the stack wiped behind it.
+///
+/// # Errors
+/// Those of [`PrivateKey::agree`].
+pub fn agree(own: Box<dyn PrivateKey>, peer: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
+    stack::wiped(|| own.agree(peer))
+}
+
+fn generate_here(provider: &dyn Provider, tep: Tep, random: &mut Random<'_>) -> Result<Box<dyn PrivateKey>, Error> {
     let mut bytes = Zeroizing::new([0; 66]);
     let bytes = bytes.split_at_mut(tep.private_key_len()).0;
     // A uniform value is below the order of P-256 but once in 2^32 times, and below that of P-521 if
     // its top seven bits are cleared: rejection sampling nearly never repeats.
     for _ in 0..64 {
-        random(bytes);
+        random(RandomUse::PrivateKey, bytes);
         if tep == Tep::P521
             && let Some(top) = bytes.first_mut()
         {

@@ -35,6 +35,7 @@ pub mod record;
 pub mod resume;
 pub mod rust_crypto;
 pub mod schedule;
+pub mod stack;
 mod tep;
 
 pub use aead::AeadId;

@@ -10,7 +10,7 @@ use crate::schedule::SessionSecret;
 use crate::tep::Tep;
 
 fn record(role: Role) -> Record {
-    let secret = SessionSecret::from_bytes([7; 32]);
+    let secret = SessionSecret::from_bytes(&[7; 32]);
     let negotiated = Negotiated { role, tep: Tep::Curve25519, tep_byte: 0x23, transcript: Vec::new() };
     Record::new(&PROVIDER, &Session::fresh(&negotiated, AeadId::Aes128Gcm, secret))
 }
@@ -158,6 +158,24 @@ fn tc_27_no_offset_is_sealed_twice() {
         assert_eq!(pair.a.seal(offset, &data(b"other"), &mut again), Err(Misuse::OffsetReused.into()), "{offset}");
     }
     assert!(pair.a.seal(at + frame.len() as u64, &data(b"other"), &mut again).is_ok());
+}
+
+#[test]
+fn tc_27_no_offset_is_opened_twice_or_again_from_before() {
+    let mut pair = Pair::new();
+    let (first_at, first) = pair.a_seals(&data(b"first"));
+    let (second_at, second) = pair.a_seals(&data(b"second"));
+    for (at, frame) in [(first_at, &first), (second_at, &second)] {
+        let opened = pair.b.open(at, &mut frame.clone()).expect("authentic");
+        assert!(!opened.data.is_empty());
+    }
+    let reused = Err(OpenError::Misuse(Misuse::OffsetReused));
+    // It is authentic, and that is not asked: no frame counts twice.
+    assert_eq!(pair.b.open(second_at, &mut second.clone()), reused);
+    assert_eq!(pair.b.open(first_at, &mut first.clone()), reused);
+    assert_eq!(pair.b.open(second_at + second.len() as u64 - 1, &mut second.clone()), reused);
+    let (at, mut frame) = pair.a_seals(&data(b"third"));
+    assert_eq!(pair.b.open(at, &mut frame).map(|opened| opened.data.len()), Ok(5));
 }
 
 #[test]
@@ -391,7 +409,7 @@ fn tc_30_urgent_field_is_any_offset_even_past_the_data() {
 
 #[test]
 fn tc_15_keys_follow_the_original_role() {
-    let secret = CachedSecret::new(Tep::P256, AeadId::Aes128Gcm, Role::B, SessionSecret::from_bytes([7; 32]));
+    let secret = CachedSecret::new(Tep::P256, AeadId::Aes128Gcm, Role::B, SessionSecret::from_bytes(&[7; 32]));
     let nonce = ResumeNonce::default();
     // The original B is the active opener now; what it seals, the original A opens, and nobody else.
     let mut sender = Record::new(&PROVIDER, &Session::resumed(0xa1, &secret, &nonce, &nonce));

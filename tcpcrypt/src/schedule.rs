@@ -1,6 +1,8 @@
 //! The key schedule (RFC 8548, sections 3.3 and 3.4; TC-7 to TC-10): one type per stage, so that a key of a
-//! later stage can only be made from the right secret of an earlier one. Every type erases itself on drop.
+//! later stage can only be made from the right secret of an earlier one. A secret is derived where it will stay, in a box
+//! that erases itself (TC-34): what is moved is a pointer, and nothing is left where it was or on the stack ([`crate::stack`]).
 
+use alloc::boxed::Box;
 use core::fmt;
 
 use hkdf::{Hkdf, HkdfExtract};
@@ -13,57 +15,92 @@ use crate::constants::{
     FINGERPRINT_LEN, NONCE_LEN, RESUME_HALF_LEN, SECRET_LEN, SESSION_ID_LEN,
 };
 use crate::resume::SessionNonce;
+use crate::stack;
 use crate::tep::Role;
 
 /// `CPRF(key, info, out.len())` = HKDF-Expand-SHA256; `info` in parts.
-fn cprf(key: &[u8; SECRET_LEN], info: &[&[u8]], out: &mut [u8]) {
-    // A key of the hash's length and an output far below 255 hashes: neither call can fail.
-    if let Ok(hkdf) = Hkdf::<Sha256>::from_prk(key) {
-        let done = hkdf.expand_multi_info(info, out);
-        debug_assert!(done.is_ok(), "output too long for HKDF");
+fn cprf(key: &Secret, info: &[&[u8]], out: &mut [u8]) {
+    stack::wiped_behind_hkdf(|| {
+        // A key of the hash's length and an output far below 255 hashes: neither call can fail.
+        if let Ok(hkdf) = Hkdf::<Sha256>::from_prk(&key.0[..]) {
+            let done = hkdf.expand_multi_info(info, out);
+            debug_assert!(done.is_ok(), "output too long for HKDF");
+        }
+    });
+}
+
+/// A secret in its one place in memory, erased on drop.
+struct Secret<const N: usize = SECRET_LEN>(Box<[u8; N]>);
+
+impl<const N: usize> Secret<N> {
+    /// Room for a secret.
+    fn room() -> Self {
+        Self(Box::new([0; N]))
     }
 }
 
-fn cprf32(key: &[u8; SECRET_LEN], info: &[&[u8]]) -> [u8; SECRET_LEN] {
-    let mut out = [0; SECRET_LEN];
-    cprf(key, info, &mut out);
-    out
+impl Secret {
+    fn derive(key: &Secret, info: &[&[u8]]) -> Self {
+        let mut secret = Self::room();
+        cprf(key, info, &mut secret.0[..]);
+        secret
+    }
 }
 
+impl<const N: usize> Clone for Secret<N> {
+    fn clone(&self) -> Self {
+        let mut copy = Self::room();
+        copy.0.copy_from_slice(&self.0[..]);
+        copy
+    }
+}
+
+impl<const N: usize> Drop for Secret<N> {
+    fn drop(&mut self) {
+        self.0.as_mut_slice().zeroize();
+    }
+}
+
+impl<const N: usize> ZeroizeOnDrop for Secret<N> {}
+
 /// `ss[i]`: what a connection's keys, its session ID and all later sessions of the chain come from.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct SessionSecret([u8; SECRET_LEN]);
+#[derive(Clone)]
+pub struct SessionSecret(Secret);
 
 impl SessionSecret {
     /// `ss[0]` = PRK = `Extract(N_A, transcript | Init1 | Init2 | ES)`, the messages as transmitted (TC-7).
     #[must_use]
     pub fn extract(n_a: &[u8; NONCE_LEN], transcript: &[u8], init1: &[u8], init2: &[u8], es: &[u8]) -> Self {
-        let mut extract = HkdfExtract::<Sha256>::new(Some(n_a));
-        for part in [transcript, init1, init2, es] {
-            extract.input_ikm(part);
-        }
-        let (mut prk, _) = extract.finalize();
-        let secret = Self(prk.into());
-        prk.as_mut_slice().zeroize();
-        secret
+        let mut secret = Secret::room();
+        stack::wiped_behind_hkdf(|| {
+            let mut extract = HkdfExtract::<Sha256>::new(Some(n_a));
+            for part in [transcript, init1, init2, es] {
+                extract.input_ikm(part);
+            }
+            let (prk, _) = extract.finalize();
+            secret.0.copy_from_slice(&prk);
+        });
+        Self(secret)
     }
 
     /// A secret from its bytes.
     #[must_use]
-    pub fn from_bytes(bytes: [u8; SECRET_LEN]) -> Self {
-        Self(bytes)
+    pub fn from_bytes(bytes: &[u8; SECRET_LEN]) -> Self {
+        let mut secret = Secret::room();
+        secret.0.copy_from_slice(bytes);
+        Self(secret)
     }
 
     /// `ss[i+1]` (TC-7).
     #[must_use]
     pub fn next(&self) -> Self {
-        Self(cprf32(&self.0, &[&[CONST_NEXTK]]))
+        Self(Secret::derive(&self.0, &[&[CONST_NEXTK]]))
     }
 
     /// `mk[0]` (TC-8).
     #[must_use]
     pub fn master_key(&self, sn: &SessionNonce) -> MasterKey {
-        MasterKey(cprf32(&self.0, &[&[CONST_REKEY], sn.as_bytes()]))
+        MasterKey(Secret::derive(&self.0, &[&[CONST_REKEY], sn.as_bytes()]))
     }
 
     /// `session_id[i]`; `tep_byte` is the byte B sent, v bit included (TC-10).
@@ -84,20 +121,20 @@ impl SessionSecret {
 }
 
 /// `mk[j]`: what the keys of one generation, and all later generations, come from.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct MasterKey([u8; SECRET_LEN]);
+#[derive(Clone)]
+pub struct MasterKey(Secret);
 
 impl MasterKey {
     /// `mk[j+1]` (TC-8).
     #[must_use]
     pub fn next(&self) -> Self {
-        Self(cprf32(&self.0, &[&[CONST_REKEY]]))
+        Self(Secret::derive(&self.0, &[&[CONST_REKEY]]))
     }
 
     /// Its bytes, for a key log with which a capture of this one connection can be read. They go to memory only (TC-21).
     #[must_use]
     pub fn expose(&self) -> &[u8; SECRET_LEN] {
-        &self.0
+        &self.0.0
     }
 
     /// What tells these keys from others and from which they cannot be had: HKDF-Expand of `mk[j]` with a label of
@@ -117,36 +154,33 @@ impl MasterKey {
             Role::A => CONST_KEY_A,
             Role::B => CONST_KEY_B,
         };
-        let mut okm = [0; AEAD_KEY_MAX + AEAD_NONCE_LEN];
-        let key_len = aead.key_len();
-        cprf(&self.0, &[&[constant]], &mut okm[..key_len + AEAD_NONCE_LEN]);
-        let mut key = TrafficKey { key: [0; AEAD_KEY_MAX], key_len: key_len as u8, randomizer: [0; AEAD_NONCE_LEN] };
-        key.key[..key_len].copy_from_slice(&okm[..key_len]);
-        key.randomizer.copy_from_slice(&okm[key_len..key_len + AEAD_NONCE_LEN]);
-        okm.zeroize();
+        let mut key = TrafficKey { both: Secret::room(), key_len: aead.key_len() };
+        cprf(&self.0, &[&[constant]], &mut key.both.0[..key.key_len + AEAD_NONCE_LEN]);
         key
     }
 }
 
 /// One direction's AEAD key K and nonce randomizer NR in one generation (TC-9).
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone)]
 pub struct TrafficKey {
-    key: [u8; AEAD_KEY_MAX],
-    key_len: u8,
-    randomizer: [u8; AEAD_NONCE_LEN],
+    /// K, and NR behind it.
+    both: Secret<{ AEAD_KEY_MAX + AEAD_NONCE_LEN }>,
+    /// At most [`AEAD_KEY_MAX`].
+    key_len: usize,
 }
 
 impl TrafficKey {
     /// The AEAD key.
     #[must_use]
     pub fn key(&self) -> &[u8] {
-        self.key.get(..usize::from(self.key_len)).unwrap_or_default()
+        &self.both.0[..self.key_len]
     }
 
     /// The nonce of the frame that starts at `offset`: NR xor the offset, padded on the left (TC-26).
     #[must_use]
     pub fn nonce(&self, offset: u64) -> [u8; AEAD_NONCE_LEN] {
-        let mut nonce = self.randomizer;
+        let mut nonce = [0; AEAD_NONCE_LEN];
+        nonce.copy_from_slice(&self.both.0[self.key_len..self.key_len + AEAD_NONCE_LEN]);
         for (byte, offset) in nonce.iter_mut().skip(4).zip(offset.to_be_bytes()) {
             *byte ^= offset;
         }

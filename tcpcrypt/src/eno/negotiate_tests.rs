@@ -6,7 +6,7 @@ use crate::eno::option::find_syn;
 use crate::schedule::SessionSecret;
 
 fn secret(role: Role) -> CachedSecret {
-    CachedSecret::new(Tep::Curve25519, AeadId::Aes128Gcm, role, SessionSecret::from_bytes([9; 32]))
+    CachedSecret::new(Tep::Curve25519, AeadId::Aes128Gcm, role, SessionSecret::from_bytes(&[9; 32]))
 }
 
 fn proposal(role: Role) -> Proposal {

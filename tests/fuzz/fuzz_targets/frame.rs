@@ -17,8 +17,8 @@ fn records() -> Option<(Record, Record)> {
     let Outcome::Fresh(at_a) = conclude(&settings, Some(&a), None, &find_syn(&b)) else { return None };
     let Outcome::Fresh(at_b) = conclude(&settings, Some(&b), None, &find_syn(&a)) else { return None };
     let ciphers = [AeadId::Chacha20Poly1305];
-    let (init1, initiator) = Initiator::start(&PROVIDER, at_a, &ciphers, &mut |out| out.fill(5)).ok()?;
-    let (init2, session_b) = respond(&PROVIDER, &at_b, &ciphers, &init1, &mut |out| out.fill(3)).ok()?;
+    let (init1, initiator) = Initiator::start(&PROVIDER, at_a, &ciphers, &mut |_, out| out.fill(5)).ok()?;
+    let (init2, session_b) = respond(&PROVIDER, &at_b, &ciphers, &init1, &mut |_, out| out.fill(3)).ok()?;
     let session_a = initiator.handle_init2(&init2).ok()?;
     Some((Record::new(&PROVIDER, &session_a), Record::new(&PROVIDER, &session_b)))
 }

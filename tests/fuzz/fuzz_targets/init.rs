@@ -26,8 +26,8 @@ fuzz_target!(|bytes: &[u8]| {
     }
     let Some((at_a, at_b)) = negotiated(Tep::Curve25519) else { panic!("two hosts with the same settings agree") };
     let ciphers = [AeadId::Aes128Gcm, AeadId::Chacha20Poly1305];
-    let _ = respond(&PROVIDER, &at_b, &ciphers, bytes, &mut |out| out.fill(3));
-    if let Ok((_, initiator)) = Initiator::start(&PROVIDER, at_a, &ciphers, &mut |out| out.fill(5)) {
+    let _ = respond(&PROVIDER, &at_b, &ciphers, bytes, &mut |_, out| out.fill(3));
+    if let Ok((_, initiator)) = Initiator::start(&PROVIDER, at_a, &ciphers, &mut |_, out| out.fill(5)) {
         let _ = initiator.handle_init2(bytes);
     }
 });

@@ -1,0 +1,58 @@
+//! The stack behind whatever has worked with secrets. Secrets live in boxes that erase themselves, but what computes with
+//! them (HKDF, key agreement, ciphers) leaves copies and intermediate values below the stack pointer, where nothing
+//! erases them (TC-34).
+//!
+//! Every function of this crate that derives or agrees on a secret wipes the stack behind itself. Sealing and opening do not,
+//! for that would cost as much as a short frame does, and the keys in use are in memory anyway: who drops a
+//! [`Record`](crate::Record), or sees its generation change, wipes the stack from where it had called it, with [`wiped`].
+
+use core::hint::black_box;
+
+/// Deeper than any cipher, hash or curve here gets, in builds without optimisation too (`tests/secrets.rs` looks).
+const DEEP: usize = 64 * 1024;
+
+/// Deeper than a few calls of HKDF get.
+const SHALLOW: usize = 8 * 1024;
+
+/// Runs `f` and wipes the stack that it has used. What it returns is moved: no secret may be in it but behind a pointer.
+pub fn wiped<R>(f: impl FnOnce() -> R) -> R {
+    let result = apart(f);
+    wipe::<DEEP>();
+    result
+}
+
+/// Runs `f` and wipes the stack that it has used if it says so.
+pub fn wiped_if(f: impl FnOnce() -> bool) {
+    if apart(f) {
+        wipe::<DEEP>();
+    }
+}
+
+/// [`wiped`] for what needs no more stack than HKDF.
+pub(crate) fn wiped_behind_hkdf<R>(f: impl FnOnce() -> R) -> R {
+    let result = apart(f);
+    wipe::<SHALLOW>();
+    result
+}
+
+/// Runs `f` in a frame of its own, which begins a little below where that of [`wipe`] will.
+#[inline(never)]
+fn apart<R>(f: impl FnOnce() -> R) -> R {
+    #[inline(never)]
+    fn call<R>(f: impl FnOnce() -> R) -> R {
+        f()
+    }
+    let between = [0_u64; 16];
+    black_box(&between);
+    let result = call(f);
+    black_box(&between);
+    result
+}
+
+/// Overwrites `BYTES` of the stack below the caller's frame.
+#[inline(never)]
+fn wipe<const BYTES: usize>() {
+    let mut below = [0_u8; BYTES];
+    // All of it has to be there, for anyone might look at it.
+    black_box(&mut below);
+}
