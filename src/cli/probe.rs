@@ -159,6 +159,7 @@ pub(super) fn meaning(finding: Finding) -> &'static str {
         Finding::Unfinished => "it was agreed to encrypt, and then no keys came",
         Finding::NonSynStripped => "ENO is removed from segments without SYN",
         Finding::SynDropped => "SYNs with ENO vanish",
+        Finding::OneDirection => "packets of one direction take another way: nothing can be encrypted here",
     }
 }
 

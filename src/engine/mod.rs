@@ -18,7 +18,7 @@ pub use config::{Config, RekeyLimits};
 pub use disruption::{Disrupted, Disruption};
 pub use env::{ConnectionKeys, Env, RandomFor, Side};
 pub use info::{Counters, FlowInfo, FlowSession, FlowState};
-pub(crate) use paths::{Advice, PathKey, Paths};
+pub(crate) use paths::{Advice, Doubt, PathKey, Paths};
 pub use paths::{Finding, PathInfo, PathLimits};
 pub(crate) use probe::hop_id;
 pub use probe::{Hop, ProbeMode, ProbeReport, SynAnswer};
@@ -29,7 +29,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
 
-use crate::flow::{AbortReason, Cx, Flow, FlowKey, Keys, Link, Lost, Next, Pool};
+use crate::flow::{AbortReason, Cx, Flow, FlowKey, Keys, Learnt, Link, Lost, Next, Pool};
 use crate::selector::PolicyTable;
 use crate::time::Instant;
 use crate::wire::icmp::IcmpError;
@@ -261,9 +261,14 @@ impl Engine {
             }
             Flow::Plain(plain) => {
                 let mut lost = None;
-                if let Some(learnt) = plain.note_path(packet, bytes) {
-                    cx.learn(key, learnt.active, learnt.finding);
-                    lost = (learnt.finding == Finding::StrippedHere).then_some(Lost::Syn);
+                match plain.note_path(packet, bytes) {
+                    None => {}
+                    Some(Learnt::NoEno) => cx.learn(key, true, Finding::NoEno),
+                    Some(Learnt::SynDropped { began }) => cx.doubt(key, Finding::SynDropped, began),
+                    Some(Learnt::StrippedHere) => {
+                        cx.learn(key, false, Finding::StrippedHere);
+                        lost = Some(Lost::Syn);
+                    }
                 }
                 if plain.is_one_sided(packet.seq.0, bytes.get(packet.payload.clone()).unwrap_or(&[])) {
                     cx.learn(key, false, Finding::NonSynStripped);

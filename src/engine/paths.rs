@@ -1,9 +1,14 @@
 //! What was learnt about the paths to other hosts: some take ENO options out of segments, some drop SYNs that have
 //! one. Remembered for a while, so that not every connection has to find it out again; bounded; in memory only.
 //!
-//! Two findings cost a connection something, a delay or its life: while one of them is fresh, connections for which
-//! policy allows plain TCP go without ENO. After a pause one connection tries again; every time that fails the pause
+//! Two findings cost a connection something, a delay or its life: while one of them is fresh, connections that this host opens, and
+//! for which policy allows plain TCP, go without ENO. After a pause one connection tries again; every time that fails the pause
 //! doubles. The other findings cost nothing, and change nothing: they are for whoever asks.
+//!
+//! Nobody proves that a path is bad: a peer that is gone, a link that is down and whoever can answer look the same. So what a connection
+//! has suffered is a [doubt](Paths::doubt) at first. All that connections suffer at the same time is one event; one is enough where nothing
+//! speaks for the path, several are needed where a peer has shown its keys. And what a client does not finish is no reason to deny
+//! others encryption: of paths from other hosts nothing is ever avoided.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -40,6 +45,10 @@ impl Default for PathLimits {
 /// Key exchanges in a row that came to nothing after a good negotiation, before ENO is taken to be removed from the
 /// segments between. One can be the application's doing.
 const MAX_UNFINISHED: u32 = 2;
+/// Events in a row before a path is doubted on which a connection was encrypted, or from whose host a session is kept.
+const MAX_DOUBTS: u32 = 4;
+/// On such a path a connection keeps the option in its SYNs for so long at least.
+const KEEP_OPTION: Duration = Duration::from_secs(15);
 
 /// Which path: to a service (its address and port), or from a host, whatever ports it uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -80,6 +89,8 @@ pub enum Finding {
     NonSynStripped,
     /// SYNs with the option vanish, and one without is answered.
     SynDropped,
+    /// Only one direction of its connections passes here: the others' packets take another way.
+    OneDirection,
 }
 
 impl Finding {
@@ -107,6 +118,7 @@ impl std::fmt::Display for Finding {
             Self::Unfinished => "unfinished",
             Self::NonSynStripped => "non-syn-stripped",
             Self::SynDropped => "syn-dropped",
+            Self::OneDirection => "one-direction",
         })
     }
 }
@@ -141,6 +153,25 @@ pub(crate) enum Advice {
     Avoid(Finding),
 }
 
+/// What a connection has suffered that may be the path's doing.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Doubt {
+    /// [`Finding::SynDropped`], [`Finding::NonSynStripped`], or [`Finding::Unfinished`], which may be that.
+    pub(crate) finding: Finding,
+    /// When the connection began.
+    pub(crate) began: Instant,
+    /// A session with the host at its end is kept.
+    pub(crate) session: bool,
+}
+
+/// Doubts in a row.
+#[derive(Debug, Clone, Copy)]
+struct Doubts {
+    blamed: Finding,
+    events: u32,
+    last: Instant,
+}
+
 #[derive(Debug, Clone)]
 struct Path {
     finding: Finding,
@@ -150,11 +181,41 @@ struct Path {
     avoid_until: Option<Instant>,
     pause: Duration,
     encrypted: Option<Instant>,
+    doubts: Option<Doubts>,
+    /// When a connection last went without the option to see whether that is answered.
+    scouted: Option<Instant>,
 }
 
 impl Path {
+    fn new(now: Instant, finding: Finding) -> Self {
+        Self {
+            finding,
+            times: 0,
+            seen: now,
+            avoid_until: None,
+            pause: Duration::ZERO,
+            encrypted: None,
+            doubts: None,
+            scouted: None,
+        }
+    }
+
+    /// What is avoided, and what was proven, is forgotten last.
     fn rank(&self) -> (bool, Instant) {
-        (self.finding.is_costly(), self.seen)
+        (self.avoid_until.is_some() || self.encrypted.is_some(), self.seen)
+    }
+
+    /// Whether a peer there has shown its keys, and nothing is known since that speaks against it.
+    fn is_proven(&self, now: Instant, lifetime: Duration) -> bool {
+        !self.finding.is_costly() && self.encrypted.is_some_and(|at| now < at + lifetime)
+    }
+
+    fn avoid(&mut self, now: Instant, limits: &PathLimits) {
+        self.pause = match self.pause {
+            Duration::ZERO => limits.retry,
+            pause => (pause * 2).min(limits.retry_max),
+        };
+        self.avoid_until = Some(now + self.pause);
     }
 }
 
@@ -186,41 +247,86 @@ impl Paths {
         }
     }
 
-    /// Takes in what a connection or a probe has shown.
+    /// Takes in what is known for certain, or what a probe has found.
     pub(crate) fn learn(&mut self, now: Instant, key: PathKey, finding: Finding) {
-        if self.limits.max == 0 {
-            return;
-        }
-        let new = Path { finding, times: 0, seen: now, avoid_until: None, pause: Duration::ZERO, encrypted: None };
-        let path = self.paths.entry(key).or_insert(new);
-        let (costly, seen) = path.rank();
-        self.by_rank.remove(&(costly, seen, key));
-        path.seen = now;
-        let known = path.finding == Finding::NonSynStripped && finding == Finding::Unfinished;
-        let finding = if known { path.finding } else { finding };
-        if !finding.is_vaguer_than(path.finding) {
+        self.change(now, key, finding, |path, limits| {
+            if finding.is_vaguer_than(path.finding) {
+                return;
+            }
             let again = path.finding == finding;
             path.times = if again { path.times.saturating_add(1) } else { 1 };
             path.finding = finding;
-            if finding == Finding::Unfinished && path.times >= MAX_UNFINISHED {
-                (path.finding, path.times) = (Finding::NonSynStripped, 1);
-            }
-            if path.finding.is_costly() {
-                path.pause = match path.pause {
-                    Duration::ZERO => self.limits.retry,
-                    pause => (pause * 2).min(self.limits.retry_max),
-                };
-                path.avoid_until = Some(now + path.pause);
-            } else if finding != Finding::Unfinished {
+            if finding.is_costly() && key.port.is_some() {
+                path.avoid(now, limits);
+            } else {
                 path.avoid_until = None;
                 path.pause = Duration::ZERO;
             }
             if finding == Finding::Encrypted {
                 path.encrypted = Some(now);
+                path.doubts = None;
             }
+        });
+    }
+
+    /// Takes in what a connection that this host has opened has suffered.
+    pub(crate) fn doubt(&mut self, now: Instant, key: PathKey, doubt: &Doubt) {
+        let blamed = if doubt.finding == Finding::SynDropped { Finding::SynDropped } else { Finding::NonSynStripped };
+        self.change(now, key, Finding::Unfinished, |path, limits| {
+            let before = path.doubts.filter(|before| before.blamed == blamed);
+            // What began before the last event was noticed is part of it.
+            if before.is_some_and(|before| doubt.began <= before.last || now < before.last + limits.retry) {
+                return;
+            }
+            let events = before.map_or(0, |before| before.events).saturating_add(1);
+            path.doubts = Some(Doubts { blamed, events, last: now });
+            let needed = match doubt.finding {
+                _ if path.finding.is_costly() => 1,
+                _ if doubt.session || path.is_proven(now, limits.lifetime) => MAX_DOUBTS,
+                Finding::Unfinished => MAX_UNFINISHED,
+                _ => 1,
+            };
+            if events >= needed {
+                path.times = if path.finding == blamed { path.times.saturating_add(1) } else { 1 };
+                path.finding = blamed;
+                path.avoid(now, limits);
+            } else if needed == MAX_UNFINISHED {
+                (path.finding, path.times) = (doubt.finding, events);
+            }
+        });
+    }
+
+    /// Whether a connection may go on without the option, none of its SYNs having been answered for `waited`. Where a connection was
+    /// encrypted before, or a `session` is kept, the link or the peer is more likely to be down than a middlebox to have been put
+    /// up: one connection at a time is to find out, and not at once.
+    pub(crate) fn may_go_without(&mut self, now: Instant, key: PathKey, session: bool, waited: Duration) -> bool {
+        let path = self.paths.get_mut(&key);
+        let proven = path.as_ref().map_or(session, |path| {
+            path.is_proven(now, self.limits.lifetime) || (session && !path.finding.is_costly())
+        });
+        if !proven {
+            return true;
         }
-        let (costly, seen) = path.rank();
-        self.by_rank.insert((costly, seen, key));
+        let Some(path) = path else { return waited >= KEEP_OPTION };
+        let free = path.scouted.is_none_or(|at| now >= at + self.limits.retry);
+        if waited < KEEP_OPTION || !free {
+            return false;
+        }
+        path.scouted = Some(now);
+        true
+    }
+
+    fn change(&mut self, now: Instant, key: PathKey, new: Finding, change: impl FnOnce(&mut Path, &PathLimits)) {
+        if self.limits.max == 0 {
+            return;
+        }
+        let path = self.paths.entry(key).or_insert_with(|| Path::new(now, new));
+        let (kept, seen) = path.rank();
+        self.by_rank.remove(&(kept, seen, key));
+        path.seen = now;
+        change(path, &self.limits);
+        let (kept, seen) = path.rank();
+        self.by_rank.insert((kept, seen, key));
         while self.paths.len() > self.limits.max {
             let Some((_, _, first)) = self.by_rank.pop_first() else { break };
             self.paths.remove(&first);

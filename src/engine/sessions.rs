@@ -257,6 +257,12 @@ impl Sessions {
         Some((id, chain.window.front()?.clone()))
     }
 
+    /// Whether a session with `peer` is kept, whoever opened the connection that it is from.
+    pub(crate) fn knows(&self, now: Instant, peer: IpAddr) -> bool {
+        let chains = self.peers.get(&peer.to_canonical()).into_iter().flat_map(|host| &host.chains);
+        chains.filter_map(|id| self.chains.get(id)).any(|chain| now < chain.used + self.limits.lifetime)
+    }
+
     /// Takes out what [`Self::candidate`] gave: a SYN names it now.
     pub(crate) fn reserve(&mut self, id: ChainId) {
         self.advance(id, 1);

@@ -147,6 +147,8 @@ pub(crate) struct Encrypted {
     pub(super) cache: bool,
     /// What this connection shows about the path was remembered.
     path_known: bool,
+    /// When the SYNs had been exchanged.
+    began: Instant,
     /// When the key exchange is given up.
     pub(super) deadline: Option<Instant>,
     /// The kernel wants to know whether the peer is alive (TC-35). Until the peer's answer is authentic, the kernel is
@@ -190,6 +192,7 @@ impl Encrypted {
             active,
             cache: cache && cx.config.negotiation.resume,
             path_known: false,
+            began: cx.now,
             out: Out::new(ends),
             inn: In::new(ends),
             clocks: ends.timestamps.then_some(clocks),
@@ -284,8 +287,10 @@ impl Encrypted {
         };
         self.path_known = true;
         // Whatever a client does not finish is no reason to deny others encryption.
-        if self.active || finding == Finding::Encrypted {
-            cx.learn(self.link.key, self.active, finding);
+        match finding {
+            Finding::Encrypted => cx.learn(self.link.key, self.active, finding),
+            _ if self.active => cx.doubt(self.link.key, finding, self.began),
+            _ => {}
         }
     }
 

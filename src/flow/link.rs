@@ -6,7 +6,7 @@ use tcpcrypt::Role;
 use tcpcrypt::kex::RandomUse;
 
 use super::pool::Pool;
-use crate::engine::{Counters, Env, Finding, PathKey, Paths, RandomFor, Sessions, Side};
+use crate::engine::{Counters, Doubt, Env, Finding, PathKey, Paths, RandomFor, Sessions, Side};
 use crate::time::Instant;
 use crate::wire::build::{self, IpFields, TcpFields};
 use crate::wire::options::Timestamps;
@@ -76,6 +76,18 @@ impl Cx<'_> {
             (Role::B, RandomUse::Nonce) => "N_B",
         };
         self.random(purpose, key, context, out);
+    }
+
+    /// Notes what a connection to `key`'s peer, which `began` then, has suffered, and what may be the path's doing.
+    pub(crate) fn doubt(&mut self, key: FlowKey, finding: Finding, began: Instant) {
+        let session = self.knows(key);
+        let doubt = Doubt { finding, began, session };
+        self.paths.doubt(self.now, PathKey::new(key.remote(), true), &doubt);
+    }
+
+    /// Whether a session with `key`'s peer is kept.
+    pub(crate) fn knows(&self, key: FlowKey) -> bool {
+        self.sessions.knows(self.now, key.remote().ip())
     }
 
     /// Remembers what a connection has shown about the path to (`active`) or from its peer.

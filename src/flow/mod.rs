@@ -22,7 +22,7 @@ pub(crate) use closed::Closed;
 pub(crate) use encrypted::{AbortReason, Encrypted, Next};
 pub(crate) use link::{Cx, FlowKey, Link, Lost};
 pub(crate) use pass::pass_on;
-pub(crate) use plain::{OpenQuestion, Plain, PlainFlow};
+pub(crate) use plain::{Learnt, OpenQuestion, Plain, PlainFlow};
 pub(crate) use pool::Pool;
 pub(crate) use syn::{Opened, Opening};
 

@@ -7,7 +7,7 @@ use tcpcrypt::{PlainReason, Record};
 
 use super::link::{Cx, FlowKey, Link};
 use super::syn::{begins_frame, begins_init1};
-use crate::engine::{Finding, Side};
+use crate::engine::Side;
 use crate::time::Instant;
 use crate::wire::build::TcpFields;
 use crate::wire::options::{self, OptionBuf, SegmentOptions, SynOptions, kind};
@@ -89,17 +89,26 @@ pub(crate) struct PlainFlow {
 pub(crate) enum OpenQuestion {
     /// Nothing any more.
     None,
-    /// Whether a SYN without ENO is answered where those with it were not; the timestamp that it had.
-    Answer(Option<u32>),
+    /// Whether a SYN without ENO is answered where those with it were not.
+    Answer {
+        /// The timestamp that it had.
+        sent: Option<u32>,
+        /// When the first of the others was sent.
+        began: Instant,
+    },
     /// Whether the peer's acknowledgement has ENO although its SYN had none.
     FirstAck,
 }
 
 /// What a plain connection's segment has told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Learnt {
-    pub(crate) active: bool,
-    pub(crate) finding: Finding,
+pub(crate) enum Learnt {
+    /// A SYN with ENO was answered without.
+    NoEno,
+    /// A SYN without ENO was answered; those with it, the first of which was sent then, were not.
+    SynDropped { began: Instant },
+    /// The peer has sent ENO in its SYN, which has lost it.
+    StrippedHere,
 }
 
 impl PlainFlow {
@@ -145,7 +154,7 @@ impl PlainFlow {
         let [local, peer] = self.isns.map(|isn| isn.map(|isn| isn.wrapping_add(1)));
         match self.open {
             OpenQuestion::None => None,
-            OpenQuestion::Answer(sent) if syn && ack && Some(packet.ack.0) == local => {
+            OpenQuestion::Answer { sent, began } if syn && ack && Some(packet.ack.0) == local => {
                 self.open = OpenQuestion::None;
                 // With the option it is late, and nothing was lost. So it is if it answers an earlier SYN, which had it.
                 if options::walk(area).any(|(k, _)| k == kind::ENO) {
@@ -153,15 +162,14 @@ impl PlainFlow {
                 }
                 let echo = SynOptions::parse(area).timestamps.map(|ts| ts.echo);
                 let earlier = sent.zip(echo).is_some_and(|(sent, echo)| sent.wrapping_sub(echo).cast_signed() > 0);
-                let finding = if earlier { Finding::NoEno } else { Finding::SynDropped };
-                Some(Learnt { active: true, finding })
+                Some(if earlier { Learnt::NoEno } else { Learnt::SynDropped { began } })
             }
             OpenQuestion::FirstAck if !syn && ack && Some(packet.seq.0) == peer => {
                 self.open = OpenQuestion::None;
                 let carries = SegmentOptions::parse(area).eno;
-                carries.then_some(Learnt { active: false, finding: Finding::StrippedHere })
+                carries.then_some(Learnt::StrippedHere)
             }
-            OpenQuestion::Answer(_) | OpenQuestion::FirstAck => None,
+            OpenQuestion::Answer { .. } | OpenQuestion::FirstAck => None,
         }
     }
 

@@ -70,6 +70,8 @@ pub(crate) struct Opening {
     pub(super) asked: Vec<u8>,
     pub(super) phase: AckPhase,
     pub(super) deadline: Instant,
+    /// When its first SYN came.
+    began: Instant,
 }
 
 /// What becomes of an opening after a packet.
@@ -110,6 +112,7 @@ impl Opening {
             asked: Vec::new(),
             phase: AckPhase::new(),
             deadline: cx.now + cx.config.handshake_timeout,
+            began: cx.now,
         }
     }
 
@@ -229,7 +232,11 @@ impl Opening {
             if self.own.is_none() {
                 return self.plain(cx, Plain::OptionSpace, true);
             }
-        } else if self.attempts >= self.tries && self.agreed.is_none() && self.rules.policy != Policy::Required {
+        } else if self.attempts >= self.tries
+            && self.agreed.is_none()
+            && self.rules.policy != Policy::Required
+            && self.may_go_without(cx)
+        {
             // ENO-14: the path may be dropping SYNs with options it does not know.
             return Opened::Plain(Plain::SynLost, true);
         }
@@ -265,7 +272,12 @@ impl Opening {
         why == Plain::PeerNoEno && self.active && matches!(self.rules.probe, Some(ProbeMode::Insist { .. }))
     }
 
-    /// Whether what is remembered of the path speaks against ENO. Policy `required` has no choice.
+    fn may_go_without(&self, cx: &mut Cx<'_>) -> bool {
+        let (path, session) = (PathKey::new(self.link.key.remote(), true), cx.knows(self.link.key));
+        cx.paths.may_go_without(cx.now, path, session, cx.now.since(self.began))
+    }
+
+    /// Whether what is remembered of the path to the peer speaks against ENO. Policy `required` has no choice.
     fn avoid(&mut self, cx: &mut Cx<'_>) -> Option<Plain> {
         if self.rules.probe == Some(ProbeMode::Bare) {
             return Some(Plain::Probe);
@@ -273,10 +285,10 @@ impl Opening {
         if self.rules.policy == Policy::Required || self.rules.probe.is_some() {
             return None;
         }
-        let finding = match cx.paths.advice(cx.now, PathKey::new(self.link.key.remote(), self.active)) {
+        let finding = match cx.paths.advice(cx.now, PathKey::new(self.link.key.remote(), true)) {
             Advice::Offer => return None,
             Advice::TryAgain => {
-                self.tries = 1;
+                self.tries = RETRY_SYNS;
                 cx.counters.paths_retried += 1;
                 return None;
             }
@@ -290,7 +302,8 @@ impl Opening {
     pub(crate) fn question(&self, why: Plain) -> OpenQuestion {
         match why {
             Plain::SynLost => {
-                OpenQuestion::Answer(self.local.and_then(|seen| seen.options.timestamps).map(|ts| ts.value))
+                let sent = self.local.and_then(|seen| seen.options.timestamps).map(|ts| ts.value);
+                OpenQuestion::Answer { sent, began: self.began }
             }
             Plain::PeerNoEno if !self.active => OpenQuestion::FirstAck,
             _ => OpenQuestion::None,
@@ -365,10 +378,6 @@ impl Opening {
             let reply = passive_reply(&settings, &area, REPLY_ROOM, &[0; RESUME_NONCE_MAX], |_, _| None);
             self.asked = packet.options(bytes).to_vec();
             self.own = reply.option;
-            let avoided = if self.own.is_some() { self.avoid(cx) } else { None };
-            if let Some(why) = avoided {
-                return self.plain(cx, why, true);
-            }
             match conclude(&settings, self.own.as_deref(), None, &area) {
                 Outcome::Fresh(negotiated) => self.agreed = Some(negotiated),
                 Outcome::Resumed(..) => {}
@@ -628,6 +637,9 @@ pub(crate) fn begins_frame(record: &mut Record, payload: &[u8]) -> bool {
         },
     }
 }
+
+/// SYNs with ENO of a connection that tries it again on a path that seemed to drop them: one can be lost anywhere.
+const RETRY_SYNS: u8 = 2;
 
 /// Room that a SYN-ACK has for ENO: MSS, SACK permitted, timestamps and window scale take 19 bytes.
 const REPLY_ROOM: usize = options::MAX_AREA - 19;
