@@ -209,8 +209,16 @@ counters! {
     fragments,
     /// Segments outside the window, dropped.
     out_of_window,
+    /// Segments before the window, whose data was here already.
+    segments_repeated,
     /// RST segments that were not believed (RFC 5961).
     resets_ignored,
+    /// SYN segments on encrypted connections, which were not believed (RFC 5961).
+    syns_ignored,
+    /// Segments with a timestamp older than one that was believed, dropped (RFC 7323).
+    old_timestamps,
+    /// Segments that acknowledge what was never sent or was acknowledged long ago, dropped (RFC 5961).
+    bad_acknowledgements,
     /// ICMP errors about encrypted connections that were translated.
     icmp_translated,
     /// ICMP errors about segments that were not in flight, dropped (RFC 5927).

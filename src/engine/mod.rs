@@ -286,7 +286,6 @@ impl Engine {
                 pass(cx, Side::Wire, packet, offload, bytes, (Fate::Stay, true))
             }
             Flow::Encrypted(encrypted) => {
-                encrypted.learn(Side::Wire, packet);
                 let next = encrypted.from_wire(cx, packet, bytes);
                 encrypted.note_path(cx, next, Some((packet, bytes)));
                 settle(cx, encrypted, next)

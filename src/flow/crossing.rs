@@ -122,7 +122,7 @@ impl Opening {
     fn crossed(&mut self, cx: &mut Cx<'_>) -> Opened {
         debug_assert_eq!(self.phase.decision(), Decision::Encrypted);
         let window = self.local.map_or(0, |local| local.window);
-        let Some((ends, clocks, negotiated)) = self.settled(cx.config.wire_mtu, window, None) else {
+        let Some((ends, clocks, negotiated)) = self.settled(cx, window, None) else {
             return Opened::Aborted(AbortReason::Internal);
         };
         let mut encrypted = match self.begin(cx, &ends, clocks, negotiated) {

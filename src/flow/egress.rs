@@ -44,7 +44,7 @@ impl Encrypted {
             return Next::Stay;
         }
         if let (Some(clocks), Some(ts)) = (&mut self.clocks, options.timestamps) {
-            clocks.from_kernel(ts);
+            clocks.from_kernel(ts, cx.now);
         }
         let told = self.inn.told();
         self.inn.from_kernel(cx.now, packet.ack, packet.window, cx.pool);
@@ -320,35 +320,36 @@ impl Encrypted {
         }
     }
 
-    /// Takes in the acknowledgement side of a segment from the peer. `None`: it acknowledges what was never sent.
+    /// Takes in the acknowledgement side of an acceptable segment of the peer's, which begins at `start`.
     pub(super) fn acknowledged(
         &mut self,
         cx: &mut Cx<'_>,
+        start: Offset<C>,
         packet: &Packet<C>,
         options: &SegmentOptions,
-    ) -> Option<AckNews> {
+    ) -> AckNews {
         let out = &mut self.out;
         let ack = out.acked.nearest(out.isn, packet.ack);
-        if ack > out.sent.ever {
-            return None;
-        }
         let mut news = AckNews::default();
         let before = out.ends.base().p;
         let mut own_lost = false;
-        if out.acknowledge(ack, cx.now, cx.pool) {
+        let advances = out.acknowledge(ack, cx.now, cx.pool);
+        if advances {
             news.something = out.ends.base().p > before;
         }
-        if ack >= out.acked - (1_i64 << 16) {
-            let edge = ack + (usize::from(packet.window) << out.peer_scale);
+        let window = usize::from(packet.window) << out.peer_scale;
+        if ack >= out.acked && out.window.is_newest(start, ack, window, advances) {
+            let edge = ack + window;
             let closed = |edge| out.ends.first().is_some_and(|first| edge < first.c);
-            if closed(edge.max(out.edge)) {
+            if closed(edge) {
                 // Its window is closed, and it is there: that is waited for (RFC 9293, section 3.8.6.1).
                 out.retries = out.retries.min(PATIENT_RETRIES);
             } else if closed(out.edge) {
                 own_lost = out.retries > 0 && out.timer.is_some();
             }
-            if edge > out.edge {
-                out.note_edge(ack, edge);
+            if edge != out.edge {
+                // It may shrink. What the kernel was told stands: what it sends beyond the edge waits here.
+                out.edge = edge;
                 let told = out.told_edge;
                 if self.is_ready() {
                     self.out.raise_told_edge();
@@ -378,7 +379,7 @@ impl Encrypted {
             self.resend_own(cx);
             self.out.arm(cx.now);
         }
-        Some(news)
+        news
     }
 
     /// Has the keys in use replaced with the next frame that can do it (TC-33), whatever they have done yet; whether there

@@ -9,6 +9,7 @@ use tcpcrypt::frame::{MAX_FRAME, OVERHEAD};
 
 use super::encrypted::Ends;
 use super::frames::{Boundaries, Boundary, Store};
+use super::gate::Answers;
 use super::pool::Pool;
 use super::reassembly::Reassembly;
 use crate::time::Instant;
@@ -76,8 +77,8 @@ pub(crate) struct In {
     pub(super) last_delivery: Instant,
     pub(super) redeliveries: u8,
     suspicion: Option<Suspicion>,
-    /// When something unbelievable was last answered.
-    pub(super) challenged: Option<Instant>,
+    /// How often segments that are not taken in were answered.
+    pub(super) answers: Answers,
     /// P bytes opened.
     pub(super) total: u64,
 }
@@ -112,7 +113,7 @@ impl In {
             last_delivery: Instant::ZERO,
             redeliveries: 0,
             suspicion: None,
-            challenged: None,
+            answers: Answers::default(),
             total: 0,
         }
     }

@@ -18,9 +18,12 @@ use tcpcrypt::{Acceptable, OpenError, Opened, Record, Role, handshake};
 
 use super::encrypted::{AbortReason, Encrypted, Next, Stage};
 use super::frames::Boundary;
+use super::gate::{self, Reason, Verdict};
 use super::inbound::In;
 use super::link::Cx;
 use super::reassembly::{Inserted, Prefer};
+use crate::engine::Side;
+use crate::time::Instant;
 use crate::wire::options::SegmentOptions;
 use crate::wire::{C, Flags, Offset, Packet};
 /// A frame is acknowledged in part once more than this many segments of it are here: an initial window (RFC 6928).
@@ -34,10 +37,6 @@ const PARTIAL_RESENT: Duration = Duration::from_millis(150);
 const REDELIVER_PAUSE: Duration = Duration::from_millis(10);
 /// As with the kernel's `tcp_retries2`.
 const MAX_REDELIVERIES: u8 = 15;
-/// How far before the acknowledgement a segment may begin and still be looked at: a retransmitted super-packet.
-const BEHIND: i64 = 1 << 16;
-/// Time between answers to segments without data that are not believed.
-const CHALLENGE_PAUSE: Duration = Duration::from_millis(500);
 
 /// The last bytes of a frame: its tag, if it is long enough to have one.
 fn tag_of(frame: &[u8]) -> [u8; TAG_LEN] {
@@ -69,36 +68,40 @@ impl Encrypted {
     pub(crate) fn from_wire(&mut self, cx: &mut Cx<'_>, packet: &Packet<C>, bytes: &mut [u8]) -> Next {
         self.wire_told = false;
         self.kernel_told = false;
-        self.note_use(cx.now);
         let options = SegmentOptions::parse(packet.options(bytes));
         let start = self.inn.next.c.nearest(self.inn.isn, packet.seq);
-        if packet.flags.any(Flags::RST) {
-            return self.reset_by_peer(cx, packet, start);
+        let has_data = !packet.payload.is_empty();
+        match self.judge(cx.now, start, packet, &options) {
+            Verdict::Acceptable => {}
+            Verdict::Reset => {
+                let seq = self.inn.delivered;
+                self.emit_plain_bare(cx, seq, Flags::RST, &[]);
+                return Next::Reset;
+            }
+            Verdict::Probe => {
+                // The kernel's to answer.
+                let seq = self.inn.kernel_ack - 1_i64;
+                self.emit_plain_bare(cx, seq, Flags::default(), &[]);
+                return Next::Stay;
+            }
+            Verdict::Repeated => {
+                cx.counters.segments_repeated += 1;
+                self.redeliver(cx);
+                self.challenge(cx, has_data);
+                return Next::Stay;
+            }
+            Verdict::Refused(why) => {
+                self.refuse(cx, why, has_data);
+                return Next::Stay;
+            }
         }
-        if packet.flags.any(Flags::SYN) {
-            // A SYN-ACK again (our acknowledgement was lost), or a forged SYN (RFC 5961, section 4.2).
-            self.challenge(cx, packet);
-            return Next::Stay;
-        }
-        if !packet.flags.any(Flags::ACK) {
-            return Next::Stay;
-        }
-        // RFC 9293, section 3.10.7.4: what is outside of the window is not believed in anything, its acknowledgement,
-        // timestamps and options included.
-        if start > self.inn.told_edge || start + packet.payload_len() < self.inn.told_ack - BEHIND {
-            cx.counters.out_of_window += 1;
-            self.challenge(cx, packet);
-            return Next::Stay;
-        }
+        self.note_use(cx.now);
+        self.link.learn(Side::Wire, packet);
         let _ = self.phase.received(Acceptable::non_syn(options.eno));
-        let Some(news) = self.acknowledged(cx, packet, &options) else {
-            cx.counters.out_of_window += 1;
-            self.challenge(cx, packet);
-            return Next::Stay;
-        };
         if let (Some(clocks), Some(ts)) = (&mut self.clocks, options.timestamps) {
-            clocks.from_peer(ts, start <= self.inn.told_ack);
+            clocks.from_peer(ts, start <= self.inn.told_ack, cx.now);
         }
+        let news = self.acknowledged(cx, start, packet, &options);
         let payload = bytes.get_mut(packet.payload.clone()).unwrap_or(&mut []);
         let fin = packet.flags.any(Flags::FIN);
         self.inn.congested |= packet.is_congested() && !payload.is_empty();
@@ -110,10 +113,6 @@ impl Encrypted {
             if next != Next::Stay {
                 return next;
             }
-        } else if start < self.inn.told_ack {
-            // A keep-alive or a window probe: the kernel's to answer.
-            let seq = self.inn.kernel_ack - 1_i64;
-            self.emit_plain_bare(cx, seq, ecn(packet.flags), &[]);
         }
 
         // Out: what the peer's window lets go now.
@@ -153,32 +152,51 @@ impl Encrypted {
         }
     }
 
-    /// Answers what is not believed with what is expected. Segments without data are answered now and then only: two
-    /// hosts that do not believe each other must not go on for ever (as Linux's `tcp_invalid_ratelimit`).
-    fn challenge(&mut self, cx: &mut Cx<'_>, packet: &Packet<C>) {
-        if payload_is_empty(packet) || packet.flags.any(Flags::SYN.with(Flags::RST)) {
-            if self.inn.challenged.is_some_and(|t| cx.now.since(t) < CHALLENGE_PAUSE) {
-                return;
-            }
-            self.inn.challenged = Some(cx.now);
-        }
-        self.emit_own_ack(cx);
+    /// Takes a segment through the gate.
+    fn judge(&self, now: Instant, start: Offset<C>, packet: &Packet<C>, options: &SegmentOptions) -> Verdict {
+        let (inn, out) = (&self.inn, &self.out);
+        let position = gate::Position {
+            acknowledged: inn.told_ack,
+            opened: inn.next.c,
+            edge: inn.told_edge,
+            unacknowledged: out.acked,
+            sent: out.sent.ever,
+            max_window: out.window.max,
+        };
+        let header = gate::Header {
+            flags: packet.flags,
+            start,
+            len: packet.payload_len(),
+            ack: out.acked.nearest(out.isn, packet.ack),
+            timestamps: options.timestamps,
+        };
+        gate::judge(&position, self.clocks.as_ref(), now, &header)
     }
 
-    /// A RST counts only if it is exactly where the next byte is expected (RFC 5961, section 3.2).
-    fn reset_by_peer(&mut self, cx: &mut Cx<'_>, packet: &Packet<C>, at: Offset<C>) -> Next {
-        let inn = &self.inn;
-        let exact = [inn.next.c, inn.told_ack, inn.waiting.contiguous_end(inn.next.c)].contains(&at);
-        if !exact {
-            cx.counters.resets_ignored += 1;
-            if at > inn.told_ack && at < inn.told_edge {
-                self.challenge(cx, packet);
-            }
-            return Next::Stay;
+    /// Counts a segment that is not believed, and answers it if that may help its sender.
+    fn refuse(&mut self, cx: &mut Cx<'_>, why: Reason, has_data: bool) {
+        let counters = &mut *cx.counters;
+        let (counter, answer) = match why {
+            Reason::OutOfWindow => (&mut counters.out_of_window, Some(has_data)),
+            Reason::ResetInWindow => (&mut counters.resets_ignored, Some(false)),
+            Reason::ResetElsewhere => (&mut counters.resets_ignored, None),
+            // Our acknowledgement of the SYN-ACK was lost, or somebody forges.
+            Reason::Syn => (&mut counters.syns_ignored, Some(false)),
+            Reason::NoAck => (&mut counters.bad_acknowledgements, None),
+            Reason::OldTimestamp => (&mut counters.old_timestamps, Some(has_data)),
+            Reason::Acknowledgement => (&mut counters.bad_acknowledgements, Some(has_data)),
+        };
+        *counter += 1;
+        if let Some(data) = answer {
+            self.challenge(cx, data);
         }
-        let seq = inn.delivered;
-        self.emit_plain_bare(cx, seq, Flags::RST, &[]);
-        Next::Reset
+    }
+
+    /// Answers what is not taken in with what is expected, now and then.
+    fn challenge(&mut self, cx: &mut Cx<'_>, data: bool) {
+        if self.inn.answers.allow(cx.now, data) {
+            self.emit_own_ack(cx);
+        }
     }
 
     /// Takes in payload and FIN of a segment.

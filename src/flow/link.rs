@@ -1,6 +1,7 @@
 //! The addresses of a connection and what its packets have in common; packets leave through here.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use tcpcrypt::Role;
 use tcpcrypt::kex::RandomUse;
@@ -245,20 +246,28 @@ impl Lost {
 /// The timestamps of both ends, for the segments that enotun sends on its own and for those it translates.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Clocks {
-    /// Latest value of the local kernel's clock.
-    pub(crate) kernel: u32,
-    /// What the local kernel echoed with it.
-    pub(crate) kernel_echo: u32,
-    /// Latest value of the peer's clock.
-    pub(crate) peer: u32,
-    /// What the peer echoed with it.
-    pub(crate) peer_echo: u32,
-    /// The value of the peer's clock to echo: from the segment that the last acknowledgement sent began
-    /// with (RFC 7323, section 4.3).
-    pub(crate) recent: u32,
+    /// Latest value of the local kernel's clock,
+    kernel: u32,
+    /// and when it came.
+    kernel_at: Instant,
+    /// Latest value of the kernel's clock that the peer has echoed.
+    echo: u32,
+    /// The value of the peer's clock to echo, and the latest that is believed: from a segment that began at or before the
+    /// last acknowledgement sent (TS.Recent: RFC 7323, section 4.3). One further ahead in the window would be enough to
+    /// have all that follows taken for old, here and by the kernel.
+    recent: u32,
+    recent_at: Instant,
 }
 
+/// After so long without a segment a peer's timestamps say nothing of its age (RFC 7323, section 5.5).
+const TIMESTAMPS_VALID: Duration = Duration::from_secs(24 * 24 * 3600);
+
 impl Clocks {
+    /// As both SYNs say.
+    pub(crate) fn new(kernel: Timestamps, peer: Timestamps, now: Instant) -> Self {
+        Self { kernel: kernel.value, kernel_at: now, echo: peer.echo, recent: peer.value, recent_at: now }
+    }
+
     /// Timestamps of a segment that enotun sends to the peer.
     pub(crate) fn to_wire(self) -> Timestamps {
         Timestamps { value: self.kernel, echo: self.recent }
@@ -266,26 +275,33 @@ impl Clocks {
 
     /// Timestamps of a segment that enotun sends to the local kernel.
     pub(crate) fn to_plain(self) -> Timestamps {
-        Timestamps { value: self.peer, echo: self.peer_echo }
+        Timestamps { value: self.recent, echo: self.echo }
     }
 
     /// Takes in those of a segment from the local kernel.
-    pub(crate) fn from_kernel(&mut self, ts: Timestamps) {
-        if later(ts.value, self.kernel) {
+    pub(crate) fn from_kernel(&mut self, ts: Timestamps, now: Instant) {
+        if later(ts.value, self.kernel) || now.since(self.kernel_at) > TIMESTAMPS_VALID {
             self.kernel = ts.value;
-            self.kernel_echo = ts.echo;
+            self.kernel_at = now;
         }
     }
 
-    /// Takes in those of a segment from the peer; `in_order` says that it began at or before the last
+    /// Whether a segment with this timestamp of the peer's is old (PAWS).
+    pub(crate) fn is_old(&self, value: u32, now: Instant) -> bool {
+        !later(value, self.recent) && now.since(self.recent_at) <= TIMESTAMPS_VALID
+    }
+
+    /// Takes in those of an acceptable segment from the peer; `in_order` says that it began at or before the last
     /// acknowledgement.
-    pub(crate) fn from_peer(&mut self, ts: Timestamps, in_order: bool) {
-        if later(ts.value, self.peer) {
-            self.peer = ts.value;
-            self.peer_echo = ts.echo;
+    pub(crate) fn from_peer(&mut self, ts: Timestamps, in_order: bool, now: Instant) {
+        // The latest echo is the one that the least time has passed since; none comes from the future.
+        let age = |echo| self.kernel.wrapping_sub(echo);
+        if age(ts.echo) <= age(self.echo) {
+            self.echo = ts.echo;
         }
-        if in_order && later(ts.value, self.recent) {
+        if in_order && !self.is_old(ts.value, now) {
             self.recent = ts.value;
+            self.recent_at = now;
         }
     }
 }

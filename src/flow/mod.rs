@@ -5,6 +5,7 @@ mod crossing;
 mod egress;
 mod encrypted;
 mod frames;
+mod gate;
 mod icmp;
 mod inbound;
 mod ingress;

@@ -7,6 +7,7 @@ use tcpcrypt::{Plaintext, Record};
 
 use super::encrypted::{Ends, piece};
 use super::frames::{Boundaries, Boundary, Store};
+use super::gate::SendWindow;
 use super::link::Cx;
 use super::pool::Pool;
 use super::reassembly::Reassembly;
@@ -95,10 +96,9 @@ pub(crate) struct Out {
     pub(super) sent: Sent,
     /// What the peer has acknowledged.
     pub(super) acked: Offset<C>,
-    /// Right edge of the peer's window.
+    /// Right edge of the peer's window, as its newest segment says.
     pub(super) edge: Offset<C>,
-    /// The largest window that it has announced.
-    widest: usize,
+    pub(super) window: SendWindow,
     pub(super) peer_scale: u8,
     /// Right edge that the kernel was told. Not taken back.
     pub(super) told_edge: Offset<P>,
@@ -136,7 +136,7 @@ impl Out {
             sent: Sent::default(),
             acked: Offset::START,
             edge: Offset::START + usize::from(ends.peer_window),
-            widest: ends.peer_window.into(),
+            window: SendWindow::new(usize::from(ends.peer_window)),
             peer_scale: ends.peer_scale,
             told_edge: Offset::START,
             early: Reassembly::default(),
@@ -183,18 +183,12 @@ impl Out {
         (if rounded { within } else { self.edge }).seq(self.isn)
     }
 
-    /// Takes in that the peer's window reaches to `edge` when it has acknowledged up to `ack`.
-    pub(super) fn note_edge(&mut self, ack: Offset<C>, edge: Offset<C>) {
-        self.edge = self.edge.max(edge);
-        self.widest = self.widest.max(edge.ahead_of(ack));
-    }
-
     /// Room in the peer's window for new data. An empty frame must always be able to go besides, or a rekey is not answered
     /// (TC-32) while the peer's application does not read: an enotun there keeps a window of one unit open for it (see
     /// `In::announce`). A peer whose window never has more gets data all the same.
     pub(super) fn data_room(&self) -> usize {
         let kept = tcpcrypt::frame::OVERHEAD.next_multiple_of(1 << self.peer_scale);
-        let kept = if self.widest >= 2 * kept { kept } else { 0 };
+        let kept = if self.window.max >= 2 * kept { kept } else { 0 };
         self.edge.ahead_of(self.ends.end().c).saturating_sub(kept)
     }
 

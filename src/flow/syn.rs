@@ -439,7 +439,7 @@ impl Opening {
         }
         self.crossing.note_syn_ack();
         let options = self.for_kernel(cx.config.wire_mtu, packet.options(bytes));
-        let ends = self.session.as_ref().and_then(|_| self.settled(cx.config.wire_mtu, 0, None));
+        let ends = self.session.as_ref().and_then(|_| self.settled(cx, 0, None));
         let window = ends.map_or(0, |(ends, ..)| Out::first_window(&ends));
         self.emit_syn(cx, Side::Plain, packet, options, window);
         Opened::Still
@@ -454,11 +454,11 @@ impl Opening {
             return Opened::Still;
         }
         let rtt = Some(peer.at.since(local.at));
-        let Some((ends, mut clocks, negotiated)) = self.settled(cx.config.wire_mtu, packet.window, rtt) else {
+        let Some((ends, mut clocks, negotiated)) = self.settled(cx, packet.window, rtt) else {
             return Opened::Still;
         };
         if let Some(ts) = SegmentOptions::parse(packet.options(bytes)).timestamps {
-            clocks.from_kernel(ts);
+            clocks.from_kernel(ts, cx.now);
         }
         let mut encrypted = match self.begin(cx, &ends, clocks, negotiated) {
             Ok(encrypted) => encrypted,
@@ -547,7 +547,7 @@ impl Opening {
         }
         // What of a simultaneous open was sent when says nothing of a round trip.
         let rtt = (!self.active).then(|| cx.now.since(local.at));
-        let Some((ends, clocks, negotiated)) = self.settled(cx.config.wire_mtu, local.window, rtt) else {
+        let Some((ends, clocks, negotiated)) = self.settled(cx, local.window, rtt) else {
             return Opened::Aborted(AbortReason::Internal);
         };
         match self.begin(cx, &ends, clocks, negotiated) {
@@ -565,7 +565,7 @@ impl Opening {
     /// What both SYNs add up to.
     pub(super) fn settled(
         &self,
-        wire_mtu: Option<u16>,
+        cx: &Cx<'_>,
         local_window: u16,
         rtt: Option<std::time::Duration>,
     ) -> Option<(Ends, Clocks, Negotiated)> {
@@ -580,7 +580,7 @@ impl Opening {
             peer_scale,
             local_mss: local.options.mss.unwrap_or(self.default_mss()),
             // What this host announces is what its own interface takes.
-            peer_mss: peer.options.mss.unwrap_or(self.default_mss()).min(self.most(wire_mtu)),
+            peer_mss: peer.options.mss.unwrap_or(self.default_mss()).min(self.most(cx.config.wire_mtu)),
             timestamps: timestamps.is_some(),
             sack: local.options.sack_permitted && peer.options.sack_permitted,
             local_window: if self.active { local.window } else { local_window },
@@ -588,8 +588,7 @@ impl Opening {
             rtt,
         };
         let (l, p) = timestamps.unwrap_or_default();
-        let clocks = Clocks { kernel: l.value, kernel_echo: l.echo, peer: p.value, peer_echo: p.echo, recent: p.value };
-        Some((ends, clocks, self.agreed.clone()?))
+        Some((ends, Clocks::new(l, p, cx.now), self.agreed.clone()?))
     }
 
     /// Sends a SYN or SYN-ACK on, without data (ENO-16).

@@ -1,0 +1,264 @@
+//! The gate: what a segment from the wire has to be before anything in it is believed.
+//!
+//! RFC 9293, section 3.10.7.4 (acceptability, RST, SYN), with what RFC 5961 makes of it; RFC 7323, section 5 (PAWS). All that
+//! is known of a connection here is authentic, or was acknowledged by this host, or comes from a segment that has passed:
+//! bytes that anybody can have sent move no position that a segment is judged by. Timestamps, window, acknowledgement,
+//! SACK, ECN, ENO and the place of a FIN are taken from [`Verdict::Acceptable`] segments only.
+
+use super::link::Clocks;
+use crate::time::Instant;
+use crate::wire::options::Timestamps;
+use crate::wire::{C, Flags, Offset};
+
+/// How far before the window repeated payload may lie and still be answered as such.
+const REPEATED: i64 = 1 << 16;
+
+/// Where the connection stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Position {
+    /// Up to here the peer was told that all has arrived (RCV.NXT, as the peer knows it).
+    pub(super) acknowledged: Offset<C>,
+    /// Up to here all is authentic.
+    pub(super) opened: Offset<C>,
+    /// Right edge of the window that was announced.
+    pub(super) edge: Offset<C>,
+    /// What the peer has acknowledged (SND.UNA).
+    pub(super) unacknowledged: Offset<C>,
+    /// The end of what was sent (SND.NXT).
+    pub(super) sent: Offset<C>,
+    /// The largest window that the peer has announced (MAX.SND.WND).
+    pub(super) max_window: usize,
+}
+
+/// The header of a segment from the wire.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Header {
+    pub(super) flags: Flags,
+    pub(super) start: Offset<C>,
+    /// Bytes of payload.
+    pub(super) len: usize,
+    pub(super) ack: Offset<C>,
+    pub(super) timestamps: Option<Timestamps>,
+}
+
+/// What a segment is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Its header counts, and of its payload what lies in the window.
+    Acceptable,
+    /// Without data, just before the window: a keep-alive or a window probe. Nothing in it counts.
+    Probe,
+    /// Its payload lies before the window: the peer has not heard that it has arrived. Nothing in it counts.
+    Repeated,
+    /// A RST that counts.
+    Reset,
+    /// Not believed in anything.
+    Refused(Reason),
+}
+
+/// Why a segment is not believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// It lies outside of the window.
+    OutOfWindow,
+    /// A RST in the window, which is not exactly at the next byte (RFC 5961, section 3.2).
+    ResetInWindow,
+    /// A RST outside of the window.
+    ResetElsewhere,
+    /// A SYN on an open connection (RFC 5961, section 4.2), or the SYN-ACK once more.
+    Syn,
+    /// No acknowledgement.
+    NoAck,
+    /// Its timestamp is older than one that was believed (RFC 7323, section 5).
+    OldTimestamp,
+    /// It acknowledges what was never sent, or what was acknowledged more than a window ago (RFC 5961, section 5.2).
+    Acknowledgement,
+}
+
+/// Judges a segment.
+pub(super) fn judge(at: &Position, clocks: Option<&Clocks>, now: Instant, segment: &Header) -> Verdict {
+    let Header { flags, start, len, ack, timestamps } = *segment;
+    if flags.any(Flags::RST) {
+        // Exact is what is authentic, and what the peer was told: it answers a challenge with that.
+        return if start == at.opened || start == at.acknowledged {
+            Verdict::Reset
+        } else if start > at.acknowledged && start < at.edge {
+            Verdict::Refused(Reason::ResetInWindow)
+        } else {
+            Verdict::Refused(Reason::ResetElsewhere)
+        };
+    }
+    if flags.any(Flags::SYN) {
+        return Verdict::Refused(Reason::Syn);
+    }
+    if !flags.any(Flags::ACK) {
+        return Verdict::Refused(Reason::NoAck);
+    }
+    let end = start + len + i64::from(flags.any(Flags::FIN));
+    // A window that is used up still takes acknowledgements, which a sender numbers with its end.
+    if start > at.edge {
+        return Verdict::Refused(Reason::OutOfWindow);
+    }
+    if end < at.acknowledged {
+        return match end >= at.acknowledged - REPEATED {
+            true if end > start => Verdict::Repeated,
+            true => Verdict::Probe,
+            false => Verdict::Refused(Reason::OutOfWindow),
+        };
+    }
+    if clocks.zip(timestamps).is_some_and(|(clocks, ts)| clocks.is_old(ts.value, now)) {
+        return Verdict::Refused(Reason::OldTimestamp);
+    }
+    if ack > at.sent || ack < at.unacknowledged - i64::try_from(at.max_window).unwrap_or(i64::MAX) {
+        return Verdict::Refused(Reason::Acknowledgement);
+    }
+    Verdict::Acceptable
+}
+
+/// The window that the peer allows, as its newest segment says (SND.WND, SND.WL1, SND.WL2).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SendWindow {
+    /// Sequence number and acknowledgement of the segment that it is from.
+    from: Option<(Offset<C>, Offset<C>)>,
+    /// The largest that it ever was (MAX.SND.WND).
+    pub(super) max: usize,
+}
+
+impl SendWindow {
+    /// As the SYN says it.
+    pub(super) fn new(window: usize) -> Self {
+        Self { from: None, max: window }
+    }
+
+    /// Takes in an acceptable segment; whether its window is the newest. `advances`: it acknowledges something new.
+    pub(super) fn is_newest(&mut self, start: Offset<C>, ack: Offset<C>, window: usize, advances: bool) -> bool {
+        let newest = advances || self.from.is_none_or(|(seq, acked)| seq < start || (seq == start && acked <= ack));
+        if newest {
+            self.from = Some((start, ack));
+            self.max = self.max.max(window);
+        }
+        newest
+    }
+}
+
+/// How often what is not believed is answered: two hosts that do not believe each other must not go on for ever (as Linux's
+/// `tcp_invalid_ratelimit`), and whoever sends much that is useless must not get as much back.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Answers {
+    since: Option<Instant>,
+    bare: bool,
+    data: u8,
+}
+
+impl Answers {
+    const PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
+    /// To segments with data: a peer whose acknowledgements were lost may repeat many.
+    const DATA: u8 = 100;
+
+    /// Whether a segment that is not taken in is answered; `data`: it has some.
+    pub(super) fn allow(&mut self, now: Instant, data: bool) -> bool {
+        if self.since.is_none_or(|since| now.since(since) >= Self::PAUSE) {
+            *self = Self { since: Some(now), bare: false, data: 0 };
+        }
+        if data {
+            self.data = self.data.saturating_add(1);
+            self.data <= Self::DATA
+        } else {
+            !std::mem::replace(&mut self.bare, true)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const NOW: Instant = Instant::from_micros(1_000_000);
+
+    fn at(n: i64) -> Offset<C> {
+        Offset::new(n)
+    }
+
+    fn position() -> Position {
+        Position {
+            acknowledged: at(10_000),
+            opened: at(10_500),
+            edge: at(70_000),
+            unacknowledged: at(5_000),
+            sent: at(6_000),
+            max_window: 2_000,
+        }
+    }
+
+    fn segment(start: i64, len: usize, flags: Flags) -> Header {
+        Header { flags: flags.with(Flags::ACK), start: at(start), len, ack: at(5_500), timestamps: None }
+    }
+
+    fn verdict(start: i64, len: usize, flags: Flags) -> Verdict {
+        judge(&position(), None, NOW, &segment(start, len, flags))
+    }
+
+    #[test]
+    fn only_what_touches_the_window_is_acceptable() {
+        let none = Flags::default();
+        for (start, len) in [(10_000, 0), (10_000, 1), (8_000, 3_000), (69_999, 5_000), (70_000, 0), (9_000, 1_000)] {
+            assert_eq!(verdict(start, len, none), Verdict::Acceptable, "{start} {len}");
+        }
+        assert_eq!(verdict(9_999, 0, none), Verdict::Probe);
+        assert_eq!(verdict(9_999, 0, Flags::FIN), Verdict::Acceptable, "the FIN at its end");
+        assert_eq!(verdict(8_000, 1_999, none), Verdict::Repeated);
+        for (start, len) in [(70_001, 0), (70_001, 9), (-60_000, 1_000), (-60_000, 0), (1 << 30, 5)] {
+            assert_eq!(verdict(start, len, none), Verdict::Refused(Reason::OutOfWindow), "{start} {len}");
+        }
+    }
+
+    #[test]
+    fn an_acknowledgement_counts_within_the_largest_window_behind_and_what_was_sent() {
+        for (ack, right) in [(2_999, false), (3_000, true), (5_000, true), (6_000, true), (6_001, false)] {
+            let verdict = judge(&position(), None, NOW, &Header { ack: at(ack), ..segment(10_000, 9, Flags::PSH) });
+            assert_eq!(verdict == Verdict::Acceptable, right, "{ack}: {verdict:?}");
+        }
+    }
+
+    #[test]
+    fn a_reset_counts_where_all_is_authentic_or_acknowledged_and_nowhere_else() {
+        assert_eq!(verdict(10_000, 0, Flags::RST), Verdict::Reset);
+        assert_eq!(verdict(10_500, 0, Flags::RST), Verdict::Reset);
+        assert_eq!(verdict(10_001, 0, Flags::RST), Verdict::Refused(Reason::ResetInWindow));
+        for elsewhere in [9_999, 70_000, -1] {
+            assert_eq!(verdict(elsewhere, 0, Flags::RST), Verdict::Refused(Reason::ResetElsewhere));
+        }
+    }
+
+    #[test]
+    fn an_old_timestamp_is_refused_for_24_days_but_on_a_reset() {
+        let clocks = Clocks::new(Timestamps { value: 9, echo: 0 }, Timestamps { value: 100, echo: 0 }, NOW);
+        let old = |flags| Header { timestamps: Some(Timestamps { value: 99, echo: 0 }), ..segment(10_000, 9, flags) };
+        let judge = |header, now| judge(&position(), Some(&clocks), now, &header);
+        assert_eq!(judge(old(Flags::PSH), NOW), Verdict::Refused(Reason::OldTimestamp));
+        assert_eq!(judge(old(Flags::RST), NOW), Verdict::Reset);
+        assert_eq!(judge(segment(10_000, 9, Flags::PSH), NOW), Verdict::Acceptable, "some stacks leave them out");
+        let later = NOW + Duration::from_secs(25 * 24 * 3600);
+        assert_eq!(judge(old(Flags::PSH), later), Verdict::Acceptable);
+    }
+
+    #[test]
+    fn the_window_is_that_of_the_newest_segment() {
+        let mut window = SendWindow::new(100);
+        assert!(window.is_newest(at(10), at(5), 1_000, false));
+        assert!(!window.is_newest(at(9), at(5), 9_000, false), "an older segment");
+        assert!(!window.is_newest(at(10), at(4), 9_000, false), "an older acknowledgement");
+        assert!(window.is_newest(at(10), at(5), 10, false), "it may shrink");
+        assert!(window.is_newest(at(9), at(6), 500, true), "a retransmission with a new acknowledgement");
+        assert_eq!(window.max, 1_000);
+    }
+
+    #[test]
+    fn what_is_refused_is_answered_so_often_and_no_more() {
+        let mut answers = Answers::default();
+        assert_eq!((0..9).filter(|_| answers.allow(NOW, false)).count(), 1);
+        assert_eq!((0..999).filter(|_| answers.allow(NOW, true)).count(), 100);
+        assert!(answers.allow(NOW + Answers::PAUSE, false));
+    }
+}
