@@ -6,6 +6,8 @@
 
 #[path = "scripted/full_window.rs"]
 mod full_window;
+#[path = "scripted/gate.rs"]
+mod gate;
 #[path = "sim/packet.rs"]
 mod packet;
 
@@ -76,6 +78,10 @@ struct Bench {
     peer: SocketAddr,
     kernel_window: u16,
     record: Option<Record>,
+    /// The same keys again, for a peer that does what a record does not.
+    twin: Option<Record>,
+    /// Both ends have timestamps: the peer's clock and the kernel's.
+    clocks: Option<(u32, u32)>,
     /// Bytes that the peer has made, and those of the engine that it knows, without the SYN.
     peer_made: u32,
     engine_made: u32,
@@ -94,6 +100,8 @@ impl Bench {
             peer: "10.0.0.2:50000".parse().expect("an address"),
             kernel_window: 0xffff,
             record: None,
+            twin: None,
+            clocks: None,
             peer_made: 0,
             engine_made: 0,
         }
@@ -135,7 +143,17 @@ impl Bench {
         seg.ack = (KERNEL_ISN + 1).wrapping_add(ack);
         seg.flags = flags | ACK;
         seg.payload = payload.to_vec();
+        seg.set_options(&self.timestamps(true));
         seg
+    }
+
+    /// The option for a segment of the peer's, or of the kernel's.
+    fn timestamps(&self, of_peer: bool) -> Vec<(u8, Vec<u8>)> {
+        let option = |(peer, kernel): (u32, u32)| {
+            let (value, echo) = if of_peer { (peer, kernel) } else { (kernel, peer) };
+            (8, [value.to_be_bytes(), echo.to_be_bytes()].concat())
+        };
+        self.clocks.map(option).into_iter().collect()
     }
 
     fn from_peer(&mut self, seq: u32, flags: u8, payload: &[u8]) -> Seen {
@@ -150,6 +168,7 @@ impl Bench {
         seg.win = self.kernel_window;
         seg.flags = flags | ACK;
         seg.payload = payload.to_vec();
+        seg.set_options(&self.timestamps(false));
         seg
     }
 
@@ -181,14 +200,15 @@ impl Bench {
         let own = active_option(&settings, None, 20).expect("an option").bytes;
         let mut syn = self.peer_seg(0, 0, 0, &[]);
         (syn.seq, syn.ack, syn.flags) = (PEER_ISN, 0, SYN);
-        syn.set_options(&[(2, vec![5, 180]), (4, vec![]), (ENO, own[2..].to_vec())]);
+        let options = vec![(2, vec![5, 180]), (4, vec![]), (ENO, own[2..].to_vec())];
+        syn.set_options(&[options, self.timestamps(true)].concat());
         let seen = self.give(Side::Wire, syn.build());
         assert!(seen.wire.is_empty());
         let [kernel_syn] = &seen.plain[..] else { panic!("{seen:?}") };
         let kernel_syn = kernel_syn.clone();
         let mut syn_ack = self.kernel_seg(0, 0, 0, &[]);
         (syn_ack.seq, syn_ack.flags) = (KERNEL_ISN, SYN | ACK);
-        syn_ack.set_options(&[(2, vec![5, 180]), (4, vec![])]);
+        syn_ack.set_options(&[vec![(2, vec![5, 180]), (4, vec![])], self.timestamps(false)].concat());
         let seen = self.give(Side::Plain, syn_ack.build());
         assert!(seen.plain.is_empty());
         let [peer_syn_ack] = &seen.wire[..] else { panic!("{seen:?}") };
@@ -204,6 +224,18 @@ impl Bench {
     fn encrypted_with_window(window: u16) -> Self {
         let mut b = Self::new();
         b.kernel_window = window;
+        b.exchange_keys()
+    }
+
+    /// The same with timestamps.
+    fn encrypted_with_clocks() -> Self {
+        let mut b = Self::new();
+        b.clocks = Some((1_000_000, 5_000));
+        b.exchange_keys()
+    }
+
+    fn exchange_keys(self) -> Self {
+        let mut b = self;
         let (_, syn_ack) = b.handshake();
         let settings = settings();
         let own = active_option(&settings, None, 20).expect("an option").bytes;
@@ -214,7 +246,7 @@ impl Bench {
         let ciphers = [AeadId::Aes128Gcm];
         let (init1, initiator) = Initiator::start(&PROVIDER, negotiated, &ciphers, &mut random).expect("Init1");
         let mut seg = b.peer_seg(0, 0, PSH, &init1);
-        seg.set_options(&[(ENO, vec![])]);
+        seg.set_options(&[vec![(ENO, vec![])], b.timestamps(true)].concat());
         let seen = b.give(Side::Wire, seg.build());
         b.peer_made = init1.len() as u32;
         let init2 = seen.wire_bytes();
@@ -225,6 +257,7 @@ impl Bench {
         assert_eq!(flow.session_id, Some(session.id().to_string()));
         assert!(seen.delivered().is_empty());
         b.record = Some(Record::new(&PROVIDER, &session));
+        b.twin = Some(Record::new(&PROVIDER, &session));
         let acknowledge = b.peer_made;
         let seen = b.from_peer(acknowledge, 0, &[]);
         assert!(seen.wire.is_empty(), "{seen:?}");
@@ -393,14 +426,18 @@ fn a_reset_of_the_kernels_reaches_the_peer_in_its_numbers() {
 }
 
 #[test]
-fn tc_29_end_of_file_needs_finp_and_fin() {
+fn tc_29_end_of_file_is_what_finp_says_and_the_fin_is_acknowledged_when_it_comes() {
     let mut b = Bench::encrypted();
     let (at, bytes) = b.frame(b"bye", true);
     let seen = b.from_peer(at, PSH, &bytes);
     assert_eq!(seen.delivered(), b"bye");
-    assert!(!seen.plain.iter().any(|s| s.has(FIN)), "the FIN has not come yet");
+    assert!(seen.plain.last().is_some_and(|s| s.has(FIN)), "the segment's FIN says nothing more: {seen:?}");
+    let seen = b.from_kernel(0, 4, 0, &[]);
+    assert_eq!(seen.wire[0].ack, PEER_ISN.wrapping_add(1).wrapping_add(b.peer_made), "what has come");
     let seen = b.from_peer(b.peer_made, FIN, &[]);
-    assert!(seen.plain.iter().any(|s| s.has(FIN) && s.seq_len() == 1), "{seen:?}");
+    assert!(seen.plain.iter().all(|s| !s.has(FIN)), "once: {seen:?}");
+    let [ack] = &seen.wire[..] else { panic!("{seen:?}") };
+    assert_eq!(ack.ack, PEER_ISN.wrapping_add(1).wrapping_add(b.peer_made + 1));
     // The kernel closes as well.
     let seen = b.from_kernel(0, 4, FIN, &[]);
     let [fin] = &seen.wire[..] else { panic!("{seen:?}") };

@@ -231,4 +231,6 @@ counters! {
     limit_half_open,
     /// Segments dropped because the memory for held bytes was used up.
     limit_memory,
+    /// Segments dropped because what waits for a connection's missing bytes lies in too many pieces.
+    limit_pieces,
 }

@@ -9,6 +9,7 @@ use std::ops::Range;
 use tcpcrypt::frame::MAX_FRAME;
 
 use super::encrypted::{AbortReason, Bare, Encrypted, Next, Stage, piece};
+use super::inbound::Eof;
 use super::link::Cx;
 use super::outbound::{Fin, KeyUse};
 use crate::wire::options::SegmentOptions;
@@ -99,7 +100,7 @@ impl Encrypted {
             && keep_alive
             && !record.fin_sealed()
             // After its FINp frame the peer answers no rekey (docs/readings.md, reading 11).
-            && !self.inn.finp
+            && self.inn.eof == Eof::Open
             // Nor may it be able to as long as this host's application does not read.
             && self.inn.has_room_for_answer()
             && !(record.rekey_outstanding() && self.inn.is_full())

@@ -11,7 +11,7 @@ use tcpcrypt::schedule::KeyFingerprint;
 use tcpcrypt::{AckPhase, AeadId, Negotiated, Record, Role, Session, SessionId};
 
 use super::Keys;
-use super::inbound::In;
+use super::inbound::{Eof, In};
 use super::link::{Clocks, Cx, Link, Lost};
 use super::outbound::Out;
 use crate::engine::{ChainId, ConnectionKeys, Finding, Side};
@@ -421,7 +421,7 @@ impl Encrypted {
             let most = if urgent.is_some() { max.min(usize::from(self.inn.segment)) } else { max };
             let stop = to.min(data_end).min(at + most);
             let (n, end) = self.inn.held.gather(at, stop, &mut pieces);
-            let fin = self.inn.fin_consumed && end == data_end && to > data_end;
+            let fin = self.inn.eof != Eof::Open && end == data_end && to > data_end;
             if end == at && !fin {
                 debug_assert!(false, "what is to be delivered is held");
                 break;

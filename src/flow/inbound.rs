@@ -23,6 +23,17 @@ const STUBBORN_TIME: Duration = Duration::from_secs(1);
 /// It counts again only this much later.
 const STUBBORN_PAUSE: Duration = Duration::from_millis(100);
 
+/// How far the end of the peer's stream is (TC-29).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Eof {
+    /// No frame with FINp was opened.
+    Open,
+    /// One was: the kernel is given its FIN, which is the last of [`In::next`]'s P.
+    Announced,
+    /// The FIN behind it has come too, and is the last of [`In::next`]'s C.
+    Closed,
+}
+
 /// Something wrong that may be forged: it counts only if it is repeated.
 #[derive(Debug, Clone, Copy)]
 struct Suspicion {
@@ -57,10 +68,7 @@ pub(crate) struct In {
     pub(super) told_ack: Offset<C>,
     /// Right edge announced on the wire. Not taken back.
     pub(super) told_edge: Offset<C>,
-    /// A frame with FINp was opened: it ends at `next`.
-    pub(super) finp: bool,
-    /// The FIN behind it has arrived and is part of `next`.
-    pub(super) fin_consumed: bool,
+    pub(super) eof: Eof,
     /// Where the latest FIN flag was seen.
     pub(super) fin_at: Option<Offset<C>>,
     /// A segment came marked by a congested router, and nothing was given to the kernel since.
@@ -100,8 +108,7 @@ impl In {
             own_ack: start,
             told_ack: start,
             told_edge: start + usize::from(ends.local_window),
-            finp: false,
-            fin_consumed: false,
+            eof: Eof::Open,
             fin_at: None,
             congested: false,
             urgent: None,
@@ -124,7 +131,7 @@ impl In {
 
     /// The end of the plaintext, without the FIN.
     pub(super) fn data_end(&self) -> Offset<P> {
-        self.next.p - i64::from(self.fin_consumed)
+        self.next.p - i64::from(self.eof != Eof::Open)
     }
 
     /// How far what was opened may be given to the kernel.
@@ -134,7 +141,7 @@ impl In {
     }
 
     pub(super) fn all_acked_with_fin(&self) -> bool {
-        self.fin_consumed && self.ends.is_empty()
+        self.eof == Eof::Closed && self.ends.is_empty()
     }
 
     /// The sequence number of the first byte that the wire has not been told is here.
@@ -150,7 +157,7 @@ impl In {
     /// Acknowledges what is opened and has no room in the kernel's window. A FIN is the kernel's alone to acknowledge.
     pub(super) fn acknowledge_held(&mut self) {
         if self.delivered < self.next.p {
-            self.own_ack = self.own_ack.max(self.next.c - i64::from(self.fin_consumed));
+            self.own_ack = self.own_ack.max(self.next.c - i64::from(self.eof == Eof::Closed));
         }
     }
 
@@ -275,12 +282,30 @@ impl In {
             self.segment =
                 u16::try_from(data).unwrap_or(u16::MAX).clamp(self.segment.min(self.kernel_mss), self.kernel_mss);
         }
-        self.next = Boundary { c: self.next.c + frame_len, p: self.next.p + data };
-        self.ends.push_in_place(self.next);
-        self.finp |= opened.fin;
+        let end = Boundary { c: self.next.c + frame_len, p: self.data_end() + data };
+        self.ends.push_in_place(end);
+        if opened.fin {
+            self.eof = Eof::Announced;
+        }
+        self.next = Boundary { c: end.c, p: end.p + i64::from(self.eof != Eof::Open) };
         self.suspicion = None;
         self.partial_since = None;
         self.partial_timer = None;
+    }
+
+    /// Takes in the FIN behind the frame with FINp, if that is where the latest was seen. The kernel has had its own.
+    pub(super) fn take_fin(&mut self) {
+        if self.eof == Eof::Announced && self.fin_at == Some(self.next.c) {
+            self.eof = Eof::Closed;
+            self.next.c += 1_usize;
+            self.ends.push(self.next);
+            self.waiting.clear();
+        }
+    }
+
+    /// What the peer sends again if it has not heard: up to here all is opened or acknowledged.
+    pub(super) fn expected(&self) -> Offset<C> {
+        self.next.c.max(self.ack_point())
     }
 
     /// Notes the same kind of damage at the same place; true if it is no accident any more.

@@ -19,7 +19,7 @@ use tcpcrypt::{Acceptable, OpenError, Opened, Record, Role, handshake};
 use super::encrypted::{AbortReason, Encrypted, Next, Stage};
 use super::frames::Boundary;
 use super::gate::{self, Reason, Verdict};
-use super::inbound::In;
+use super::inbound::{Eof, In};
 use super::link::Cx;
 use super::reassembly::{Inserted, Prefer};
 use crate::engine::Side;
@@ -60,6 +60,8 @@ enum Progress {
     Fine,
     /// A frame was dropped because it did not authenticate.
     Dropped,
+    /// The segment was not taken in, or cannot be judged yet.
+    Waits,
     Abort(AbortReason),
 }
 
@@ -210,12 +212,12 @@ impl Encrypted {
     ) -> Next {
         let inn = &mut self.inn;
         let end = start + payload.len();
-        if start > inn.told_edge || (start == inn.told_edge && !payload.is_empty()) {
+        if start == inn.told_edge && !payload.is_empty() {
             cx.counters.out_of_window += 1;
             *owe_ack = true;
             return Next::Stay;
         }
-        if end + i64::from(fin) <= inn.next.c || (inn.finp && end <= inn.next.c && !fin) {
+        if end + i64::from(fin) <= inn.next.c {
             // All of it was here before: the peer has not heard, or the kernel has not.
             *owe_ack = true;
             self.redeliver(cx);
@@ -227,42 +229,30 @@ impl Encrypted {
         if fin {
             inn.fin_at = Some(end);
         }
+        let expected = start <= inn.expected();
         let skip = inn.next.c.ahead_of(start).min(keep);
         let new = payload.get_mut(skip..keep).unwrap_or(&mut []);
-        let at = start + skip;
-        let whole = start <= inn.next.c;
         let mut progress = Progress::Fine;
-        if !new.is_empty() && !inn.finp {
-            let direct = at == inn.next.c && inn.waiting.is_empty() && matches!(self.stage, Stage::Ready(_));
-            if direct {
-                progress = self.open_run(cx, new);
-            } else if (cx.tight || inn.waiting.is_crumbled()) && !inn.comes_next(at, new.len()) {
-                cx.counters.limit_memory += 1;
-                *owe_ack = true;
-            } else {
-                *owe_ack |= at > inn.next.c;
-                match inn.waiting.insert(at, new) {
-                    Inserted::Conflict => cx.counters.conflicting_segments += 1,
-                    Inserted::Duplicate => {
-                        *owe_ack = true;
-                        let waits = inn.partial_since.is_some_and(|t| cx.now.since(t) >= PARTIAL_RESENT);
-                        if waits && at <= inn.ack_point().max(inn.next.c) {
-                            self.acknowledge_part(end);
-                        }
-                    }
-                    Inserted::New => {}
-                }
-                progress = self.open_waiting(cx);
-            }
+        // Nothing follows a FIN.
+        if !new.is_empty() && inn.eof != Eof::Closed {
+            progress = self.take_bytes(cx, start + skip, new, owe_ack);
         }
         match progress {
-            Progress::Fine => {}
+            Progress::Fine if fin && expected && self.inn.eof == Eof::Open => {
+                // Nothing can come behind it, and yet no FINp has (TC-29): forged, or the peer's end-of-file is not authentic.
+                let inn = &mut self.inn;
+                inn.fin_at = None;
+                *owe_ack = true;
+                cx.counters.frames_rejected += 1;
+                if inn.suspect(cx.now, end.get().unsigned_abs()) {
+                    return Next::Abort(AbortReason::FinWithoutFinp);
+                }
+            }
+            Progress::Fine | Progress::Waits => {}
             Progress::Dropped => *owe_ack = true,
             Progress::Abort(why) => return Next::Abort(why),
         }
-        if let Next::Abort(why) = self.consume_fin(cx, fin, whole, owe_ack) {
-            return Next::Abort(why);
-        }
+        self.inn.take_fin();
         // Frames without data need no kernel to be acknowledged.
         let ack = self.inn.kernel_ack;
         self.inn.ends.acknowledge_p(ack);
@@ -270,46 +260,47 @@ impl Encrypted {
         Next::Stay
     }
 
-    /// The FIN counts if it is right behind a frame with FINp (TC-29). `whole`: its segment began at `next` or before.
-    fn consume_fin(&mut self, cx: &mut Cx<'_>, fin_now: bool, whole: bool, owe_ack: &mut bool) -> Next {
+    /// Takes in bytes that were not opened yet.
+    fn take_bytes(&mut self, cx: &mut Cx<'_>, at: Offset<C>, new: &mut [u8], owe_ack: &mut bool) -> Progress {
         let inn = &mut self.inn;
-        let here = inn.waiting.contiguous_end(inn.next.c);
-        let authentic = inn.finp && inn.fin_at == Some(inn.next.c);
-        if inn.fin_consumed || (!authentic && inn.fin_at != Some(here)) {
-            return Next::Stay;
+        let end = at + new.len();
+        if at == inn.next.c && inn.waiting.is_empty() && matches!(self.stage, Stage::Ready(_)) {
+            return self.open_run(cx, new);
         }
-        if !authentic && here > inn.next.c {
-            // In the middle of a frame or an Init message: the peer will not send the rest of it. That counts only if
-            // nothing before the FIN can be replaced any more: it came along, or is acknowledged.
-            let settled = whole || inn.ack_point() >= here;
-            if fin_now && settled && inn.suspect(cx.now, here.get().unsigned_abs()) {
-                return Next::Abort(AbortReason::FinWithoutFinp);
-            }
-        } else if authentic {
-            inn.next = Boundary { c: inn.next.c + 1_i64, p: inn.next.p + 1_i64 };
-            inn.ends.push(inn.next);
-            inn.fin_consumed = true;
-            inn.waiting.clear();
-        } else if fin_now {
-            // A bare FIN: forged, or the peer's end-of-file is not authentic. A clean retransmission may come.
-            inn.fin_at = None;
-            *owe_ack = true;
-            cx.counters.frames_rejected += 1;
-            if inn.suspect(cx.now, u64::MAX) {
-                return Next::Abort(AbortReason::FinWithoutFinp);
-            }
+        if cx.tight && !inn.comes_next(at, new.len()) {
+            cx.counters.limit_memory += 1;
+            self.challenge(cx, true);
+            return Progress::Waits;
         }
-        Next::Stay
+        *owe_ack |= at > inn.next.c;
+        match inn.waiting.insert(at, new) {
+            Inserted::Refused => {
+                cx.counters.limit_pieces += 1;
+                *owe_ack = false;
+                self.challenge(cx, true);
+                return Progress::Waits;
+            }
+            Inserted::Conflict => cx.counters.conflicting_segments += 1,
+            Inserted::Duplicate => {
+                *owe_ack = true;
+                let waits = inn.partial_since.is_some_and(|t| cx.now.since(t) >= PARTIAL_RESENT);
+                if waits && at <= inn.expected() {
+                    self.acknowledge_part(end);
+                }
+            }
+            Inserted::New => {}
+        }
+        self.open_waiting(cx)
     }
 
     /// Opens the frames in `bytes`, which begin at `next`, in place; what is left of an incomplete one waits.
     fn open_run(&mut self, cx: &mut Cx<'_>, bytes: &mut [u8]) -> Progress {
         let Self { stage: Stage::Ready(record), inn, .. } = self else { return Progress::Fine };
         let mut plaintext = cx.pool.take(bytes.len());
-        let from = inn.next.p;
+        let from = inn.data_end();
         let mut rest = bytes;
         let mut progress = Progress::Fine;
-        while let Some(header) = Header::parse(rest).filter(|h| h.frame_len() <= rest.len() && !inn.finp) {
+        while let Some(header) = Header::parse(rest).filter(|h| h.frame_len() <= rest.len()) {
             let (frame, behind) = rest.split_at_mut(header.frame_len());
             let tag = tag_of(frame);
             match open(record, inn.next.c, frame) {
@@ -321,21 +312,21 @@ impl Encrypted {
                 }
                 Err(why) => {
                     let frame_len = frame.len();
-                    progress = rejected(cx, inn, why, fingerprint(inn.next.c, frame_len, tag));
+                    progress = rejected(cx, inn, why, frame_len, fingerprint(inn.next.c, frame_len, tag));
                     // Where the next frame starts is not known for sure; if it is there, it need not be sent again.
                     inn.waiting.insert(inn.next.c + frame_len, behind);
                     rest = &mut [];
                 }
             }
         }
-        if !rest.is_empty() && !inn.finp {
+        if !rest.is_empty() {
             inn.waiting.insert(inn.next.c, rest);
         }
         inn.push_plaintext(from, plaintext, cx.pool);
         progress
     }
 
-    /// Opens what can be opened of what waits.
+    /// Opens what can be opened of what waits. An incomplete frame is not looked at but for its length.
     fn open_waiting(&mut self, cx: &mut Cx<'_>) -> Progress {
         if !self.is_ready() {
             match self.read_init(cx) {
@@ -345,21 +336,27 @@ impl Encrypted {
             }
         }
         let Self { stage: Stage::Ready(record), inn, .. } = self else { return Progress::Fine };
-        let from = inn.next.p;
+        let from = inn.data_end();
         let mut plaintext = Vec::new();
         let mut progress = Progress::Fine;
-        'frames: while !inn.waiting.is_empty() && !inn.finp {
+        'frames: while !inn.waiting.is_empty() {
             let at = inn.next.c;
+            let here = inn.waiting.contiguous_end(at);
             let mut failed = None;
+            let mut incomplete = false;
             for prefer in [Prefer::First, Prefer::Last] {
                 if prefer == Prefer::Last && !inn.waiting.has_conflicts() {
                     break;
                 }
                 let mut header = [0; HEADER_LEN];
-                if !inn.waiting.copy(prefer, at, &mut header) {
+                let len = match inn.waiting.copy(prefer, at, &mut header) {
+                    true => Header::parse(&header).map_or(0, Header::frame_len),
+                    false => break 'frames,
+                };
+                if at + len > here {
+                    incomplete = true;
                     continue;
                 }
-                let len = Header::parse(&header).map_or(0, Header::frame_len);
                 cx.scratch.clear();
                 cx.scratch.resize(len, 0);
                 if !inn.waiting.copy(prefer, at, cx.scratch) {
@@ -378,8 +375,14 @@ impl Encrypted {
                 }
             }
             if let Some((why, print, len)) = failed {
-                progress = rejected(cx, inn, why, print);
-                inn.waiting.remove(at..at + len);
+                // What was acknowledged does not come again, so both versions of it stay; of the rest, a clean copy does.
+                let end = at + len;
+                let unacknowledged = inn.expected().max(at)..end;
+                if unacknowledged.is_empty() && incomplete {
+                    break;
+                }
+                progress = rejected(cx, inn, why, len, print);
+                inn.waiting.remove(unacknowledged);
             }
             break;
         }
@@ -465,7 +468,7 @@ impl Encrypted {
     fn note_partial(&mut self, cx: &mut Cx<'_>, owe_ack: &mut bool) {
         let inn = &mut self.inn;
         let here = inn.waiting.contiguous_end(inn.next.c);
-        if here <= inn.next.c {
+        if here <= inn.next.c || inn.eof != Eof::Open {
             (inn.partial_since, inn.partial_timer) = (None, None);
             return;
         }
@@ -530,16 +533,21 @@ fn open(record: &mut Record, at: Offset<C>, frame: &mut [u8]) -> Result<Opened, 
     record.open(u64::try_from(at.get()).unwrap_or(0), frame)
 }
 
-/// What follows from a frame at `next` that could not be opened (TC-28).
-fn rejected(cx: &mut Cx<'_>, inn: &mut In, why: OpenError, print: u64) -> Progress {
+/// What follows from a frame of `len` bytes at `next` that could not be opened (TC-28). It may be forged, as long as the peer
+/// can send any of it again.
+fn rejected(cx: &mut Cx<'_>, inn: &mut In, why: OpenError, len: usize, print: u64) -> Progress {
     cx.counters.frames_rejected += 1;
-    if why == OpenError::NotAuthentic {
-        if inn.own_ack > inn.next.c || inn.suspect(cx.now, print) {
-            return Progress::Abort(AbortReason::BadFrame);
+    match why {
+        OpenError::NotAuthentic if inn.eof != Eof::Open => Progress::Dropped,
+        OpenError::NotAuthentic => {
+            let acknowledged = inn.expected() >= inn.next.c + len;
+            if acknowledged || inn.suspect(cx.now, print) {
+                return Progress::Abort(AbortReason::BadFrame);
+            }
+            Progress::Dropped
         }
-        return Progress::Dropped;
+        OpenError::Violation(_) | OpenError::Misuse(_) => Progress::Abort(AbortReason::Violation),
     }
-    Progress::Abort(AbortReason::Violation)
 }
 
 /// The ECN flags of a segment, to be passed on.

@@ -4,7 +4,8 @@
 //! that already has some, both are kept, in two layers, and authentication decides (a single forged segment must
 //! not stall or kill a connection). `first` holds what came first, `last` what came later and differed.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Unbounded};
 use std::ops::Range;
 
 use crate::wire::Offset;
@@ -18,6 +19,8 @@ pub(crate) enum Inserted {
     Duplicate,
     /// Some of it was there, different.
     Conflict,
+    /// Not taken: the stream lies in too many pieces, and this would be one more behind all others.
+    Refused,
 }
 
 /// Which layer counts where both have bytes.
@@ -27,113 +30,136 @@ pub(crate) enum Prefer {
     Last,
 }
 
-#[derive(Debug)]
-struct Piece<S> {
-    start: Offset<S>,
+#[derive(Debug, Default)]
+struct Piece {
     bytes: Vec<u8>,
     /// That many of `bytes` were removed from the front: moving the rest up for every frame that is opened costs more.
     skip: usize,
 }
 
-impl<S> Piece<S> {
+impl Piece {
     fn data(&self) -> &[u8] {
         self.bytes.get(self.skip..).unwrap_or(&[])
     }
 
-    fn end(&self) -> Offset<S> {
-        self.start + self.data().len()
+    fn len(&self) -> usize {
+        self.data().len()
     }
 }
 
-/// A piece grows up to this many bytes before another one is begun.
+/// Pieces that touch are merged up to this many bytes.
 const PIECE: usize = 64 << 10;
-/// What a piece costs besides its bytes, about.
-const PIECE_COST: usize = 64;
-/// In more pieces than this no stream is kept: nothing honest crumbles that much.
-const MAX_CRUMBS: usize = 4096;
+/// What a piece costs besides its bytes, about, with its range.
+const PIECE_COST: usize = 128;
+/// In more pieces than this no stream is kept, apart from those that its bytes need: nothing honest crumbles that much.
+const MAX_CRUMBS: usize = 256;
 
-/// Pieces in order, not overlapping.
+/// Pieces by where they start, not overlapping; neighbours that fit into one are one.
 #[derive(Debug)]
-struct Layer<S>(VecDeque<Piece<S>>);
+struct Layer<S> {
+    pieces: BTreeMap<Offset<S>, Piece>,
+    /// The memory of all pieces.
+    memory: usize,
+}
+
+impl<S> Default for Layer<S> {
+    fn default() -> Self {
+        Self { pieces: BTreeMap::new(), memory: 0 }
+    }
+}
 
 impl<S> Layer<S> {
-    /// Index of the first piece that ends behind `at`.
-    fn find(&self, at: Offset<S>) -> usize {
-        self.0.partition_point(|p| p.end() <= at)
+    fn insert(&mut self, start: Offset<S>, piece: Piece) {
+        self.memory += piece.bytes.capacity();
+        self.pieces.insert(start, piece);
+    }
+
+    fn take(&mut self, start: Offset<S>) -> Option<Piece> {
+        let piece = self.pieces.remove(&start)?;
+        self.memory -= piece.bytes.capacity();
+        Some(piece)
+    }
+
+    /// The last piece that starts at or before `at`: where, and where it ends.
+    fn before(&self, at: Offset<S>) -> Option<(Offset<S>, &Piece)> {
+        self.pieces.range(..=at).next_back().map(|(start, piece)| (*start, piece))
     }
 
     fn at(&self, at: Offset<S>) -> Option<&[u8]> {
-        let piece = self.0.get(self.find(at)).filter(|p| p.start <= at)?;
-        piece.data().get(at.ahead_of(piece.start)..)
+        let (start, piece) = self.before(at)?;
+        piece.data().get(at.ahead_of(start)..).filter(|held| !held.is_empty())
     }
 
     /// Where the first piece behind `at` starts.
     fn next_start(&self, at: Offset<S>) -> Option<Offset<S>> {
-        self.0.get(self.0.partition_point(|p| p.start <= at)).map(|p| p.start)
+        self.pieces.range((Excluded(at), Unbounded)).next().map(|(start, _)| *start)
     }
 
-    /// Adds the parts of `bytes` for which there are none yet; says how many bytes that were.
-    fn fill(&mut self, start: Offset<S>, bytes: &[u8]) -> usize {
+    /// Adds the parts of `bytes` for which there are none yet; whether there were any.
+    fn fill(&mut self, start: Offset<S>, bytes: &[u8]) -> bool {
         let end = start + bytes.len();
         let mut at = start;
-        let mut index = self.find(start);
-        let mut added = 0;
+        let mut added = false;
         while at < end {
-            let (until, skip_to) = match self.0.get(index) {
-                Some(p) if p.start <= at => {
-                    at = p.end();
-                    index += 1;
-                    continue;
-                }
-                Some(p) => (p.start.min(end), p.end()),
-                None => (end, end),
-            };
-            let part = bytes.get(at.ahead_of(start)..until.ahead_of(start)).unwrap_or(&[]);
-            added += part.len();
-            let before = index.checked_sub(1).and_then(|i| self.0.get_mut(i));
-            match before.filter(|p| p.end() == at && p.bytes.len() + part.len() <= PIECE) {
-                Some(before) => {
-                    before.bytes.extend_from_slice(part);
-                    index += 1;
-                }
-                None => {
-                    self.0.insert(index, Piece { start: at, bytes: part.to_vec(), skip: 0 });
-                    index += 2;
-                }
+            if let Some(held) = self.at(at) {
+                at += held.len();
+                continue;
             }
-            at = skip_to;
+            let until = self.next_start(at).map_or(end, |next| next.min(end));
+            self.put(at, bytes.get(at.ahead_of(start)..until.ahead_of(start)).unwrap_or(&[]));
+            added = true;
+            at = until;
         }
         added
     }
 
-    /// Removes everything in `range`; says how many bytes that were.
-    fn remove(&mut self, range: Range<Offset<S>>) -> usize {
-        let mut removed = 0;
-        let mut index = self.find(range.start);
-        while let Some(piece) = self.0.get_mut(index).filter(|p| p.start < range.end) {
-            let from = range.start.ahead_of(piece.start);
-            let to = range.end.ahead_of(piece.start).min(piece.data().len());
-            removed += to.saturating_sub(from);
-            if from == 0 {
-                piece.skip += to;
-                piece.start += to;
-                if !piece.data().is_empty() {
-                    break;
-                }
-                self.0.remove(index);
-                continue;
-            }
-            let tail = piece.bytes.split_off(piece.skip + to);
-            let tail_start = piece.start + to;
-            piece.bytes.truncate(piece.skip + from);
-            piece.bytes.shrink_to_fit();
-            index += 1;
-            if !tail.is_empty() {
-                self.0.insert(index, Piece { start: tail_start, bytes: tail, skip: 0 });
-                break;
-            }
+    /// Adds `bytes` where there are none, merged with what they touch.
+    fn put(&mut self, start: Offset<S>, bytes: &[u8]) {
+        let end = start + bytes.len();
+        let left = self.before(start).filter(|(at, piece)| *at + piece.len() == start);
+        // With what was removed from its front: or it would grow for ever.
+        let left = left.filter(|(_, piece)| piece.bytes.len() + bytes.len() <= PIECE);
+        let (at, mut piece) = match left.map(|(at, _)| at).and_then(|at| Some((at, self.take(at)?))) {
+            Some(left) => left,
+            None => (start, Piece::default()),
+        };
+        let right = self.pieces.get(&end).filter(|right| piece.bytes.len() + bytes.len() + right.len() <= PIECE);
+        let right = if right.is_some() { self.take(end) } else { None };
+        piece.bytes.reserve(bytes.len() + right.as_ref().map_or(0, Piece::len));
+        piece.bytes.extend_from_slice(bytes);
+        if let Some(right) = right {
+            piece.bytes.extend_from_slice(right.data());
         }
-        removed
+        self.insert(at, piece);
+    }
+
+    /// Removes everything in `range`.
+    fn remove(&mut self, range: &Range<Offset<S>>) {
+        let mut from = range.start;
+        if let Some((start, piece)) = self.before(from)
+            && start + piece.len() > from
+        {
+            from = start;
+        }
+        while let Some(start) = self.pieces.range(from..).next().map(|(start, _)| *start).filter(|s| *s < range.end) {
+            let Some(mut piece) = self.take(start) else { return };
+            let head = range.start.ahead_of(start);
+            let tail = range.end.ahead_of(start);
+            if tail < piece.len() {
+                let rest = if head == 0 {
+                    Piece { skip: piece.skip + tail, bytes: std::mem::take(&mut piece.bytes) }
+                } else {
+                    Piece { bytes: piece.data().get(tail..).unwrap_or(&[]).to_vec(), skip: 0 }
+                };
+                self.insert(start + tail, rest);
+            }
+            if head > 0 {
+                piece.bytes.truncate(piece.skip + head);
+                piece.bytes.shrink_to_fit();
+                self.insert(start, piece);
+            }
+            from = range.start;
+        }
     }
 }
 
@@ -142,72 +168,121 @@ impl<S> Layer<S> {
 pub(crate) struct Reassembly<S> {
     first: Layer<S>,
     last: Layer<S>,
-    held: usize,
+    /// What is held in either, without gaps: where it begins, and where it ends.
+    ranges: BTreeMap<Offset<S>, Offset<S>>,
     /// Where segments arrived lately, latest first: the order of SACK blocks (RFC 2018, section 4).
     recent: [Option<Offset<S>>; 4],
 }
 
 impl<S> Default for Reassembly<S> {
     fn default() -> Self {
-        Self { first: Layer(VecDeque::new()), last: Layer(VecDeque::new()), held: 0, recent: [None; 4] }
+        Self { first: Layer::default(), last: Layer::default(), ranges: BTreeMap::new(), recent: [None; 4] }
     }
 }
 
 impl<S> Reassembly<S> {
     pub(crate) fn is_empty(&self) -> bool {
-        self.held == 0
+        self.ranges.is_empty()
     }
 
     /// Bytes of memory held.
     pub(crate) fn held(&self) -> usize {
-        self.held + self.pieces() * PIECE_COST
+        self.first.memory + self.last.memory + self.pieces() * PIECE_COST
     }
 
     fn pieces(&self) -> usize {
-        self.first.0.len() + self.last.0.len()
+        self.first.pieces.len() + self.last.pieces.len()
     }
 
-    /// Whether it is in too many pieces to take more.
-    pub(crate) fn is_crumbled(&self) -> bool {
-        self.pieces() >= MAX_CRUMBS
+    fn is_crumbled(&self) -> bool {
+        self.pieces() > MAX_CRUMBS + (self.first.memory + self.last.memory) / (PIECE / 4)
     }
 
     /// Whether some place has two versions.
     pub(crate) fn has_conflicts(&self) -> bool {
-        !self.last.0.is_empty()
+        !self.last.pieces.is_empty()
     }
 
-    /// Takes in what a segment brought.
+    /// Takes in what a segment brought. Of a stream in too many pieces the last ones are dropped; the sender sends them again.
     pub(crate) fn insert(&mut self, start: Offset<S>, bytes: &[u8]) -> Inserted {
         if bytes.is_empty() {
             return Inserted::Duplicate;
         }
-        let conflict = self.differs(Prefer::First, start, bytes);
-        let kind = if conflict {
-            if !self.differs(Prefer::Last, start, bytes) && self.covers(start, bytes.len()) {
+        let end = start + bytes.len();
+        let kind = if self.differs(Prefer::First, start, bytes) {
+            if self.contiguous_end(start) >= end && !self.differs(Prefer::Last, start, bytes) {
                 Inserted::Duplicate
             } else {
-                self.held -= self.last.remove(start..start + bytes.len());
-                self.held += self.last.fill(start, bytes);
+                self.last.remove(&(start..end));
+                self.last.fill(start, bytes);
                 Inserted::Conflict
             }
+        } else if self.first.fill(start, bytes) {
+            Inserted::New
         } else {
-            let added = self.first.fill(start, bytes);
-            self.held += added;
-            if added > 0 { Inserted::New } else { Inserted::Duplicate }
+            Inserted::Duplicate
         };
+        if kind != Inserted::Duplicate {
+            self.cover(start, end);
+            while self.is_crumbled()
+                && let Some(furthest) = self.furthest()
+            {
+                self.remove(furthest.clone());
+                if furthest.start <= start {
+                    return Inserted::Refused;
+                }
+            }
+        }
         self.touch(start);
         kind
+    }
+
+    /// The piece that lies behind all others.
+    fn furthest(&self) -> Option<Range<Offset<S>>> {
+        let last =
+            |layer: &Layer<S>| layer.pieces.last_key_value().map(|(start, piece)| (*start, *start + piece.len()));
+        last(&self.first).max(last(&self.last)).map(|(start, end)| start..end)
+    }
+
+    /// Notes that `start..end` is held.
+    fn cover(&mut self, mut start: Offset<S>, mut end: Offset<S>) {
+        if let Some((from, to)) = self.ranges.range(..=start).next_back().map(|(from, to)| (*from, *to))
+            && to >= start
+        {
+            (start, end) = (from, end.max(to));
+        }
+        while let Some((from, to)) = self.ranges.range(start..=end).next().map(|(from, to)| (*from, *to)) {
+            self.ranges.remove(&from);
+            end = end.max(to);
+        }
+        self.ranges.insert(start, end);
+    }
+
+    /// Notes that `range` is not held any more.
+    fn uncover(&mut self, range: &Range<Offset<S>>) {
+        if let Some((from, to)) = self.range_of(range.start)
+            && from < range.start
+        {
+            self.ranges.insert(from, range.start);
+            self.ranges.insert(range.start, to);
+        }
+        while let Some((from, to)) = self.ranges.range(range.clone()).next().map(|(from, to)| (*from, *to)) {
+            self.ranges.remove(&from);
+            if to > range.end {
+                self.ranges.insert(range.end, to);
+            }
+        }
+    }
+
+    /// The stretch without a gap in which `at` lies.
+    fn range_of(&self, at: Offset<S>) -> Option<(Offset<S>, Offset<S>)> {
+        self.ranges.range(..=at).next_back().map(|(from, to)| (*from, *to)).filter(|(_, to)| *to > at)
     }
 
     fn touch(&mut self, start: Offset<S>) {
         let at = self.recent.iter().position(|r| *r == Some(start)).unwrap_or(self.recent.len() - 1);
         self.recent[..=at].rotate_right(1);
         self.recent[0] = Some(start);
-    }
-
-    fn covers(&self, start: Offset<S>, len: usize) -> bool {
-        self.contiguous_end(start) >= start + len
     }
 
     /// Whether `bytes` differ somewhere from what is held, read with `prefer`.
@@ -223,9 +298,8 @@ impl<S> Reassembly<S> {
                 }
                 at += n;
             } else {
-                let next = [self.first.next_start(at), self.last.next_start(at)];
-                match next.into_iter().flatten().min() {
-                    Some(next) => at = next,
+                match self.ranges.range(at..).next() {
+                    Some((next, _)) => at = *next,
                     None => break,
                 }
             }
@@ -248,11 +322,7 @@ impl<S> Reassembly<S> {
 
     /// The end of what is held without a gap from `from` on.
     pub(crate) fn contiguous_end(&self, from: Offset<S>) -> Offset<S> {
-        let mut at = from;
-        while let Some(held) = self.read(Prefer::First, at) {
-            at += held.len();
-        }
-        at
+        self.range_of(from).map_or(from, |(_, to)| to)
     }
 
     /// Copies `out.len()` bytes from `from` on; false if they are not all there.
@@ -269,13 +339,17 @@ impl<S> Reassembly<S> {
 
     /// Forgets `range`.
     pub(crate) fn remove(&mut self, range: Range<Offset<S>>) {
-        self.held -= self.first.remove(range.clone()) + self.last.remove(range);
+        if range.start < range.end {
+            self.first.remove(&range);
+            self.last.remove(&range);
+            self.uncover(&range);
+        }
     }
 
     /// Forgets everything before `until`.
     pub(crate) fn remove_before(&mut self, until: Offset<S>) {
-        if !self.is_empty() {
-            self.remove(Offset::new(i64::MIN / 2)..until);
+        if let Some((first, _)) = self.ranges.first_key_value() {
+            self.remove(*first..until);
         }
     }
 
@@ -286,40 +360,34 @@ impl<S> Reassembly<S> {
 
     /// Gives back memory that is not in use.
     pub(crate) fn shrink(&mut self) {
-        self.first.0.shrink_to_fit();
-        self.last.0.shrink_to_fit();
+        for layer in [&mut self.first, &mut self.last] {
+            layer.memory = 0;
+            for piece in layer.pieces.values_mut() {
+                if piece.skip > 0 {
+                    piece.bytes.drain(..piece.skip);
+                    piece.skip = 0;
+                }
+                piece.bytes.shrink_to_fit();
+                layer.memory += piece.bytes.capacity();
+            }
+        }
     }
 
     /// The ranges held beyond `after`, as SACK blocks would say it: the one with the latest arrival first.
     pub(crate) fn sack(&self, after: Offset<S>, out: &mut [Range<Offset<S>>; 4]) -> usize {
         let mut n = 0;
         for start in self.recent.into_iter().flatten() {
-            let Some(range) = self.range_around(start).filter(|r| r.start > after) else { continue };
-            if out[..n].contains(&range) {
+            let Some((from, to)) = self.range_of(start).filter(|(from, _)| *from > after) else { continue };
+            if out[..n].contains(&(from..to)) {
                 continue;
             }
-            out[n] = range;
+            out[n] = from..to;
             n += 1;
             if n == out.len() {
                 break;
             }
         }
         n
-    }
-
-    /// The stretch without a gap around `at`.
-    fn range_around(&self, at: Offset<S>) -> Option<Range<Offset<S>>> {
-        self.read(Prefer::First, at)?;
-        let mut start = at;
-        loop {
-            let before = start - 1_i64;
-            let one = self.first.0.get(self.first.find(before)).filter(|p| p.start <= before);
-            let other = self.last.0.get(self.last.find(before)).filter(|p| p.start <= before);
-            match one.or(other) {
-                Some(p) => start = p.start,
-                None => return Some(start..self.contiguous_end(at)),
-            }
-        }
     }
 }
 
@@ -346,9 +414,9 @@ mod tests {
         assert_eq!(r.insert(at(1), b"bcdefghij"), Inserted::New);
         assert_eq!(text(&r, Prefer::First, 0, 10).as_deref(), Some("abcdefghij"));
         assert_eq!(r.insert(at(3), b"def"), Inserted::Duplicate);
-        assert_eq!(r.held, 10);
+        assert_eq!(r.contiguous_end(at(0)), at(10));
         r.remove_before(at(7));
-        assert_eq!(r.held, 3);
+        assert_eq!(r.ranges.len(), 1);
         assert_eq!(text(&r, Prefer::Last, 7, 3).as_deref(), Some("hij"));
     }
 
@@ -381,8 +449,73 @@ mod tests {
         let mut r = Reassembly::default();
         r.insert(at(0), b"0123456789");
         r.remove(at(3)..at(6));
-        assert_eq!(r.held, 7);
         assert_eq!(r.contiguous_end(at(0)), at(3));
         assert_eq!(text(&r, Prefer::First, 6, 4).as_deref(), Some("6789"));
+    }
+
+    /// One byte at a time from behind: what each further segment costs does not grow.
+    #[test]
+    fn bytes_in_falling_order_become_one_piece() {
+        let mut r = Reassembly::default();
+        for n in (1..4_000).rev() {
+            assert_eq!(r.insert(at(n), &[n as u8]), Inserted::New);
+            assert_eq!((r.pieces(), r.ranges.len()), (1, 1));
+        }
+        assert!(r.held() < 9_000, "{}", r.held());
+    }
+
+    #[test]
+    fn of_a_stream_in_too_many_pieces_the_furthest_are_dropped() {
+        let mut r = Reassembly::default();
+        for n in 0..10_000 {
+            r.insert(at(20_000 - 2 * n), b"x");
+            assert!(r.pieces() <= MAX_CRUMBS + 1 && r.ranges.len() == r.pieces());
+        }
+        assert_eq!(r.contiguous_end(at(2)), at(3), "the nearest stay");
+        assert_eq!(r.insert(at(30_000), b"x"), Inserted::Refused);
+        assert!(r.held() < 64 << 10, "{}", r.held());
+        // Much that is whole is not crumbs.
+        let mut r = Reassembly::default();
+        for n in 0..1_000 {
+            assert_eq!(r.insert(at(n * 70_000), &[7; 64 << 10]), Inserted::New);
+        }
+        assert_eq!(r.pieces(), 1_000);
+    }
+
+    /// Against a plain model: what is held, where gaps are, and what both layers say.
+    #[test]
+    fn random_segments_and_removals_agree_with_a_model() {
+        let mut seed = 1_u64;
+        let mut random = move |n: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 33) % n
+        };
+        for _ in 0..200 {
+            let mut r = Reassembly::default();
+            let mut first = [None::<u8>; 64];
+            for _ in 0..40 {
+                let start = random(60) as usize;
+                let end = (start + 1 + random(12) as usize).min(64);
+                if random(4) == 0 {
+                    r.remove(at(start as i64)..at(end as i64));
+                    first[start..end].fill(None);
+                } else {
+                    // The same bytes in the same place, so that no layer but the first is used.
+                    let bytes: Vec<u8> = (start..end).map(|n| n as u8).collect();
+                    let new = first[start..end].iter().any(Option::is_none);
+                    assert_eq!(r.insert(at(start as i64), &bytes) == Inserted::New, new);
+                    (start..end).for_each(|n| first[n] = Some(n as u8));
+                }
+                for n in 0..64 {
+                    let gap = (n..64).find(|n| first[*n].is_none()).unwrap_or(64);
+                    assert_eq!(r.contiguous_end(at(n as i64)), at(gap as i64));
+                    let mut out = vec![0; gap - n];
+                    assert!(r.copy(Prefer::First, at(n as i64), &mut out));
+                    assert!(out.iter().enumerate().all(|(i, byte)| usize::from(*byte) == n + i));
+                }
+                let memory: usize = r.first.pieces.values().map(|piece| piece.bytes.capacity()).sum();
+                assert_eq!(r.first.memory, memory);
+            }
+        }
     }
 }

@@ -207,7 +207,7 @@ impl Record {
     }
 
     /// Opens the frame that starts at `offset` of the peer's stream, in place. Frames are opened in order, each
-    /// once.
+    /// once. Behind the one with FINp those without data say nothing but that they are there.
     ///
     /// # Errors
     /// See [`OpenError`]. The record is as before unless it is a [`OpenError::Violation`], after which the
@@ -231,12 +231,16 @@ impl Record {
         } else {
             open_body(&mut self.receive, self.provider, self.aead, offset, aad, body, tag)?;
         }
+        let (mut fin, mut urgent, data) = read_plaintext(body)?;
         if self.fin_opened {
-            return Err(PeerViolation::FrameAfterFin.into());
+            // TC-29: the stream has ended. A peer may answer a rekey all the same (docs/readings.md, reading 11).
+            if !data.is_empty() {
+                return Err(PeerViolation::FrameAfterFin.into());
+            }
+            (fin, urgent) = (false, None);
         }
-        let (fin, urgent, data) = read_plaintext(body)?;
         self.receive.next_offset = offset.saturating_add(frame_len as u64);
-        self.fin_opened = fin;
+        self.fin_opened |= fin;
         Ok(Opened { data: data.start + HEADER_LEN..data.end + HEADER_LEN, fin, urgent, rekeyed: header.rekey() })
     }
 
