@@ -152,6 +152,8 @@ fn plain_connections_are_not_touched() {
     client.take(Side::Plain, plain.segment(true, SYN, b"").build(), Offload::NONE);
     plain.next[0] += 1;
     client.take(Side::Wire, plain.segment(false, SYN | ACK, b"").build(), Offload::NONE);
+    plain.next[1] += 1;
+    client.take(Side::Plain, plain.segment(true, ACK, b"").build(), Offload::NONE);
     let state = |machine: &Machine| machine.engine.flow(numbers.client, numbers.server).unwrap().state;
     assert_eq!(state(&client), FlowState::Plain);
     for sign in WEAK.into_iter().chain([Disruption::VmGeneration]) {

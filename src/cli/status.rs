@@ -94,8 +94,7 @@ fn show(status: &Status) -> String {
         counts.map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
     };
     block(&mut text, "suspicious", &named(&suspicious));
-    let limits: Vec<&str> =
-        status.counters.keys().map(String::as_str).filter(|name| name.starts_with("limit_")).collect();
+    let limits: Vec<&str> = status.counters.keys().map(String::as_str).filter(|name| is_limit(name)).collect();
     block(&mut text, "limits hit", &named(&limits));
     block(&mut text, "dropped", &dropped(&status.io));
     let random = if status.random_ready { "seeded" } else { "NOT SEEDED YET; nothing is encrypted until it is" };
@@ -202,6 +201,11 @@ pub(super) fn duration(seconds: u64) -> String {
         (0, _, _) => format!("{hours} h {minutes} min"),
         _ => format!("{days} d {hours} h"),
     }
+}
+
+/// Whether a counter says that a bound was reached. What is over and makes room is no news.
+fn is_limit(name: &str) -> bool {
+    name.starts_with("limit_") || (name.starts_with("evicted_") && name != "evicted_closed")
 }
 
 #[cfg(test)]

@@ -183,7 +183,7 @@ pub(super) async fn live(settings: Settings, log: Log, provider: &'static dyn Pr
 impl Daemon {
     /// Sets the host up and starts the packet loop. Nothing is left changed if that fails.
     async fn up(
-        mut settings: Settings,
+        settings: Settings,
         log: Log,
         provider: &'static dyn Provider,
         events: mpsc::Sender<Event>,
@@ -207,17 +207,19 @@ impl Daemon {
 
         let (host_settings, host_rules) = (settings.host.clone(), rules.clone());
         let (host, devices) = blocking(move || Host::up(host_settings, &host_rules)).await??;
-        settings.engine.refuse_unknown = host.recovered();
-        if host.recovered() {
-            tracing::warn!(
-                "an earlier daemon died without cleaning up; connections that were open then are refused, since they may have been encrypted"
-            );
-        }
         let Devices { plain, wire } = &devices;
         let facts = vec![DeviceFacts::new(plain, "plain"), DeviceFacts::new(wire, "wire")];
         let mut engine = Engine::new(settings.engine.clone(), provider);
-        engine.set_policy(PolicyTable::new(rules));
-        let recovered = host.recovered();
+        let recovered = host.orphans().is_some();
+        if let Some(orphans) = host.orphans() {
+            tracing::warn!(
+                "an earlier daemon died without cleaning up; {} connections that are open are refused, since they may have been encrypted",
+                orphans.len()
+            );
+            engine.refuse(io::now(), orphans);
+        }
+        // What was open before is let go on when it is known.
+        engine.change_policy(PolicyTable::new(rules));
         let started = linux::watch(&devices)
             .map_err(anyhow::Error::from)
             .and_then(|watcher| Ok((watcher, start_worker(engine, devices, keys, settings.busy_poll)?)));
@@ -246,7 +248,20 @@ impl Daemon {
             resolving: false,
             names_are_new: false,
         };
+        daemon.admit().await?;
         Ok((daemon, watcher))
+    }
+
+    /// Tells the engine what was open before the selectors were in force.
+    async fn admit(&self) -> anyhow::Result<()> {
+        let open = blocking(linux::all_connections).await?.unwrap_or_else(|error| {
+            tracing::warn!(
+                "connections that were open before are not known, and are refused where policy is required: {error}"
+            );
+            Vec::new()
+        });
+        let admitted = self.worker.call_async(move |engine, now, _| engine.admit(now, &open));
+        timeout(WORKER_PATIENCE, admitted).await.context("the packet loop is stuck")?.map_err(Into::into)
     }
 
     fn say_ready(&self) {
@@ -335,11 +350,14 @@ impl Daemon {
         let lookup = table.clone();
         // In one step with the new policy: no connection can become encrypted in between that is not in the list.
         let kept = self.worker.call_async(move |engine, _, _| {
-            engine.set_policy(table);
+            engine.change_policy(table);
             kept(engine, &lookup)
         });
         self.kept = timeout(WORKER_PATIENCE, kept).await.context("the packet loop is stuck")??;
-        self.update_host().await
+        let updated = self.update_host().await;
+        // Listed when nothing new can be among it that went past the engine.
+        self.admit().await?;
+        updated
     }
 
     /// Looks again which connections stay diverted although nothing selects them.

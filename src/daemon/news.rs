@@ -10,7 +10,7 @@ use crate::engine::Counters;
 const PAUSE: Duration = Duration::from_secs(60);
 
 /// Counters that are worth a line, with what they mean and what to do.
-const ADVICE: [(&str, &str); 6] = [
+const ADVICE: [(&str, &str); 8] = [
     (
         "connections_refused",
         "refused: policy required, and the peer or the way to it has no TCP-ENO; `enotun flows` lists them",
@@ -20,10 +20,18 @@ const ADVICE: [(&str, &str); 6] = [
         "aborted: the peer fell silent, what came was not authentic, or no keys could be made; `enotun flows` says why for a minute",
     ),
     ("orphans_refused", "segments of connections from before a crash, refused since they may have been encrypted"),
-    ("limit_flows", "SYNs not protected, the table of connections is full: raise limits.max-flows"),
+    ("limit_flows", "connections refused, the table is full of encrypted ones: raise limits.max-flows"),
     (
-        "limit_half_open",
-        "SYNs not protected, too many handshakes at once: a flood of SYNs, or raise limits.max-half-open",
+        "evicted_inward",
+        "unanswered SYNs from the network were forgotten for later ones: a flood, or raise limits.max-half-open",
+    ),
+    (
+        "evicted_outward",
+        "unanswered SYNs of this host were forgotten for later ones: a process opens far too many connections, or raise limits.max-half-open",
+    ),
+    (
+        "unknown_refused",
+        "segments of connections that enotun does not know, refused: policy required, or an opening forgotten in a flood",
     ),
     (
         "limit_memory",
@@ -69,7 +77,7 @@ mod tests {
         counters.limit_flows = 900;
         assert!(news.lines(&counters, start + Duration::from_secs(59)).is_empty());
         let lines = news.lines(&counters, start + Duration::from_secs(60));
-        assert!(lines[0].starts_with("895 times SYNs"), "{lines:?}");
+        assert!(lines[0].starts_with("895 times connections"), "{lines:?}");
         assert!(news.lines(&counters, start + Duration::from_secs(600)).is_empty());
     }
 

@@ -89,12 +89,12 @@ impl Daemon {
         }
     }
 
-    /// What the engine knows, and what was open before it was selected, which only the kernel knows.
+    /// What the engine knows, and what passes unknown, which only the kernel knows.
     async fn flows(&self) -> Result<Answer, Failure> {
         let open = open_connections();
         let list = move |engine: &mut Engine| {
             let mut flows = engine.flows();
-            flows.extend(engine.pre_existing(&open));
+            flows.extend(engine.unknown(&open));
             flows
         };
         self.with_engine(move |engine, _, _| list(engine)).await.and_then(Answer::list)
@@ -102,7 +102,7 @@ impl Daemon {
 
     async fn flow(&self, local: SocketAddr, remote: SocketAddr) -> Result<Answer, Failure> {
         let open: Vec<_> = open_connections().into_iter().filter(|ends| *ends == (local, remote)).collect();
-        let one = move |engine: &mut Engine| engine.flow(local, remote).or_else(|| engine.pre_existing(&open).pop());
+        let one = move |engine: &mut Engine| engine.flow(local, remote).or_else(|| engine.unknown(&open).pop());
         let flow = self.with_engine(move |engine, _, _| one(engine)).await?;
         flow.map_or_else(|| Err(unknown(local, remote)), Answer::one)
     }

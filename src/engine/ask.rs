@@ -41,26 +41,22 @@ impl Engine {
     /// All connections, in no order.
     #[must_use]
     pub fn flows(&self) -> Vec<FlowInfo> {
-        self.flows.iter().map(|(key, entry)| entry.flow.info(key)).collect()
+        self.table.iter().map(|(key, flow)| flow.info(key)).collect()
     }
 
-    /// Of `open`, the local kernel's connections as local and remote address, those that are selected and not known here: they were
-    /// open before they were selected, and pass as they are.
+    /// Of `open`, the local kernel's connections as local and remote address, those that are selected and unknown here: they pass
+    /// as they are.
     #[must_use]
-    pub fn pre_existing(&self, open: &[(SocketAddr, SocketAddr)]) -> Vec<FlowInfo> {
-        if self.config.refuse_unknown {
-            // They are not let through.
-            return Vec::new();
-        }
+    pub fn unknown(&self, open: &[(SocketAddr, SocketAddr)]) -> Vec<FlowInfo> {
         let passes = |(local, remote): &&(SocketAddr, SocketAddr)| {
             let key = FlowKey::new(*local, *remote);
             let rule = self.policy.lookup(remote.ip(), remote.port(), local.port());
-            rule.is_some_and(|rule| rule.policy != Policy::Off)
-                && !self.flows.contains_key(&key)
-                && !self.orphans.has(&key)
+            rule.is_some_and(|rule| rule.policy == Policy::Opportunistic)
+                && self.table.get(&key).is_none()
+                && !self.unknown.is_over(&key)
         };
         let plain = |&(local, remote): &(SocketAddr, SocketAddr)| FlowInfo {
-            reason: Some("pre-existing".to_owned()),
+            reason: Some("unknown".to_owned()),
             ..FlowInfo::new(local, remote, FlowState::Plain)
         };
         open.iter().filter(passes).map(plain).collect()
@@ -70,7 +66,7 @@ impl Engine {
     #[must_use]
     pub fn flow(&self, local: SocketAddr, remote: SocketAddr) -> Option<FlowInfo> {
         let key = FlowKey::new(local, remote);
-        self.flows.get(&key).map(|entry| entry.flow.info(&key))
+        self.table.get(&key).map(|flow| flow.info(&key))
     }
 
     /// What an application can ask about one connection (ENO-19).
@@ -79,7 +75,7 @@ impl Engine {
     /// If there is no such connection, or it has no session ID.
     pub fn session(&self, local: SocketAddr, remote: SocketAddr) -> Result<FlowSession, FlowError> {
         let key = FlowKey::new(local, remote);
-        let flow = &self.flows.get(&key).ok_or(FlowError::Unknown { local, remote })?.flow;
+        let flow = self.table.get(&key).ok_or(FlowError::Unknown { local, remote })?;
         flow.session(&key).ok_or_else(|| {
             let FlowInfo { state, reason, .. } = flow.info(&key);
             FlowError::NoSession { local, remote, state, reason }
@@ -96,11 +92,11 @@ impl Engine {
     /// heard yet whether it got the RST.
     #[must_use]
     pub fn unheard(&self) -> Vec<(SocketAddr, SocketAddr)> {
-        let closed = self.flows.iter().filter(|(_, entry)| match &entry.flow {
+        let closed = self.table.iter().filter(|(_, flow)| match flow {
             Flow::Closed(closed) => closed.kernel_may_go_on(),
             _ => false,
         });
-        closed.map(|(key, _)| key).chain(self.orphans.keys()).map(|key| (key.local(), key.remote())).collect()
+        closed.map(|(key, _)| key).chain(self.unknown.over()).map(|key| (key.local(), key.remote())).collect()
     }
 
     /// How many sessions can be resumed.
@@ -144,7 +140,7 @@ impl Engine {
     /// # Errors
     /// If there is no such connection or it is not encrypted.
     pub fn flush_flow_session(&mut self, local: SocketAddr, remote: SocketAddr) -> Result<bool, FlowError> {
-        match self.flows.get_mut(&FlowKey::new(local, remote)).map(|entry| &mut entry.flow) {
+        match self.table.get_mut(&FlowKey::new(local, remote)) {
             None => Err(FlowError::Unknown { local, remote }),
             Some(Flow::Encrypted(encrypted)) => {
                 Ok(encrypted.forget_session().is_some_and(|chain| self.sessions.remove(chain)))
@@ -162,19 +158,25 @@ impl Engine {
     /// Bytes of memory held for connections: frames in flight, reassembly, plaintext that waits for the kernel.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        self.held
+        self.table.held()
     }
 
     /// Connections in the table.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.flows.len()
+        self.table.len()
+    }
+
+    /// Timers that are set: one for each connection at most.
+    #[must_use]
+    pub fn timers(&self) -> usize {
+        self.table.timers()
     }
 
     /// Whether the table is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.flows.is_empty()
+        self.table.is_empty()
     }
 
     /// Starts a rekey of one connection now (TC-31).
@@ -213,7 +215,7 @@ impl Engine {
     }
 
     fn abort_each(&mut self, now: Instant, env: &mut dyn Env) {
-        let keys: Vec<FlowKey> = self.flows.keys().copied().collect();
+        let keys: Vec<FlowKey> = self.table.iter().map(|(key, _)| *key).collect();
         for key in keys {
             self.with_flow(now, key, env, |cx, flow| match flow {
                 Flow::Encrypted(encrypted) => settle(cx, encrypted, Next::Abort(AbortReason::Shutdown)),

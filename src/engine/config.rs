@@ -42,9 +42,10 @@ pub struct Config {
     /// The largest packet that the network takes, in bytes, if it is known: a peer that announces a larger MSS is not
     /// believed. The kernel cannot be asked to leave room in its packets for what a frame adds otherwise.
     pub wire_mtu: Option<u16>,
-    /// Connections remembered at most.
+    /// Connections that are open or were, remembered at most. Those that are over make room first.
     pub max_flows: usize,
-    /// Connections whose handshake is not done, at most.
+    /// Connections whose handshake is not complete, at most, of each kind: inward and outward, with ENO and without, and those
+    /// whose keys are being made.
     pub max_half_open: usize,
     /// Bytes held for all connections together (reassembly, plaintext waiting for the kernel), at most.
     pub max_held_bytes: usize,
@@ -59,9 +60,6 @@ pub struct Config {
     /// The keys of connections are given to [`Env::export_keys`](super::Env::export_keys), to read captures with while
     /// debugging.
     pub export_keys: bool,
-    /// Non-SYN packets of unknown connections are refused instead of passed through, because an
-    /// earlier instance died and they may have been encrypted.
-    pub refuse_unknown: bool,
 }
 
 impl Default for Config {
@@ -79,14 +77,14 @@ impl Default for Config {
             paths: PathLimits::default(),
             wire_mtu: None,
             max_flows: 200_000,
-            max_half_open: 16_384,
+            // At 50,000 forged SYNs in a second a genuine one is remembered for longer than most round trips take.
+            max_half_open: 65_536,
             max_held_bytes: 512 << 20,
             syn_attempts: 3,
             handshake_timeout: Duration::from_secs(60),
             plain_idle_timeout: Duration::from_secs(24 * 3600),
             closed_linger: Duration::from_secs(60),
             export_keys: false,
-            refuse_unknown: false,
         }
     }
 }

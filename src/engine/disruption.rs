@@ -98,7 +98,7 @@ impl Engine {
     /// Rekeys or ends every connection; how many of each.
     fn renew_or_abort(&mut self, now: Instant, sign: Disruption, env: &mut dyn Env) -> (usize, usize) {
         let (mut connections_rekeyed, mut connections_aborted) = (0, 0);
-        let keys: Vec<FlowKey> = self.flows.keys().copied().collect();
+        let keys: Vec<FlowKey> = self.table.iter().map(|(key, _)| *key).collect();
         for key in keys {
             self.with_flow(now, key, env, |cx, flow| match flow {
                 Flow::Encrypted(encrypted) if sign.is_certain() => {

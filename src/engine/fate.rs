@@ -1,8 +1,11 @@
 //! What becomes of a connection after a packet or a timeout.
 
+use std::time::Duration;
+
 use super::{Counters, Side};
 use crate::flow::{
-    AbortReason, Closed, Cx, Encrypted, Flow, FlowKey, Link, Next, OpenQuestion, Opened, Opening, PlainFlow, pass_on,
+    AbortReason, Closed, Cx, Encrypted, Flow, FlowKey, Left, Link, Next, OpenQuestion, Opened, Opening, PlainFlow,
+    pass_on,
 };
 use crate::wire::{Offload, Packet};
 
@@ -13,28 +16,21 @@ pub(super) enum Fate {
     Remove,
 }
 
-/// What an opening leaves to a plain connection.
-pub(super) struct Left {
-    isns: [Option<u32>; 2],
+/// What an opening leaves, if it is one no more.
+pub(super) struct Remains {
     expects: Option<(u32, u32)>,
-    suspect: Option<Box<tcpcrypt::Record>>,
-    question: OpenQuestion,
-    insist: bool,
+    plain: Left,
 }
 
-impl Left {
+impl Remains {
     pub(super) fn new(cx: &Cx<'_>, opening: &Opening, opened: &Opened) -> Self {
-        let (isns, expects) = (opening.isns(), opening.kernel_expects());
-        let Opened::Plain(why, _) = opened else {
-            return Self { isns, expects, suspect: None, question: OpenQuestion::None, insist: false };
+        let (isns, active, answered) = (opening.isns(), opening.is_active(), opening.has_answered());
+        let (suspect, question, insist) = match opened {
+            Opened::Plain(why, _) => (opening.suspect(cx), opening.question(*why), opening.insists(*why)),
+            _ => (None, OpenQuestion::None, false),
         };
-        Self {
-            isns,
-            expects,
-            suspect: opening.suspect(cx),
-            question: opening.question(*why),
-            insist: opening.insists(*why),
-        }
+        let plain = Left { isns, active, answered, suspect, question, insist };
+        Self { expects: opening.kernel_expects(), plain }
     }
 }
 
@@ -42,7 +38,7 @@ impl Left {
 pub(super) fn after_opening(
     cx: &mut Cx<'_>,
     key: FlowKey,
-    left: Left,
+    left: Remains,
     opened: Opened,
     give: impl FnOnce(&mut Cx<'_>, &mut Encrypted, bool) -> Next,
 ) -> (Fate, bool) {
@@ -63,12 +59,7 @@ pub(super) fn after_opening(
             )
         }
         Opened::Plain(why, pass) => {
-            cx.counters.connections_plain += 1;
-            let (idle, linger) = (cx.config.plain_idle_timeout, cx.config.closed_linger);
-            let Left { isns, suspect, question: open, insist, .. } = left;
-            let (last_seen, ended) = (cx.now, [false; 2]);
-            let plain =
-                PlainFlow { why, isns, last_seen, sent: 0, received: 0, idle, linger, ended, suspect, open, insist };
+            let plain = PlainFlow::new(cx.config, cx.now, why, left.plain);
             (Fate::Replace(Flow::Plain(Box::new(plain))), pass)
         }
         Opened::Refused(why) => {
@@ -101,20 +92,28 @@ pub(super) fn count_abort(counters: &mut Counters, why: AbortReason) {
         1;
 }
 
-/// Passes a packet on unchanged if that is what it came to.
+/// Passes a packet of an opening on unchanged if that is what it came to.
 pub(super) fn pass<S>(
     cx: &mut Cx<'_>,
     from: Side,
     packet: &Packet<S>,
     offload: Offload,
     bytes: &[u8],
-    (fate, pass): (Fate, bool),
+    (mut fate, pass): (Fate, bool),
 ) -> Fate {
+    if let Fate::Replace(Flow::Plain(plain)) = &mut fate {
+        note_plain(cx, plain, from, packet);
+    }
     if pass {
         cx.counters.passed_through += 1;
         pass_on(cx.env, from, packet, offload, bytes);
     }
     fate
+}
+
+/// Takes in a segment of a plain connection's.
+pub(super) fn note_plain<S>(cx: &mut Cx<'_>, plain: &mut PlainFlow, from: Side, packet: &Packet<S>) {
+    cx.counters.connections_plain += u64::from(plain.note(cx.now, from, packet));
 }
 
 /// What follows from what an encrypted connection came to.
@@ -137,4 +136,23 @@ pub(super) fn settle(cx: &mut Cx<'_>, encrypted: &mut Encrypted, next: Next) -> 
         }
     };
     Fate::Replace(Flow::Closed(Box::new(closed)))
+}
+
+/// Tells the ends of a connection that has to go for others, as far as they take it for open; returns how long the local kernel may
+/// go on with it all the same.
+pub(super) fn evict(cx: &mut Cx<'_>, flow: &mut Flow) -> Option<Duration> {
+    match flow {
+        Flow::Opening(opening) => {
+            opening.kernel_expects()?;
+            opening.refuse(cx);
+            Some(cx.config.plain_idle_timeout)
+        }
+        Flow::Encrypted(encrypted) => {
+            encrypted.abort(cx);
+            Some(cx.config.plain_idle_timeout)
+        }
+        Flow::Closed(closed) => closed.outlived_by(cx.config, cx.now),
+        // Nobody hears of it: what is unknown and plain goes on.
+        Flow::Plain(_) => None,
+    }
 }

@@ -223,12 +223,28 @@ counters! {
     icmp_translated,
     /// ICMP errors about segments that were not in flight, dropped (RFC 5927).
     icmp_dropped,
-    /// Packets of connections that an earlier, crashed instance had, refused.
+    /// Packets of connections that an earlier, crashed instance had, or that are over here and not for the kernel, refused.
     orphans_refused,
-    /// SYNs let through plain or dropped because the connection table was full.
+    /// Segments of unknown connections, refused: policy `required`, or one that began with ENO.
+    unknown_refused,
+    /// Segments of unknown connections passed on with policy `opportunistic`.
+    unknown_passed,
+    /// Refusals for which no RST was sent, since there were too many.
+    resets_withheld,
+    /// SYNs dropped because the table was full of encrypted connections, and connections that ended for the same reason.
     limit_flows,
-    /// SYNs let through plain or dropped because too many connections were half open.
-    limit_half_open,
+    /// Openings by SYNs with ENO from the wire that had to go for later ones, unanswered.
+    evicted_inward,
+    /// Openings by the local kernel that had to go for later ones, unanswered.
+    evicted_outward,
+    /// Plain connections whose handshake was not complete that had to go for later ones.
+    evicted_unconfirmed,
+    /// Connections whose keys were not made yet that had to go for later ones.
+    evicted_handshakes,
+    /// Plain connections that had to go for later ones; they go on as unknown ones.
+    evicted_plain,
+    /// Connections that were over and were forgotten early to make room.
+    evicted_closed,
     /// Segments dropped because the memory for held bytes was used up.
     limit_memory,
     /// Segments dropped because what waits for a connection's missing bytes lies in too many pieces.

@@ -12,6 +12,8 @@ mod orphans;
 mod paths;
 mod probe;
 mod sessions;
+mod table;
+mod unknown;
 
 pub use ask::FlowError;
 pub use config::{Config, RekeyLimits};
@@ -25,9 +27,7 @@ pub use probe::{Hop, ProbeMode, ProbeReport, SynAnswer};
 pub(crate) use sessions::{ChainId, Sessions};
 pub use sessions::{SessionInfo, SessionLimits};
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
-use std::time::Duration;
+use std::collections::HashMap;
 
 use crate::flow::{AbortReason, Cx, Flow, FlowKey, Keys, Learnt, Link, Lost, Next, Pool};
 use crate::selector::PolicyTable;
@@ -36,22 +36,17 @@ use crate::wire::icmp::IcmpError;
 use crate::wire::packet::NotTcp;
 use crate::wire::{C, Checksum, Flags, Offload, P, Packet};
 
-use fate::{Fate, Left, after_opening, fail, pass, settle};
-use orphans::Orphans;
-
-/// The longest time for which a timer is set at once.
-const LOOK_AGAIN: Duration = Duration::from_secs(300);
+use fate::{Fate, Remains, after_opening, evict, fail, note_plain, pass, settle};
+use table::{Class, Table};
+use unknown::Unknown;
 
 /// All connections of one instance.
 pub struct Engine {
     config: Config,
     policy: PolicyTable,
     provider: &'static dyn tcpcrypt::Provider,
-    flows: HashMap<FlowKey, Entry>,
-    orphans: Orphans,
-    timers: BinaryHeap<Reverse<(Instant, FlowKey)>>,
-    half_open: usize,
-    held: usize,
+    table: Table,
+    unknown: Unknown,
     counters: Counters,
     sessions: Sessions,
     paths: Paths,
@@ -63,12 +58,24 @@ pub struct Engine {
     keys_changed: bool,
 }
 
-/// A connection, and when it is looked at next.
-struct Entry {
-    flow: Flow,
-    armed: Option<Instant>,
-    held: usize,
+/// What a connection's code is given for one call.
+macro_rules! context {
+    ($engine:ident, $now:expr, $env:expr) => {
+        Cx {
+            now: $now,
+            env: $env,
+            config: &$engine.config,
+            counters: &mut $engine.counters,
+            provider: $engine.provider,
+            sessions: &mut $engine.sessions,
+            paths: &mut $engine.paths,
+            tight: $engine.table.held() >= $engine.config.max_held_bytes,
+            scratch: &mut $engine.scratch,
+            pool: &mut $engine.pool,
+        }
+    };
 }
+use context;
 
 impl Engine {
     /// An engine without connections and without rules: everything passes through. `provider` does the cryptography.
@@ -81,11 +88,8 @@ impl Engine {
             config,
             policy: PolicyTable::default(),
             provider,
-            flows: HashMap::new(),
-            orphans: Orphans::default(),
-            timers: BinaryHeap::new(),
-            half_open: 0,
-            held: 0,
+            table: Table::default(),
+            unknown: Unknown::default(),
             counters: Counters::default(),
             disrupted: None,
             scratch: Vec::new(),
@@ -168,14 +172,14 @@ impl Engine {
         if self.probe_quoted(side, key, &error, bytes) {
             return Some(None);
         }
-        let translated = match self.flows.get_mut(&key).map(|entry| &mut entry.flow) {
+        let translated = match self.table.get_mut(&key) {
             Some(Flow::Encrypted(encrypted)) => match side {
                 Side::Wire => encrypted.icmp_from_wire(&error, bytes),
                 Side::Plain => encrypted.icmp_from_plain(&error, bytes),
             },
             // It is over, and what is quoted may be plaintext of it.
             Some(Flow::Closed(_)) => None,
-            None if self.orphans.has(&key) => None,
+            None if self.unknown.is_over(&key) => None,
             Some(Flow::Opening(_) | Flow::Plain(_)) | None => return None,
         };
         *(if translated.is_some() { &mut self.counters.icmp_translated } else { &mut self.counters.icmp_dropped }) += 1;
@@ -196,16 +200,14 @@ impl Engine {
             Flow::Opening(opening) => {
                 opening.learn(Side::Plain, packet);
                 let opened = opening.from_kernel(cx, packet, bytes);
-                let left = Left::new(cx, opening, &opened);
+                let left = Remains::new(cx, opening, &opened);
                 let fate = after_opening(cx, key, left, opened, |cx, encrypted, dealt_with| {
                     if dealt_with { Next::Stay } else { encrypted.from_kernel(cx, packet, bytes, &offload) }
                 });
                 pass(cx, Side::Plain, packet, offload, bytes, fate)
             }
             Flow::Plain(plain) => {
-                plain.note_end(Side::Plain, packet.flags);
-                plain.last_seen = cx.now;
-                plain.sent += packet.payload_len() as u64;
+                note_plain(cx, plain, Side::Plain, packet);
                 if plain.insist(cx, key, packet, bytes) {
                     return Fate::Stay;
                 }
@@ -228,7 +230,7 @@ impl Engine {
 
     /// The kernel says itself that a connection is over.
     fn heard(&mut self, key: FlowKey) {
-        if let Some(Flow::Closed(closed)) = self.flows.get_mut(&key).map(|entry| &mut entry.flow) {
+        if let Some(Flow::Closed(closed)) = self.table.get_mut(&key) {
             closed.kernel_has_reset();
         }
     }
@@ -241,7 +243,7 @@ impl Engine {
             return;
         }
         if let Some(probe) = self.probes.get_mut(&key) {
-            let own = match self.flows.get(&key).map(|entry| &entry.flow) {
+            let own = match self.table.get(&key) {
                 Some(Flow::Opening(opening)) => opening.own(),
                 _ => None,
             };
@@ -251,7 +253,7 @@ impl Engine {
             Flow::Opening(opening) => {
                 opening.learn(Side::Wire, packet);
                 let opened = opening.from_wire(cx, packet, bytes);
-                let left = Left::new(cx, opening, &opened);
+                let left = Remains::new(cx, opening, &opened);
                 let fate = after_opening(cx, key, left, opened, |cx, encrypted, dealt_with| {
                     let next = if dealt_with { Next::Stay } else { encrypted.from_wire(cx, packet, bytes) };
                     encrypted.note_path(cx, next, Some((packet, bytes)));
@@ -280,9 +282,7 @@ impl Engine {
                     link.reset_saying(cx.env, lost, packet.ack.0, packet.seq.0);
                     return fail(cx, key, AbortReason::OneSided, Some((packet.seq.0, packet.ack.0)));
                 }
-                plain.note_end(Side::Wire, packet.flags);
-                plain.last_seen = cx.now;
-                plain.received += packet.payload_len() as u64;
+                note_plain(cx, plain, Side::Wire, packet);
                 pass(cx, Side::Wire, packet, offload, bytes, (Fate::Stay, true))
             }
             Flow::Encrypted(encrypted) => {
@@ -300,8 +300,8 @@ impl Engine {
     /// Whether a packet can be believed. What passes unchanged is the receiver's to verify; what is acted on is
     /// verified here. At a gateway the plain side comes off a wire too; what the local kernel sends has a partial checksum.
     fn believe<S>(&mut self, key: FlowKey, packet: &Packet<S>, offload: Offload, bytes: &[u8]) -> bool {
-        let passes = !packet.flags.any(Flags::SYN)
-            && self.flows.get(&key).is_none_or(|entry| matches!(entry.flow, Flow::Plain(_)));
+        let passes =
+            !packet.flags.any(Flags::SYN) && self.table.get(&key).is_none_or(|flow| matches!(flow, Flow::Plain(_)));
         let right = passes || offload.checksum != Checksum::Unverified || packet.checksum_is_right(bytes);
         self.counters.bad_checksum += u64::from(!right);
         right
@@ -315,63 +315,51 @@ impl Engine {
         env: &mut dyn Env,
         f: impl FnOnce(&mut Cx<'_>, &mut Flow) -> Fate,
     ) {
-        let Some(entry) = self.flows.get_mut(&key) else { return };
-        let was_half_open = matches!(entry.flow, Flow::Opening(_));
-        let keys = entry.flow.keys();
-        let mut cx = Cx {
-            now,
-            env,
-            config: &self.config,
-            counters: &mut self.counters,
-            provider: self.provider,
-            sessions: &mut self.sessions,
-            paths: &mut self.paths,
-            tight: self.held >= self.config.max_held_bytes,
-            scratch: &mut self.scratch,
-            pool: &mut self.pool,
-        };
-        match f(&mut cx, &mut entry.flow) {
+        let mut cx = context!(self, now, &mut *env);
+        let Some(flow) = self.table.get_mut(&key) else { return };
+        let keys = flow.keys();
+        match f(&mut cx, flow) {
             Fate::Stay => {}
-            Fate::Replace(flow) => entry.flow = flow,
+            Fate::Replace(next) => *flow = next,
             Fate::Remove => {
                 self.keys_changed |= keys != Keys::None;
                 self.remove(now, &key);
                 return;
             }
         }
-        self.keys_changed |= entry.flow.keys() != keys;
-        if was_half_open && !matches!(entry.flow, Flow::Opening(_)) {
-            self.half_open -= 1;
-        }
-        let held = entry.flow.held();
-        self.held = self.held + held - entry.held;
-        entry.held = held;
-        // Far timers are looked at in between: a heap entry outlives its connection.
-        if let Some(due) = entry.flow.poll_timeout().map(|due| due.min(now + LOOK_AGAIN))
-            && entry.armed.is_none_or(|armed| due < armed)
-        {
-            entry.armed = Some(due);
-            self.timers.push(Reverse((due, key)));
+        self.keys_changed |= flow.keys() != keys;
+        if let Some(class) = self.table.settle(&key) {
+            self.make_room(now, class, key, env);
         }
     }
 
-    fn remove(&mut self, now: Instant, key: &FlowKey) {
-        if let Some(entry) = self.flows.remove(key) {
-            if let Flow::Closed(closed) = &entry.flow
-                && closed.kernel_may_go_on()
-            {
-                self.orphans.insert(now, *key, self.config.plain_idle_timeout, self.config.max_flows);
+    /// Lets go what has proven least, now that `newest` is of `class`.
+    fn make_room(&mut self, now: Instant, class: Class, newest: FlowKey, env: &mut dyn Env) {
+        while let Some((class, key)) = self.table.surplus(class, &newest, &self.config) {
+            let Some(mut flow) = self.table.remove(&key) else { return };
+            self.keys_changed |= flow.keys() != Keys::None;
+            let outlived_by = evict(&mut context!(self, now, &mut *env), &mut flow);
+            self.table.note_evicted(now, class, &mut self.counters);
+            if let Some(time) = outlived_by {
+                self.unknown.outlives(now, key, time, &self.config);
             }
-            self.held -= entry.held;
-            self.half_open -= usize::from(matches!(entry.flow, Flow::Opening(_)));
+        }
+    }
+
+    /// Forgets a connection. The local kernel may not have heard that it is over.
+    fn remove(&mut self, now: Instant, key: &FlowKey) {
+        if let Some(Flow::Closed(closed)) = self.table.remove(key)
+            && closed.kernel_may_go_on()
+        {
+            self.unknown.outlives(now, *key, self.config.plain_idle_timeout, &self.config);
         }
     }
 
     /// When [`Self::handle_timeout`] wants to be called next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let flows = self.timers.peek().map(|Reverse((due, _))| *due);
-        [flows, self.sessions.poll_timeout(), self.paths.poll_timeout()].into_iter().flatten().min()
+        let others = [self.unknown.poll_timeout(), self.sessions.poll_timeout(), self.paths.poll_timeout()];
+        others.into_iter().chain([self.table.poll_timeout()]).flatten().min()
     }
 
     fn count_erased(&mut self) {
@@ -388,16 +376,10 @@ impl Engine {
     fn do_what_is_due(&mut self, now: Instant, env: &mut dyn Env) {
         self.sessions.expire(now);
         self.paths.expire(now);
-        self.orphans.expire(now);
+        self.unknown.handle_timeout(now, env);
+        self.table.shrink();
         self.count_erased();
-        while let Some(Reverse((due, key))) = self.timers.peek().copied().filter(|Reverse((due, _))| *due <= now) {
-            self.timers.pop();
-            match self.flows.get_mut(&key) {
-                // Another entry of the heap stands for it.
-                Some(entry) if entry.armed != Some(due) => continue,
-                Some(entry) => entry.armed = None,
-                None => continue,
-            }
+        while let Some(key) = self.table.next_due(now) {
             self.with_flow(now, key, env, |cx, flow| {
                 if flow.poll_timeout().is_none_or(|due| due > cx.now) {
                     return Fate::Stay;
@@ -405,7 +387,11 @@ impl Engine {
                 match flow {
                     Flow::Opening(opening) if opening.has_agreed() => {
                         opening.refuse(cx);
-                        fail(cx, key, AbortReason::Timeout, opening.kernel_expects())
+                        // Nothing is remembered of a SYN that nobody stands by: what comes late is refused as unknown.
+                        match opening.kernel_expects() {
+                            Some(expects) => fail(cx, key, AbortReason::Timeout, Some(expects)),
+                            None => Fate::Remove,
+                        }
                     }
                     Flow::Closed(closed) => {
                         if closed.handle_timeout(cx) {

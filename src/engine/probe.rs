@@ -176,7 +176,7 @@ impl super::Engine {
     #[must_use]
     pub fn probe(&self, local: SocketAddr, remote: SocketAddr) -> Option<ProbeReport> {
         let key = FlowKey::new(local, remote);
-        let flow = self.flows.get(&key).map(|entry| entry.flow.info(&key));
+        let flow = self.table.get(&key).map(|flow| flow.info(&key));
         let (state, reason) = flow.map_or((None, None), |flow| (Some(flow.state), flow.reason));
         self.probes.get(&key).map(|probe| probe.report(state, reason))
     }

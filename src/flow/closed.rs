@@ -6,7 +6,7 @@ use super::encrypted::{Encrypted, Facts};
 use super::link::{Clocks, Cx, FlowKey, Link};
 use tcpcrypt::Role;
 
-use crate::engine::{FlowInfo, FlowSession, FlowState, Side};
+use crate::engine::{Config, FlowInfo, FlowSession, FlowState, Side};
 use crate::time::Instant;
 use crate::wire::build::TcpFields;
 use crate::wire::options::OptionBuf;
@@ -77,6 +77,20 @@ impl Closed {
     /// Whether the local kernel may not know yet that it is over.
     pub(crate) fn kernel_may_go_on(&self) -> bool {
         self.unheard
+    }
+
+    /// Whether it was over before either end took it for open.
+    pub(crate) fn was_refused(&self) -> bool {
+        self.facts.is_none() && !self.unheard
+    }
+
+    /// How long the local kernel may still send data of it, that must not get onto the wire, if it is forgotten at `now`.
+    pub(crate) fn outlived_by(&self, config: &Config, now: Instant) -> Option<Duration> {
+        if self.unheard {
+            return Some(config.plain_idle_timeout);
+        }
+        let left = self.until.since(now);
+        (self.facts.is_some() && !left.is_zero()).then_some(left)
     }
 
     /// When [`Self::handle_timeout`] wants to be called.

@@ -301,7 +301,7 @@ impl Encrypted {
         }
     }
 
-    pub(super) fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         matches!(self.stage, Stage::Ready(_))
     }
 

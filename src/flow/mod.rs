@@ -23,7 +23,7 @@ pub(crate) use closed::Closed;
 pub(crate) use encrypted::{AbortReason, Encrypted, Next};
 pub(crate) use link::{Cx, FlowKey, Link, Lost};
 pub(crate) use pass::pass_on;
-pub(crate) use plain::{Learnt, OpenQuestion, Plain, PlainFlow};
+pub(crate) use plain::{Learnt, Left, OpenQuestion, Plain, PlainFlow};
 pub(crate) use pool::Pool;
 pub(crate) use syn::{Opened, Opening};
 
@@ -100,11 +100,7 @@ impl Flow {
         let mut info = FlowInfo::new(key.local(), key.remote(), FlowState::Negotiating);
         match self {
             Self::Opening(_) => {}
-            Self::Plain(plain) => {
-                info.state = FlowState::Plain;
-                info.reason = Some(plain.why.to_string());
-                (info.bytes_sent, info.bytes_received) = (plain.sent, plain.received);
-            }
+            Self::Plain(plain) => plain.describe(&mut info),
             Self::Encrypted(e) => e.describe(&mut info),
             Self::Closed(c) => {
                 info.state = FlowState::Closed;

@@ -7,7 +7,7 @@ use tcpcrypt::{PlainReason, Record};
 
 use super::link::{Cx, FlowKey, Link};
 use super::syn::{begins_frame, begins_init1};
-use crate::engine::Side;
+use crate::engine::{Config, FlowInfo, FlowState, Side};
 use crate::time::Instant;
 use crate::wire::build::TcpFields;
 use crate::wire::options::{self, OptionBuf, SegmentOptions, SynOptions, kind};
@@ -40,6 +40,8 @@ pub(crate) enum Plain {
     PathStripsEno,
     /// It was opened to see what plain TCP does.
     Probe,
+    /// It was open before it was selected.
+    PreExisting,
 }
 
 impl fmt::Display for Plain {
@@ -57,30 +59,144 @@ impl fmt::Display for Plain {
             Self::PathDropsEno => "path-drops-eno",
             Self::PathStripsEno => "path-strips-eno",
             Self::Probe => "probe",
+            Self::PreExisting => "pre-existing",
         })
     }
+}
+
+/// What one end of a plain connection has sent, as far as it was seen here.
+#[derive(Debug, Clone, Copy, Default)]
+struct Stream {
+    /// The number of its SYN.
+    isn: Option<u32>,
+    /// Behind the last byte that followed on what was sent before, SYN and FIN included.
+    sent: Option<u32>,
+    /// What the other end has acknowledged of it.
+    acked: Option<u32>,
+    /// Behind its FIN.
+    fin: Option<u32>,
+}
+
+/// Whether `a` is not behind `b`.
+fn reaches(a: u32, b: u32) -> bool {
+    a.wrapping_sub(b) < 1 << 31
+}
+
+impl Stream {
+    fn new(isn: Option<u32>) -> Self {
+        Self { isn, sent: isn.map(|isn| isn.wrapping_add(1)), acked: None, fin: None }
+    }
+
+    /// Its SYN was acknowledged, or it began before anybody looked.
+    fn is_acked(&self) -> bool {
+        self.acked.is_some()
+    }
+
+    fn is_finished(&self) -> bool {
+        self.fin.is_some() && self.fin == self.acked
+    }
+
+    /// Takes in a segment that its end has sent.
+    fn send<S>(&mut self, packet: &Packet<S>) {
+        let syn = packet.flags.any(Flags::SYN);
+        #[expect(clippy::cast_possible_truncation, reason = "a packet's payload is shorter than 2^16")]
+        let len = packet.payload_len() as u32;
+        let fin = packet.flags.any(Flags::FIN);
+        let end = packet.seq.0.wrapping_add(len + u32::from(syn) + u32::from(fin));
+        if syn {
+            if self.acked.is_none() {
+                (self.isn, self.sent) = (Some(packet.seq.0), Some(end));
+            }
+            return;
+        }
+        let follows = self.sent.is_none_or(|sent| reaches(sent, packet.seq.0));
+        if follows && self.sent.is_none_or(|sent| reaches(end, sent)) {
+            self.sent = Some(end);
+        }
+        // One behind a gap is one if the other end acknowledges it.
+        if fin && (follows || self.fin.is_none()) {
+            self.fin = Some(end);
+        }
+    }
+
+    /// Takes in an acknowledgement of the other end's. `believed`: it is not one that somebody else can have forged.
+    fn acknowledge(&mut self, ack: u32, stage: Stage, believed: bool) {
+        if stage == Stage::Opening && self.isn.is_none() {
+            return;
+        }
+        let sent = match self.sent {
+            Some(sent) if believed && reaches(ack, sent) => {
+                // What was between was not seen.
+                self.sent = Some(ack);
+                ack
+            }
+            Some(sent) => sent,
+            None => *self.sent.insert(ack),
+        };
+        let first = self.isn.map(|isn| isn.wrapping_add(1));
+        let from = self.acked.or(first);
+        if reaches(sent, ack) && from.is_none_or(|from| reaches(ack, from)) {
+            self.acked = Some(ack);
+        }
+    }
+}
+
+/// How far a plain connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Not both SYNs were acknowledged.
+    Opening,
+    Open,
+    /// Both FINs were acknowledged, or a RST was seen that the receiver believes.
+    Over,
 }
 
 /// A plain connection: its packets pass unchanged.
 #[derive(Debug)]
 pub(crate) struct PlainFlow {
     pub(crate) why: Plain,
-    /// The first sequence numbers of both ends, the local kernel's first, to tell the retransmission of a SYN from a new
-    /// connection.
-    pub(crate) isns: [Option<u32>; 2],
-    pub(crate) last_seen: Instant,
-    pub(crate) sent: u64,
-    pub(crate) received: u64,
-    pub(crate) idle: Duration,
-    /// The same once it has ended.
-    pub(crate) linger: Duration,
-    /// Which side has sent its FIN: the plain one, the wire.
-    pub(crate) ended: [bool; 2],
+    /// What both ends have sent, the local kernel first.
+    streams: [Stream; 2],
+    stage: Stage,
+    /// Whether the local kernel opened it.
+    active: bool,
+    last_seen: Instant,
+    sent: u64,
+    received: u64,
+    /// How long it is remembered without a packet: open, opening, over.
+    patience: Patience,
     /// The keys of a session that this host has agreed to resume.
-    pub(crate) suspect: Option<Box<Record>>,
+    pub(super) suspect: Option<Box<Record>>,
     /// What the peer's next segment can tell about the path.
-    pub(crate) open: OpenQuestion,
+    open: OpenQuestion,
     /// A probe whose segments carry ENO although the peer's SYN-ACK did not.
+    insist: bool,
+}
+
+/// How long a plain connection is remembered that is silent.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    opening: Duration,
+    open: Duration,
+    over: Duration,
+}
+
+impl Patience {
+    fn new(config: &Config) -> Self {
+        Self { opening: config.handshake_timeout, open: config.plain_idle_timeout, over: config.closed_linger }
+    }
+}
+
+/// What an opening leaves to a plain connection.
+#[derive(Debug)]
+pub(crate) struct Left {
+    /// The first sequence numbers of both ends, the local kernel's first.
+    pub(crate) isns: [Option<u32>; 2],
+    pub(crate) active: bool,
+    /// Whether the local kernel has acknowledged the peer's SYN.
+    pub(crate) answered: bool,
+    pub(crate) suspect: Option<Box<Record>>,
+    pub(crate) question: OpenQuestion,
     pub(crate) insist: bool,
 }
 
@@ -112,14 +228,96 @@ pub(crate) enum Learnt {
 }
 
 impl PlainFlow {
-    /// Takes in the flags of a segment from `side`: a connection that has ended is soon forgotten. If that was forged,
-    /// nothing is lost, for what is not known passes as well.
-    pub(crate) fn note_end(&mut self, side: Side, flags: Flags) {
-        let [plain, wire] = &mut self.ended;
-        *(if side == Side::Plain { plain } else { wire }) |= flags.any(Flags::FIN);
-        if flags.any(Flags::RST) {
-            self.ended = [true; 2];
+    /// What became of an opening.
+    pub(crate) fn new(config: &Config, now: Instant, why: Plain, left: Left) -> Self {
+        let Left { isns, active, answered, suspect, question: open, insist } = left;
+        let mut streams = isns.map(Stream::new);
+        let [_, peer] = &mut streams;
+        peer.acked = peer.sent.filter(|_| answered);
+        Self {
+            why,
+            streams,
+            stage: Stage::Opening,
+            active,
+            last_seen: now,
+            sent: 0,
+            received: 0,
+            patience: Patience::new(config),
+            suspect,
+            open,
+            insist,
         }
+    }
+
+    /// One that was open before it was selected.
+    pub(crate) fn pre_existing(config: &Config, now: Instant) -> Self {
+        let (question, suspect) = (OpenQuestion::None, None);
+        let left = Left { isns: [None; 2], active: true, answered: false, suspect, question, insist: false };
+        Self { stage: Stage::Open, ..Self::new(config, now, Plain::PreExisting, left) }
+    }
+
+    /// Takes in what a segment from `side` says of where the connection is; whether it is open now and was not before.
+    pub(crate) fn note<S>(&mut self, now: Instant, side: Side, packet: &Packet<S>) -> bool {
+        self.last_seen = now;
+        let [local, peer] = &mut self.streams;
+        let (own, other, bytes) = match side {
+            Side::Plain => (local, peer, &mut self.sent),
+            Side::Wire => (peer, local, &mut self.received),
+        };
+        *bytes += packet.payload_len() as u64;
+        let ack = packet.flags.any(Flags::ACK).then_some(packet.ack.0);
+        if packet.flags.any(Flags::RST) {
+            // Where the receiver is, or the sender was (RFC 5961, section 3.2); on a SYN, what acknowledges it (RFC 9293, section
+            // 3.10.7.3).
+            let exact = [own.acked, own.sent].contains(&Some(packet.seq.0));
+            let refuses = own.isn.is_none() && ack.is_some() && ack == other.sent && !other.is_acked();
+            if exact || refuses {
+                self.stage = Stage::Over;
+            }
+            return false;
+        }
+        own.send(packet);
+        if let Some(ack) = ack {
+            // The peer's numbers are known to the local kernel, and to nobody who guesses.
+            other.acknowledge(ack, self.stage, side == Side::Plain);
+        }
+        match self.stage {
+            Stage::Opening if own.is_acked() && other.is_acked() => {
+                self.stage = Stage::Open;
+                true
+            }
+            Stage::Open if own.is_finished() && other.is_finished() => {
+                self.stage = Stage::Over;
+                false
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether its handshake is complete, and it is not over.
+    pub(crate) fn is_open(&self) -> bool {
+        self.stage == Stage::Open
+    }
+
+    /// Whether the local kernel opened it.
+    pub(crate) fn is_active(&self) -> bool {
+        self.active
+    }
+
+    /// The first sequence numbers of both ends, the local kernel's first, to tell the retransmission of a SYN from a new
+    /// connection.
+    pub(crate) fn isns(&self) -> [Option<u32>; 2] {
+        self.streams.map(|stream| stream.isn)
+    }
+
+    pub(crate) fn describe(&self, info: &mut FlowInfo) {
+        info.state = match self.stage {
+            Stage::Opening => FlowState::Negotiating,
+            Stage::Open => FlowState::Plain,
+            Stage::Over => FlowState::Closed,
+        };
+        info.reason = Some(self.why.to_string());
+        (info.bytes_sent, info.bytes_received) = (self.sent, self.received);
     }
 
     /// Sends a segment of the local kernel's on with an ENO option, if this is a probe that insists and there is room; whether
@@ -151,7 +349,7 @@ impl PlainFlow {
     pub(crate) fn note_path(&mut self, packet: &Packet<C>, bytes: &[u8]) -> Option<Learnt> {
         let area = packet.options(bytes);
         let (syn, ack) = (packet.flags.any(Flags::SYN), packet.flags.any(Flags::ACK));
-        let [local, peer] = self.isns.map(|isn| isn.map(|isn| isn.wrapping_add(1)));
+        let [local, peer] = self.isns().map(|isn| isn.map(|isn| isn.wrapping_add(1)));
         match self.open {
             OpenQuestion::None => None,
             OpenQuestion::Answer { sent, began } if syn && ack && Some(packet.ack.0) == local => {
@@ -173,27 +371,34 @@ impl PlainFlow {
         }
     }
 
-    /// Whether both ends have sent their FIN, or one a RST.
+    /// Whether it is over, as both ends know.
     pub(crate) fn has_ended(&self) -> bool {
-        self.ended == [true; 2]
+        self.stage == Stage::Over
     }
 
     /// Whether the local kernel's `packet` is the answer to another SYN than the one this connection began with.
     pub(crate) fn is_answered_anew<S>(&self, packet: &Packet<S>) -> bool {
-        let [_, peer] = self.isns;
+        let [_, peer] = self.isns();
         packet.flags.any(Flags::SYN)
             && packet.flags.any(Flags::ACK)
             && peer.is_some_and(|isn| isn.wrapping_add(1) != packet.ack.0)
     }
 
     pub(super) fn until(&self) -> Instant {
-        self.last_seen + if self.has_ended() { self.linger } else { self.idle }
+        let closing = self.streams.iter().all(|stream| stream.fin.is_some());
+        self.last_seen
+            + match self.stage {
+                Stage::Opening => self.patience.opening,
+                // The last acknowledgement may have been lost, and who waits for it gives up in silence.
+                Stage::Open if !closing => self.patience.open,
+                Stage::Open | Stage::Over => self.patience.over,
+            }
     }
 
     /// Whether a segment of the peer's is the beginning of an Init1 or of a frame: the peer took for encrypted what
     /// ENO-13 made plain here.
     pub(crate) fn is_one_sided(&mut self, seq: u32, payload: &[u8]) -> bool {
-        let [_, peer] = self.isns;
+        let [_, peer] = self.isns();
         let first = self.why == Plain::AckWithoutEno && peer.is_some_and(|isn| seq == isn.wrapping_add(1));
         first && (begins_init1(payload) || self.suspect.as_mut().is_some_and(|record| begins_frame(record, payload)))
     }

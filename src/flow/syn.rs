@@ -130,6 +130,11 @@ impl Opening {
         self.active
     }
 
+    /// Whether the local kernel has acknowledged the peer's SYN.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.crossing.answered || (!self.active && self.local.is_some())
+    }
+
     /// Whether a SYN-ACK that negotiates encryption was sent, or was given to the local kernel: what the peer sends from now on
     /// may be frames, which no application is to see, and what the kernel sends must not get onto the wire.
     pub(crate) fn has_agreed(&self) -> bool {

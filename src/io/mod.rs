@@ -12,6 +12,7 @@ pub mod vnet;
 
 pub use busy_poll::BusyPoll;
 pub use device::{Device, DeviceCounters, Format};
+pub use env::now;
 pub use keylog::{KeyLog, KeyLogError};
 pub use run::{Caller, IoCounters, Stopped, WorkerError, WorkerHandle, spawn};
 pub use signs::log_disruption;

@@ -7,6 +7,7 @@
 
 mod apply;
 mod change;
+mod conntrack;
 mod divert;
 mod doctor;
 mod error;
@@ -98,7 +99,7 @@ pub struct Host {
     unguarded: bool,
     /// The devices' MTU.
     mtu: u32,
-    recovered: bool,
+    orphans: Option<Vec<(SocketAddr, SocketAddr)>>,
 }
 
 impl Host {
@@ -114,15 +115,13 @@ impl Host {
             Ok(Found::Nothing) => None,
             Err(error) => return Err(error),
         };
-        if let Some(record) = &earlier {
-            // Later nobody knows of them: not when other selectors are in force, nor when this instance comes down.
-            close_unknown(record);
-        }
+        // Later nobody knows of them: not when other selectors are in force, nor when this instance comes down.
+        let orphans = earlier.as_ref().map(close_unknown);
         match Self::up_with(settings, rules, &store, earlier.as_ref()) {
             Ok((record, ruleset, settings, devices)) => {
-                let (recovered, mtu) = (earlier.is_some(), devices.plain.mtu);
+                let mtu = devices.plain.mtu;
                 let (guard, unguarded) = (None, false);
-                let mut host = Self { settings, store, record, ruleset, guard, unguarded, mtu, recovered };
+                let mut host = Self { settings, store, record, ruleset, guard, unguarded, mtu, orphans };
                 host.guard();
                 Ok((host, devices))
             }
@@ -178,11 +177,11 @@ impl Host {
         Ok((record, plan.ruleset, settings, devices))
     }
 
-    /// Whether an earlier instance of this name died without cleaning up. Connections that it had encrypted
-    /// are unknown now, so packets of unknown connections must be refused, not passed on.
+    /// If an earlier instance of this name died without cleaning up: the connections that were open when that was found, and that
+    /// it may have encrypted, by local and remote address. They are unknown now, and must be refused.
     #[must_use]
-    pub fn recovered(&self) -> bool {
-        self.recovered
+    pub fn orphans(&self) -> Option<&[(SocketAddr, SocketAddr)]> {
+        self.orphans.as_deref()
     }
 
     /// The settings it was set up with.
@@ -277,7 +276,8 @@ impl Host {
     /// Closes those of `flows` that this host still has: a RST did not reach the kernel.
     pub fn close(&self, flows: &[KeptFlow]) {
         let flows: HashSet<&KeptFlow> = flows.iter().collect();
-        match sockets::close(|local, remote| flows.contains(&KeptFlow { local, remote })) {
+        let found = sockets::find(|local, remote| flows.contains(&KeptFlow { local, remote }));
+        match found.and_then(|found| sockets::close(&found)) {
             Ok(0) => {}
             Ok(count) => tracing::warn!("closed {count} connections whose end the kernel had not noticed"),
             Err(error) => tracing::warn!("connections that were encrypted may go on in the clear: {error}"),
@@ -305,7 +305,7 @@ pub fn down(settings: &Settings) -> Result<bool, Error> {
     let store = Store::open(&settings.state_dir, &settings.instance)?;
     match store.load() {
         Ok(Found::Ours(record)) => {
-            close_unknown(&record);
+            let _ = close_unknown(&record);
             put_back(store, record).map(|()| true)
         }
         Ok(Found::Nothing) => store.remove().map(|()| false),
@@ -313,27 +313,47 @@ pub fn down(settings: &Settings) -> Result<bool, Error> {
     }
 }
 
-/// Closes this host's connections that a daemon that died may have encrypted: the kernel would send their data in the clear.
-fn close_unknown(record: &Record) {
+/// Closes this host's connections that a daemon that died may have encrypted: the kernel would send their data in the clear. Returns
+/// them, and those forwarded for others, by local and remote address.
+fn close_unknown(record: &Record) -> Vec<(SocketAddr, SocketAddr)> {
     let rules = PolicyTable::new(record.rules.iter().cloned());
     let selected = |local: SocketAddr, remote: SocketAddr| {
         let rule = rules.lookup(remote.ip(), remote.port(), local.port());
         rule.is_some_and(|rule| rule.policy != Policy::Off) || record.kept.contains(&KeptFlow { local, remote })
     };
-    match sockets::close(selected) {
+    let found = sockets::find(selected).unwrap_or_else(|error| {
+        tracing::warn!(
+            "connections that a daemon that died left open are not known, and may go on in the clear: {error}"
+        );
+        Vec::new()
+    });
+    match sockets::close(&found) {
         Ok(count) if count > 0 => tracing::warn!("closed {count} connections that a daemon that died left open"),
         Ok(_) => {}
         // A kernel without CONFIG_INET_DIAG_DESTROY.
-        Err(error) => tracing::warn!("connections that a daemon that died left open may go on in the clear: {error}"),
+        Err(error) => tracing::warn!("connections that a daemon that died left open are not closed: {error}"),
     }
+    let mut all: Vec<_> = found.iter().map(|connection| connection.ends).collect();
+    all.extend(conntrack::forwarded(&all).into_iter().filter(|(local, remote)| selected(*local, *remote)));
+    all
 }
 
-/// Local and remote addresses of this host's TCP connections that are open and do not stay inside it.
+/// Local and remote addresses of the TCP connections of this host that are open and do not stay inside it.
 ///
 /// # Errors
 /// If the kernel does not list them.
 pub fn open_connections() -> Result<Vec<(SocketAddr, SocketAddr)>, Error> {
     sockets::open()
+}
+
+/// The same, and those that it forwards for others, as far as connection tracking knows them; each of these both ways round.
+///
+/// # Errors
+/// If the kernel does not list its own.
+pub fn all_connections() -> Result<Vec<(SocketAddr, SocketAddr)>, Error> {
+    let mut all = sockets::open()?;
+    all.extend(conntrack::forwarded(&all));
+    Ok(all)
 }
 
 /// What `up` would do, one line per device, rule, route, sysctl, chain and file. Changes nothing.

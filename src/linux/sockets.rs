@@ -27,16 +27,32 @@ const OPEN: u32 = STATES & !(1 << 2 | 1 << 3 | 1 << 12);
 /// `struct inet_diag_sockid`
 const ID_LEN: usize = 48;
 
-/// Closes each TCP connection of this host that `wanted` says by its local and remote address. How many that were.
-pub(super) fn close(wanted: impl Fn(std::net::SocketAddr, std::net::SocketAddr) -> bool) -> Result<usize, Error> {
+/// Local and remote address of a connection.
+pub(super) type Ends = (std::net::SocketAddr, std::net::SocketAddr);
+
+/// A TCP connection of this host.
+pub(super) struct Connection {
+    pub(super) ends: Ends,
+    family: u8,
+    id: [u8; ID_LEN],
+}
+
+/// The TCP connections of this host that do not stay inside it and that `wanted` says by their local and remote address.
+pub(super) fn find(
+    wanted: impl Fn(std::net::SocketAddr, std::net::SocketAddr) -> bool,
+) -> Result<Vec<Connection>, Error> {
     let all = connections(STATES).map_err(|source| Error::netlink("list the TCP connections", source))?;
+    let known = all.into_iter().filter_map(|(family, id)| Some(Connection { ends: ends(family, &id)?, family, id }));
+    Ok(known
+        .filter(|Connection { ends: (local, remote), .. }| !remote.ip().is_loopback() && wanted(*local, *remote))
+        .collect())
+}
+
+/// Closes `connections`. How many that were.
+pub(super) fn close(connections: &[Connection]) -> Result<usize, Error> {
     let mut closed = 0;
-    for (family, id) in all {
-        let Some((local, remote)) = ends(family, &id) else { continue };
-        if remote.ip().is_loopback() || !wanted(local, remote) {
-            continue;
-        }
-        match request(SOCK_DESTROY, ACK, family, 0xffff_ffff, &id) {
+    for Connection { family, id, .. } in connections {
+        match request(SOCK_DESTROY, ACK, *family, 0xffff_ffff, id) {
             Ok(_) => closed += 1,
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
             Err(source) => return Err(Error::netlink("close a TCP connection", source)),
@@ -46,7 +62,7 @@ pub(super) fn close(wanted: impl Fn(std::net::SocketAddr, std::net::SocketAddr) 
 }
 
 /// Local and remote addresses of this host's TCP connections that are open and do not stay inside it.
-pub(super) fn open() -> Result<Vec<(std::net::SocketAddr, std::net::SocketAddr)>, Error> {
+pub(super) fn open() -> Result<Vec<Ends>, Error> {
     let all = connections(OPEN).map_err(|source| Error::netlink("list the TCP connections", source))?;
     let all: HashSet<_> = all.iter().filter_map(|(family, id)| ends(*family, id)).collect();
     Ok(all.iter().copied().filter(|&(local, remote)| !all.contains(&(remote, local))).collect())
@@ -67,7 +83,7 @@ fn connections(states: u32) -> io::Result<Vec<(u8, [u8; ID_LEN])>> {
 }
 
 /// Local and remote address.
-fn ends(family: u8, id: &[u8; ID_LEN]) -> Option<(std::net::SocketAddr, std::net::SocketAddr)> {
+fn ends(family: u8, id: &[u8; ID_LEN]) -> Option<Ends> {
     let port = |at: usize| Some(u16::from_be_bytes(id.get(at..at + 2)?.try_into().ok()?));
     let address = |at: usize| -> Option<IpAddr> {
         Some(if i32::from(family) == libc::AF_INET {

@@ -15,6 +15,7 @@ mod closing;
 mod crossing;
 mod forged;
 mod forgotten;
+mod full;
 mod limits;
 mod liveness;
 mod opening;

@@ -133,25 +133,3 @@ fn eno_14_the_option_stays_the_same_however_long_syns_are_repeated() {
         assert_eq!(a.kernel(&syn).wire.remove(0).options, first.options);
     }
 }
-
-/// What the kernel has and the engine has not was open before it was selected. What is not selected passes as well, and is no
-/// concern.
-#[test]
-fn connections_that_were_open_before_are_listed_as_such() {
-    let pair = {
-        let mut pair = Pair::new();
-        pair.until_ack();
-        pair
-    };
-    let known = (a_addr(), b_addr());
-    let older = (SocketAddr::new(a_addr().ip(), 1), b_addr());
-    let listed = pair.a.engine.pre_existing(&[known, older]);
-    assert_eq!(listed.iter().map(|flow| (flow.local, flow.remote)).collect::<Vec<_>>(), [older]);
-    assert_eq!(listed.iter().filter_map(|flow| flow.reason.as_deref()).collect::<Vec<_>>(), ["pre-existing"]);
-
-    let mut off = Host::new(Config::default());
-    off.engine.set_policy(PolicyTable::new([Rule::new("0.0.0.0/0".parse().unwrap(), Policy::Off)]));
-    assert!(off.engine.pre_existing(&[known]).is_empty());
-    let after_crash = Host::new(Config { refuse_unknown: true, ..Config::default() });
-    assert!(after_crash.engine.pre_existing(&[known]).is_empty(), "they are reset");
-}

@@ -236,10 +236,8 @@ fn mss_options_of_another_length_are_none() {
 /// Whatever the reason for which a SYN with ENO is passed on, its data is not (ENO-16), the first time and again.
 #[test]
 fn eno_16_data_beside_eno_goes_to_nobody_even_where_nothing_is_encrypted() {
-    let full = || Config { max_flows: 0, ..Config::default() };
     for (config, policy, taken, contents, why) in [
         (Config::default(), Policy::Off, MSS, &[0x23][..], "policy off"),
-        (full(), Policy::Opportunistic, MSS, &[0x23], "too many connections"),
         (Config::default(), Policy::Opportunistic, MP_CAPABLE, &[0x23], "mptcp"),
         (Config::default(), Policy::Opportunistic, MSS, &[0x01, 0x23], "b = 1"),
         (Config::default(), Policy::Opportunistic, MSS, &[0x80], "ill-formed"),

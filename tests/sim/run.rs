@@ -361,8 +361,10 @@ impl Sim<'_> {
         }
         if let Some((_, h)) = self.crash.take_if(|c| c.0 <= elapsed) {
             self.watch.note(self.now, || format!("{}'s engine crashes", ["A", "B"][h]));
-            let config = Config { refuse_unknown: true, ..self.scenario.configs[h].clone() };
-            self.hosts[h].replace_engine(config, Policy::Opportunistic);
+            self.hosts[h].replace_engine(self.scenario.configs[h].clone(), Policy::Opportunistic);
+            let open: Vec<_> = self.conns.iter().map(|conn| (conn.ends[h], conn.ends[1 - h])).collect();
+            let now = self.now;
+            self.hosts[h].with_engine(|engine, _| engine.refuse(now, &open));
         }
         if let Some((_, h)) = self.down.take_if(|c| c.0 <= elapsed) {
             self.watch.note(self.now, || format!("{}'s engine goes down", ["A", "B"][h]));

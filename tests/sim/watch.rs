@@ -221,8 +221,10 @@ impl Watch {
             }
         }
         // The right edge of the window only grows, but for what scaling rounds off (RFC 7323, 2.4).
+        // An engine that has lost its memory asks with numbers that nobody takes.
         if seg.has(ACK)
             && !seg.has(RST)
+            && (seg.seq, seg.ack) != (0, 0)
             && let Some(peer_isn) = conn.ways[1 - host].isn
         {
             let both = conn.ways[0].scale.is_some() && conn.ways[1].scale.is_some();

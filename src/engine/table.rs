@@ -1,0 +1,313 @@
+//! The table of connections: what each has proven decides how much room there is for its kind, and what goes when there is none.
+//!
+//! A SYN proves nothing: it costs an entry of a kind of its own, and the oldest of whom there are most goes for the next. Lasting
+//! room is for connections whose handshake is complete; one that is over makes room at once. No limit makes a connection plain.
+
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeSet, HashMap};
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+
+use super::{Config, Counters};
+use crate::flow::{Flow, FlowKey};
+use crate::time::Instant;
+
+/// What a connection has proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    /// The peer has sent a SYN with ENO, and not acknowledged the answer: it may be anybody.
+    Inward,
+    /// The local kernel has sent a SYN with ENO, and nobody has answered.
+    Outward,
+    /// A plain connection that the peer opens, its handshake not complete.
+    PlainInward,
+    /// A plain connection that the local kernel opens, its handshake not complete.
+    PlainOutward,
+    /// Both ends have answered; keys are being made.
+    Handshake,
+    /// Plain, and open.
+    Plain,
+    /// Encrypted.
+    Encrypted,
+    /// Over before it was open.
+    Refused,
+    /// Over.
+    Closed,
+}
+
+impl Class {
+    fn of(flow: &Flow) -> Self {
+        match flow {
+            Flow::Opening(opening) if opening.kernel_expects().is_some() => Self::Handshake,
+            Flow::Opening(opening) if opening.is_active() => Self::Outward,
+            Flow::Opening(_) => Self::Inward,
+            Flow::Plain(plain) if plain.has_ended() => Self::Closed,
+            Flow::Plain(plain) if plain.is_open() => Self::Plain,
+            Flow::Plain(plain) if plain.is_active() => Self::PlainOutward,
+            Flow::Plain(_) => Self::PlainInward,
+            Flow::Encrypted(encrypted) if encrypted.is_ready() => Self::Encrypted,
+            Flow::Encrypted(_) => Self::Handshake,
+            Flow::Closed(closed) if closed.was_refused() => Self::Refused,
+            Flow::Closed(_) => Self::Closed,
+        }
+    }
+
+    /// How many there are at most; `None`: they share the room for connections that last.
+    fn most(self, config: &Config) -> Option<usize> {
+        match self {
+            Self::Inward | Self::Outward | Self::PlainInward | Self::PlainOutward | Self::Handshake | Self::Refused => {
+                Some(config.max_half_open)
+            }
+            Self::Plain | Self::Encrypted | Self::Closed => None,
+        }
+    }
+
+    /// What counts those that had to go.
+    fn counter(self, counters: &mut Counters) -> &mut u64 {
+        match self {
+            Self::Inward => &mut counters.evicted_inward,
+            Self::Outward => &mut counters.evicted_outward,
+            Self::PlainInward | Self::PlainOutward => &mut counters.evicted_unconfirmed,
+            Self::Handshake => &mut counters.evicted_handshakes,
+            Self::Plain => &mut counters.evicted_plain,
+            Self::Encrypted => &mut counters.limit_flows,
+            Self::Refused | Self::Closed => &mut counters.evicted_closed,
+        }
+    }
+}
+
+/// A connection and its place in the table.
+pub(super) struct Entry {
+    pub(super) flow: Flow,
+    class: Class,
+    /// When it is looked at next: its place in the order of its class.
+    due: Option<Instant>,
+    held: usize,
+}
+
+/// All entries of one class.
+#[derive(Default)]
+struct Kind {
+    count: usize,
+    /// By when they are looked at next. What proves nothing is looked at once, when its time is over: the first is the oldest.
+    due: BTreeSet<(Instant, FlowKey)>,
+    /// How many there are of each peer, by hash.
+    crowd: Vec<u32>,
+}
+
+/// Peers are told apart by so many hashes.
+const CROWD: usize = 4096;
+/// So many of the oldest are compared for one to go.
+const COMPARED: usize = 16;
+
+/// All connections.
+#[derive(Default)]
+pub(super) struct Table {
+    entries: HashMap<FlowKey, Entry>,
+    kinds: [Kind; 9],
+    hasher: RandomState,
+    held: usize,
+    /// When an opening had to go last.
+    pub(super) forgot_opening: Option<Instant>,
+}
+
+impl Table {
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Timers that are set.
+    pub(super) fn timers(&self) -> usize {
+        self.kinds.iter().map(|kind| kind.due.len()).sum()
+    }
+
+    /// Bytes held by all connections.
+    pub(super) fn held(&self) -> usize {
+        self.held
+    }
+
+    pub(super) fn count(&self, class: Class) -> usize {
+        self.kind(class).count
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&FlowKey, &Flow)> {
+        self.entries.iter().map(|(key, entry)| (key, &entry.flow))
+    }
+
+    pub(super) fn get(&self, key: &FlowKey) -> Option<&Flow> {
+        self.entries.get(key).map(|entry| &entry.flow)
+    }
+
+    pub(super) fn get_mut(&mut self, key: &FlowKey) -> Option<&mut Flow> {
+        self.entries.get_mut(key).map(|entry| &mut entry.flow)
+    }
+
+    fn kind(&self, class: Class) -> &Kind {
+        &self.kinds[class as usize]
+    }
+
+    fn bucket(&self, key: &FlowKey) -> usize {
+        // Who has one IPv6 address has a whole network of them.
+        let address = match key.remote().ip() {
+            IpAddr::V4(address) => u64::from(address.to_bits()),
+            IpAddr::V6(address) => (address.to_bits() >> 64) as u64,
+        };
+        usize::try_from(self.hasher.hash_one(address)).unwrap_or(0) % CROWD
+    }
+
+    fn join(&mut self, class: Class, key: &FlowKey) {
+        let bucket = self.bucket(key);
+        let kind = &mut self.kinds[class as usize];
+        kind.count += 1;
+        if !matches!(class, Class::Plain | Class::Encrypted | Class::Closed) {
+            kind.crowd.resize(CROWD, 0);
+            if let Some(crowd) = kind.crowd.get_mut(bucket) {
+                *crowd += 1;
+            }
+        }
+    }
+
+    fn leave(&mut self, class: Class, key: &FlowKey, due: Option<Instant>) {
+        let bucket = self.bucket(key);
+        let kind = &mut self.kinds[class as usize];
+        kind.count -= 1;
+        if let Some(due) = due {
+            kind.due.remove(&(due, *key));
+        }
+        if let Some(crowd) = kind.crowd.get_mut(bucket) {
+            *crowd -= 1;
+        }
+    }
+
+    /// Puts a connection in; [`Self::settle`] is to follow.
+    pub(super) fn insert(&mut self, key: FlowKey, flow: Flow) {
+        self.remove(&key);
+        let class = Class::of(&flow);
+        self.join(class, &key);
+        self.entries.insert(key, Entry { flow, class, due: None, held: 0 });
+    }
+
+    pub(super) fn remove(&mut self, key: &FlowKey) -> Option<Flow> {
+        let entry = self.entries.remove(key)?;
+        self.leave(entry.class, key, entry.due);
+        self.held -= entry.held;
+        Some(entry.flow)
+    }
+
+    /// Notes what has become of a connection: its class, what it holds, when it is looked at. Returns its class if that is
+    /// another one than before.
+    pub(super) fn settle(&mut self, key: &FlowKey) -> Option<Class> {
+        let entry = self.entries.get_mut(key)?;
+        let held = entry.flow.held();
+        self.held = self.held + held - entry.held;
+        entry.held = held;
+        let (class, was) = (Class::of(&entry.flow), entry.class);
+        let due = entry.flow.poll_timeout();
+        if class == was {
+            // A later time is found when the earlier one comes.
+            if let Some(due) = due
+                && entry.due.is_none_or(|before| due < before)
+            {
+                let before = entry.due.replace(due);
+                let kind = &mut self.kinds[class as usize].due;
+                if let Some(before) = before {
+                    kind.remove(&(before, *key));
+                }
+                kind.insert((due, *key));
+            }
+            return None;
+        }
+        let before = std::mem::replace(&mut entry.due, due);
+        entry.class = class;
+        self.leave(was, key, before);
+        self.join(class, key);
+        if let Some(due) = due {
+            self.kinds[class as usize].due.insert((due, *key));
+        }
+        Some(class)
+    }
+
+    /// When a connection is looked at next.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.kinds.iter().filter_map(|kind| kind.due.first()).map(|(due, _)| *due).min()
+    }
+
+    /// Takes the next connection out of the order that is due at `now`; [`Self::settle`] is to follow.
+    pub(super) fn next_due(&mut self, now: Instant) -> Option<FlowKey> {
+        for kind in &mut self.kinds {
+            if let Some(&(due, key)) = kind.due.first().filter(|(due, _)| *due <= now) {
+                kind.due.remove(&(due, key));
+                if let Some(entry) = self.entries.get_mut(&key) {
+                    entry.due = None;
+                }
+                return Some(key);
+            }
+        }
+        None
+    }
+
+    /// Which connection has to go now that there is one more of `class`, `newest`.
+    pub(super) fn surplus(&mut self, class: Class, newest: &FlowKey, config: &Config) -> Option<(Class, FlowKey)> {
+        if let Some(most) = class.most(config) {
+            return (self.count(class) > most).then(|| Some((class, self.least(class, newest)?))).flatten();
+        }
+        let lasting: usize =
+            [Class::Plain, Class::Encrypted, Class::Closed].iter().map(|class| self.count(*class)).sum();
+        if lasting <= config.max_flows {
+            return None;
+        }
+        let closed = self.kind(Class::Closed).due.first().map(|(_, key)| (Class::Closed, *key));
+        // What is plain loses nothing by it: it goes on as an unknown one.
+        let victim = closed.or_else(|| self.quietest().map(|key| (Class::Plain, key)));
+        victim.or(Some((class, *newest)))
+    }
+
+    /// Of the oldest of `class` one of the peer that has most.
+    fn least(&self, class: Class, newest: &FlowKey) -> Option<FlowKey> {
+        let kind = self.kind(class);
+        let crowd = |key: &FlowKey| kind.crowd.get(self.bucket(key)).copied().unwrap_or(0);
+        let oldest = kind.due.iter().map(|(_, key)| key).filter(|key| *key != newest).take(COMPARED);
+        // Of equals the oldest.
+        let most = oldest.fold(None, |most: Option<(u32, &FlowKey)>, key| match (most, crowd(key)) {
+            (Some((count, _)), more) if more <= count => most,
+            (_, more) => Some((more, key)),
+        });
+        Some(most.map_or(*newest, |(_, key)| *key))
+    }
+
+    /// The plain connection that was silent longest, nearly.
+    fn quietest(&mut self) -> Option<FlowKey> {
+        for _ in 0..COMPARED {
+            let (due, key) = *self.kind(Class::Plain).due.first()?;
+            let later = self.get(&key).and_then(Flow::poll_timeout).filter(|later| *later > due);
+            let Some(later) = later else { return Some(key) };
+            let kind = &mut self.kinds[Class::Plain as usize].due;
+            kind.remove(&(due, key));
+            kind.insert((later, key));
+            if let Some(entry) = self.entries.get_mut(&key) {
+                entry.due = Some(later);
+            }
+        }
+        self.kind(Class::Plain).due.first().map(|(_, key)| *key)
+    }
+
+    /// Counts a connection that had to go.
+    pub(super) fn note_evicted(&mut self, now: Instant, class: Class, counters: &mut Counters) {
+        *class.counter(counters) += 1;
+        if matches!(class, Class::Inward | Class::Outward | Class::Handshake) {
+            self.forgot_opening = Some(now);
+        }
+    }
+
+    /// Gives back memory that a flood has left.
+    pub(super) fn shrink(&mut self) {
+        let len = self.entries.len().max(512);
+        if self.entries.capacity() > 8 * len {
+            self.entries.shrink_to(2 * len);
+        }
+    }
+}
