@@ -69,7 +69,7 @@ fn daemon(arguments: &[&str]) {
             return;
         }
     };
-    println!("up recovered={}", host.recovered());
+    println!("up recovered={}", host.orphans().is_some());
     std::thread::spawn(move || pass(&devices));
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
         match line.split_once(' ') {
