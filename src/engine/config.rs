@@ -11,9 +11,9 @@ use super::{PathLimits, SessionLimits};
 pub struct RekeyLimits {
     /// Frames under one key.
     pub frames: u64,
-    /// Bytes of data under one key.
+    /// Bytes of frames under one key.
     pub bytes: u64,
-    /// Age of a key; an idle connection rekeys with its next frame.
+    /// Age of a key, from the first frame under it; an idle connection rekeys with its next frame.
     pub time: Duration,
 }
 
@@ -51,7 +51,7 @@ pub struct Config {
     pub max_held_bytes: usize,
     /// SYNs sent with ENO before one is sent without (ENO-14), if policy allows plain TCP.
     pub syn_attempts: u8,
-    /// A handshake or key exchange that takes longer is given up.
+    /// A handshake that takes longer is given up, and a key exchange if this is longer than kernels send data again.
     pub handshake_timeout: Duration,
     /// A plain connection that was silent this long is forgotten (its packets then pass as unknown).
     pub plain_idle_timeout: Duration,

@@ -8,15 +8,16 @@ use std::ops::Range;
 
 use tcpcrypt::frame::MAX_FRAME;
 
-use super::encrypted::{AbortReason, Bare, Encrypted, Next, Stage, piece};
+use super::encrypted::{AbortReason, Bare, Cut, Encrypted, Next, Stage, piece};
 use super::inbound::Eof;
 use super::link::Cx;
-use super::outbound::{Fin, KeyUse};
+use super::outbound::Fin;
 use crate::wire::options::SegmentOptions;
 use crate::wire::{C, Flags, Offload, Offset, P, Packet, Seq};
 
-/// Own retransmissions without an answer before the connection is given up, as the kernel's `tcp_retries2`.
-const MAX_RETRIES: u8 = 15;
+/// Own retransmissions without an answer before the connection is given up: at the least 942 s, as long as the kernel's
+/// `tcp_retries2`, whose pauses grow to twice as long.
+const MAX_RETRIES: u8 = 23;
 /// As many count of a peer that answers with a closed window: the time between two is the longest then.
 const PATIENT_RETRIES: u8 = 10;
 /// With this many frames in flight no empty one is added.
@@ -154,7 +155,10 @@ impl Encrypted {
         if start < next {
             let to = (end + i64::from(fin)).min(next);
             self.out.note_repeated(start, cx.now);
-            self.resend(cx, start..to, gso.unwrap_or(data.len()), keep);
+            // One packet leaves as one segment, if it was framed as one.
+            let segment = gso.unwrap_or(data.len()) + tcpcrypt::frame::OVERHEAD;
+            let urgent = self.out.urgent.map_or(0, |_| tcpcrypt::frame::URGENT_LEN);
+            self.resend(cx, start..to, segment + urgent, keep);
         }
         if self.out.fin != Fin::Open {
             return Next::Stay;
@@ -167,8 +171,8 @@ impl Encrypted {
         let mut gso = gso;
         if let Some(gso) = &mut gso {
             let stride = *gso + tcpcrypt::frame::OVERHEAD;
-            let most = self.out.peer_mss.saturating_sub(self.wire_options(false).padded().len()).max(64);
-            self.out.stride = (stride < most).then_some(stride.max(64));
+            let most = self.out.most(self.wire_options(false).padded().len());
+            self.out.stride = (stride < most).then_some(stride);
             // The kernel of a passive opener has not been told of its own interface's limit.
             *gso = (*gso).min(piece(most));
         }
@@ -177,23 +181,28 @@ impl Encrypted {
 
     /// Frames new bytes at once if that can be, else keeps them.
     fn frame(&mut self, cx: &mut Cx<'_>, new: &[u8], fin: bool, gso: Option<usize>, keep: Flags) -> Next {
+        let most = self.out.most(self.wire_options(false).padded().len());
         let out = &mut self.out;
         let piece = match gso {
             Some(gso) => gso,
-            None => new.len().clamp(1, piece(out.segment(0))),
+            // One packet, one frame, one segment, however large those of super-packets are: it may be the kernel that tries
+            // out what the path takes (RFC 4821).
+            None => new.len().clamp(1, piece(most)),
         };
+        let mut cut = if gso.is_none() && out.sent.within == out.ends.end().c { Cut::At(most) } else { Cut::Path };
         let cost =
             new.len() + new.len().div_ceil(piece).max(1) * (tcpcrypt::frame::OVERHEAD + tcpcrypt::frame::URGENT_LEN);
         let room = if new.is_empty() { out.fin_room() } else { out.data_room() };
         let fits = out.pending.is_empty() && out.early.is_empty() && cost <= room;
         match &mut self.stage {
             Stage::Ready(record) if fits => {
-                if out.seal(cx, record, new, piece, fin).is_err() {
-                    return Next::Abort(AbortReason::Internal);
+                if let Err(why) = out.seal(cx, record, new, piece, fin) {
+                    return Next::Abort(why.into());
                 }
             }
             _ => {
                 out.pending.extend_from_slice(new);
+                cut = Cut::Path;
                 if fin {
                     out.fin = Fin::Wanted;
                 } else if !out.early.is_empty() {
@@ -201,7 +210,7 @@ impl Encrypted {
                 }
             }
         }
-        self.flush(cx, keep)
+        self.flush_in(cx, cut, keep)
     }
 
     /// Takes over what was waiting behind a gap that is closed now.
@@ -219,8 +228,13 @@ impl Encrypted {
 
     /// Seals what is pending and fits the peer's window, answers a rekey, and sends what was not sent.
     pub(super) fn flush(&mut self, cx: &mut Cx<'_>, keep: Flags) -> Next {
+        self.flush_in(cx, Cut::Path, keep)
+    }
+
+    /// The same in segments of a certain size.
+    fn flush_in(&mut self, cx: &mut Cx<'_>, cut: Cut, keep: Flags) -> Next {
         let Self { stage: Stage::Ready(record), out, .. } = self else {
-            return self.send_unsent(cx, keep);
+            return self.send_unsent(cx, cut, keep);
         };
         while !out.pending.is_empty() || out.fin == Fin::Wanted {
             let end = out.ends.end();
@@ -240,8 +254,8 @@ impl Encrypted {
             }
             let fin = out.fin == Fin::Wanted && take == out.pending.len();
             let data: Vec<u8> = out.pending.drain(..take).collect();
-            if out.seal(cx, record, &data, unit, fin).is_err() {
-                return Next::Abort(AbortReason::Internal);
+            if let Err(why) = out.seal(cx, record, &data, unit, fin) {
+                return Next::Abort(why.into());
             }
         }
         if out.pending.is_empty() && out.pending.capacity() > 0 {
@@ -250,15 +264,15 @@ impl Encrypted {
         // TC-32: the answer goes out at once, in an empty frame if there is no data to carry it.
         // A peer that starts more rekeys than it acknowledges answers to is answered when it does.
         while record.rekey_answer_due() && out.fin != Fin::Sealed && out.ends.len() < MAX_UNANSWERED {
-            if out.seal(cx, record, &[], 1, false).is_err() {
-                return Next::Abort(AbortReason::Internal);
+            if let Err(why) = out.seal(cx, record, &[], 1, false) {
+                return Next::Abort(why.into());
             }
         }
-        self.send_unsent(cx, keep)
+        self.send_unsent(cx, cut, keep)
     }
 
     /// Sends what was made and never sent, as far as the peer's window goes.
-    fn send_unsent(&mut self, cx: &mut Cx<'_>, keep: Flags) -> Next {
+    fn send_unsent(&mut self, cx: &mut Cx<'_>, cut: Cut, keep: Flags) -> Next {
         let out = &self.out;
         let end = out.ends.end().c;
         let (from, data_end) = (out.sent.within, out.data_end());
@@ -269,7 +283,7 @@ impl Encrypted {
         }
         if to > from {
             let push = if to == end { keep.with(Flags::PSH) } else { keep };
-            self.transmit(cx, from, to, push);
+            self.transmit(cx, from, to, cut, push);
             self.out.note_sent(to);
         }
         if end > from {
@@ -279,8 +293,8 @@ impl Encrypted {
         Next::Stay
     }
 
-    /// Answers the kernel's retransmission of `range` with the frames that hold it, in segments that are no larger than the
-    /// kernel's, but for what a frame adds: it may have found out that the path takes less (RFC 4821).
+    /// Answers the kernel's retransmission of `range` with the frames that hold it, in segments of `segment` bytes, the
+    /// kernel's and what a frame adds: it may have found out that the path takes less (RFC 4821).
     fn resend(&mut self, cx: &mut Cx<'_>, range: Range<Offset<P>>, segment: usize, keep: Flags) {
         let Range { start: from, end: to } = range;
         let out = &self.out;
@@ -288,8 +302,7 @@ impl Encrypted {
         let (c_from, c_to) = (c_from.max(out.acked), c_to.min(out.sent.within));
         if c_from < c_to && from < out.ends.end().p {
             cx.counters.frames_resent += 1;
-            let most = segment + tcpcrypt::frame::OVERHEAD + tcpcrypt::frame::URGENT_LEN;
-            self.transmit_in(cx, c_from, c_to, most.max(SMALL_SEGMENT), keep.with(Flags::PSH));
+            self.transmit(cx, c_from, c_to, Cut::At(segment.max(SMALL_SEGMENT)), keep.with(Flags::PSH));
         } else {
             // It was acknowledged already, or it waits for the peer's window: ask the peer where it is.
             self.emit_wire_bare(cx, Bare::Probe, Flags::default());
@@ -316,7 +329,7 @@ impl Encrypted {
             let from = self.out.acked;
             // The FIN goes with the frame that has FINp (TC-29).
             let to = if first.c == self.out.data_end() { self.out.ends.end().c } else { first.c };
-            self.transmit(cx, from, to, Flags::PSH);
+            self.transmit(cx, from, to, Cut::Path, Flags::PSH);
             self.out.note_sent(to);
         }
     }
@@ -386,8 +399,8 @@ impl Encrypted {
     /// Has the keys in use replaced with the next frame that can do it (TC-33), whatever they have done yet; whether there
     /// are any that still can be.
     pub(crate) fn wear_out_keys(&mut self) -> bool {
-        let Self { stage: Stage::Ready(record), out, .. } = self else { return false };
-        out.used = KeyUse { generation: record.local_generation(), worn: true, ..out.used };
+        let Self { stage: Stage::Ready(_), out, .. } = self else { return false };
+        out.key.wear_out();
         out.fin != Fin::Sealed
     }
 
@@ -397,8 +410,10 @@ impl Encrypted {
         if out.fin == Fin::Sealed || !record.start_rekey() {
             return Next::Stay;
         }
-        if out.pending.is_empty() && out.seal(cx, record, &[], 1, false).is_err() {
-            return Next::Abort(AbortReason::Internal);
+        if out.pending.is_empty()
+            && let Err(why) = out.seal(cx, record, &[], 1, false)
+        {
+            return Next::Abort(why.into());
         }
         self.flush(cx, Flags::default())
     }

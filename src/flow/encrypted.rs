@@ -24,6 +24,10 @@ use crate::wire::{C, Flags, Offset, P, Packet};
 /// for its own keep-alives).
 const ASK_AFTER: Duration = Duration::from_secs(2 * 3600);
 
+/// How long Linux sends data again before it gives up (`tcp_retries2` = 15). The connection is open at both ends already, and a
+/// key exchange is their first data.
+const KERNEL_PATIENCE: Duration = Duration::from_secs(925);
+
 /// A connection without packets for this long is idle: soon, so that of many that are opened few are ever large.
 const REST_AFTER: Duration = Duration::from_millis(250);
 
@@ -63,7 +67,18 @@ pub(crate) enum AbortReason {
     Timeout,
     Shutdown,
     Cloned,
+    KeyUsedUp,
     Internal,
+}
+
+impl From<tcpcrypt::Error> for AbortReason {
+    /// Why a frame could not be sealed.
+    fn from(why: tcpcrypt::Error) -> Self {
+        match why {
+            tcpcrypt::Error::Misuse(tcpcrypt::Misuse::KeyUsedUp) => Self::KeyUsedUp,
+            _ => Self::Internal,
+        }
+    }
 }
 
 impl std::fmt::Display for AbortReason {
@@ -77,6 +92,7 @@ impl std::fmt::Display for AbortReason {
             Self::Timeout => f.write_str("the peer does not answer"),
             Self::Shutdown => f.write_str("enotun is going down"),
             Self::Cloned => f.write_str("this machine was cloned or rolled back, and a copy of it has the same keys"),
+            Self::KeyUsedUp => f.write_str("the keys have protected all that they may and could not be replaced"),
             Self::Internal => f.write_str("enotun could not go on"),
         }
     }
@@ -103,6 +119,15 @@ pub(super) enum Bare {
     Next,
     /// One from before what it has acknowledged, so that it answers (RFC 9293, section 3.8.4).
     Probe,
+}
+
+/// Into segments of what size something is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// What the kernel's super-packets show that the path takes.
+    Path,
+    /// So many bytes of payload, if the peer's MSS allows.
+    At(usize),
 }
 
 /// What the SYNs said of both ends.
@@ -197,7 +222,7 @@ impl Encrypted {
             inn: In::new(ends),
             clocks: ends.timestamps.then_some(clocks),
             sack: ends.sack,
-            deadline: Some(cx.now + cx.config.handshake_timeout),
+            deadline: Some(cx.now + cx.config.handshake_timeout.max(KERNEL_PATIENCE)),
             liveness_asked: false,
             used: cx.now,
             rest_at: None,
@@ -451,19 +476,18 @@ impl Encrypted {
     }
 
     /// Sends the stored bytes `from..to`, and the FIN if the range has it, to the wire.
-    pub(super) fn transmit(&mut self, cx: &mut Cx<'_>, from: Offset<C>, to: Offset<C>, flags: Flags) {
-        self.transmit_in(cx, from, to, usize::MAX, flags);
-    }
-
-    /// The same in segments of at most `most` bytes.
-    pub(super) fn transmit_in(&mut self, cx: &mut Cx<'_>, from: Offset<C>, to: Offset<C>, most: usize, flags: Flags) {
+    pub(super) fn transmit(&mut self, cx: &mut Cx<'_>, from: Offset<C>, to: Offset<C>, cut: Cut, flags: Flags) {
         let data_end = self.out.data_end();
         let (ack, window) = self.inn.announce();
         let options = self.wire_options(false);
         let options = options.padded();
         let max = self.link.max_payload(options.len());
         // Both ends may announce a larger MSS than a packet can have.
-        let segment = self.out.segment(options.len()).min(max).min(most);
+        let segment = match cut {
+            Cut::Path => self.out.segment(options.len()),
+            Cut::At(size) => self.out.most(options.len()).min(size),
+        };
+        let segment = segment.min(max);
         let max = max / segment * segment;
         let mut at = from;
         while at < to {

@@ -13,6 +13,7 @@ use super::gate::Answers;
 use super::pool::Pool;
 use super::reassembly::Reassembly;
 use crate::time::Instant;
+use crate::wire::mss::payload_room;
 use crate::wire::{C, Offset, P, Seq};
 
 /// Plaintext is given to the kernel again if it was not acknowledged for this long: longer than it delays acknowledgements.
@@ -94,7 +95,8 @@ pub(crate) struct In {
 impl In {
     pub(super) fn new(ends: &Ends) -> Self {
         let start = Offset::START;
-        let mss = ends.local_mss.saturating_sub(if ends.timestamps { 12 } else { 0 }).max(64);
+        let mss = payload_room(ends.local_mss.into(), if ends.timestamps { 12 } else { 0 });
+        let mss = u16::try_from(mss).unwrap_or(u16::MAX);
         Self {
             isn: ends.peer_isn,
             next: Boundary::START,

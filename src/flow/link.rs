@@ -1,5 +1,6 @@
 //! The addresses of a connection and what its packets have in common; packets leave through here.
 
+use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -98,13 +99,27 @@ impl Cx<'_> {
 }
 
 /// What the packets towards one side look like besides their TCP header.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Direction {
     ip: IpFields,
+    /// The next IPv4 identification, once one was needed.
+    id: Cell<Option<u16>>,
 }
 
 impl Direction {
-    const UNSEEN: Self = Self { ip: IpFields { traffic_class: 0, ttl: 64, flow_label: 0, id: 0, dont_fragment: true } };
+    const UNSEEN: Self = Self {
+        ip: IpFields { traffic_class: 0, ttl: 64, flow_label: 0, id: 0, dont_fragment: true },
+        id: Cell::new(None),
+    };
+
+    /// The identification of the next `packets` packets: what may be fragmented has one of its own each (RFC 6864, section
+    /// 4.2), from a beginning that nobody can guess.
+    fn identify(&self, packets: usize, random: impl FnOnce() -> u16) -> u16 {
+        let id = self.id.get().unwrap_or_else(random);
+        #[expect(clippy::cast_possible_truncation, reason = "identifications wrap")]
+        self.id.set(Some(id.wrapping_add(packets as u16)));
+        id
+    }
 }
 
 /// The connection's addresses and IP header fields for both directions.
@@ -180,12 +195,21 @@ impl Link {
             // Acknowledgements without data are not sent ECN-capable (RFC 3168, section 6.1.4).
             ip.traffic_class &= !3;
         }
+        let gso_size = gso_size.filter(|size| len > usize::from(*size));
+        if !ip.dont_fragment && ip.id == 0 {
+            let packets = gso_size.map_or(1, |size| len.div_ceil(size.max(1).into()));
+            ip.id = direction.identify(packets, || {
+                let mut id = [0; 2];
+                let (local, remote) = (self.key.local(), self.key.remote());
+                env.random(&RandomFor { purpose: "IP ID", local, remote, context: &[] }, &mut id);
+                u16::from_be_bytes(id)
+            });
+        }
         let Some((header, tcp_at)) = build::headers(src, dst, &ip, tcp, len) else {
             debug_assert!(false, "callers keep packets within what IP can say");
             return;
         };
         let header = header.as_slice();
-        let gso_size = gso_size.filter(|size| len > usize::from(*size));
         let mut offload = Offload::partial(tcp_at, header.len(), self.is_v6(), gso_size);
         if tcp.flags.any(crate::wire::Flags::CWR)
             && let Some(gso) = &mut offload.gso

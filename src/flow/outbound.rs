@@ -13,6 +13,7 @@ use super::pool::Pool;
 use super::reassembly::Reassembly;
 use crate::engine::RekeyLimits;
 use crate::time::Instant;
+use crate::wire::mss::payload_room;
 use crate::wire::{C, Offset, P, Seq};
 
 /// Shortest and longest time of the own retransmission timer, and that before a round trip was measured.
@@ -34,35 +35,42 @@ pub(super) enum Fin {
     Sealed,
 }
 
-/// What the keys of the local generation have protected, to know when they have done enough.
+/// How old the key of the local generation is. What it has protected, the record knows.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct KeyUse {
-    pub(super) generation: u64,
-    pub(super) since: Instant,
-    pub(super) frames: u64,
-    pub(super) bytes: u64,
-    /// They are to be replaced whatever they have done.
-    pub(super) worn: bool,
+pub(super) struct KeyAge {
+    generation: u64,
+    /// When it sealed its first frame, if it has.
+    since: Option<Instant>,
+    /// It is to be replaced whatever it has done.
+    worn: bool,
 }
 
-impl KeyUse {
+impl KeyAge {
+    /// The key in use is to be replaced.
+    pub(super) fn wear_out(&mut self) {
+        self.worn = true;
+    }
+
     /// Starts a rekey if `limits` are reached (TC-31). The next frame sealed carries it; `data`: it has some.
-    pub(super) fn check(&mut self, record: &mut Record, limits: &RekeyLimits, now: Instant, data: bool) {
-        let unused = self.frames == 0 && !self.worn;
-        if unused || self.generation != record.local_generation() {
-            *self = Self { generation: record.local_generation(), since: now, frames: 0, bytes: 0, worn: false };
-        } else if self.worn
-            || self.frames >= limits.frames
-            || self.bytes >= limits.bytes
-            || now.since(self.since) >= limits.time
-        {
-            // False while the peer has not answered the one before (TC-33): then with a later frame.
+    pub(super) fn check(&self, record: &mut Record, limits: &RekeyLimits, now: Instant, data: bool) {
+        let used = record.sealed();
+        let old = self.since.is_some_and(|since| now.since(since) >= limits.time);
+        if self.worn || old || used.frames >= limits.frames || used.bytes >= limits.bytes {
+            // Without data not while the peer has not answered the one before (TC-33): then with a later frame.
             if data {
                 record.start_rekey_with_data();
             } else {
                 record.start_rekey();
             }
         }
+    }
+
+    /// Notes that the record has sealed something.
+    pub(super) fn note(&mut self, record: &Record, now: Instant) {
+        if self.generation != record.local_generation() {
+            *self = Self { generation: record.local_generation(), since: Some(now), worn: false };
+        }
+        self.since.get_or_insert(now);
     }
 }
 
@@ -112,8 +120,7 @@ pub(crate) struct Out {
     pub(super) urgent: Option<Offset<P>>,
     /// The end of this host's Init message.
     pub(super) init_end: Offset<C>,
-    /// What the keys in use have protected.
-    pub(super) used: KeyUse,
+    pub(super) key: KeyAge,
     pub(super) rto: Duration,
     pub(super) retries: u8,
     pub(super) timer: Option<Instant>,
@@ -144,7 +151,7 @@ impl Out {
             stride: None,
             urgent: None,
             init_end: Offset::START,
-            used: KeyUse::default(),
+            key: KeyAge::default(),
             rto: ends.rtt.map_or(FIRST_RTO, |rtt| (rtt * 3).clamp(MIN_RTO, MAX_RTO)),
             retries: 0,
             timer: None,
@@ -219,9 +226,14 @@ impl Out {
         self.fin == Fin::Sealed && self.ends.is_empty()
     }
 
-    /// Bytes of C in a segment with `options` bytes of TCP options.
+    /// Bytes of C in a segment with `options` bytes of TCP options, at most.
+    pub(super) fn most(&self, options: usize) -> usize {
+        payload_room(self.peer_mss, options)
+    }
+
+    /// The same as far as the kernel's super-packets show what the path takes.
     pub(super) fn segment(&self, options: usize) -> usize {
-        let most = self.peer_mss.saturating_sub(options).max(64);
+        let most = self.most(options);
         self.stride.map_or(most, |s| s.min(most))
     }
 
@@ -304,7 +316,7 @@ impl Out {
         piece: usize,
         fin: bool,
     ) -> Result<(), tcpcrypt::Error> {
-        self.used.check(record, &cx.config.rekey, cx.now, !data.is_empty());
+        self.key.check(record, &cx.config.rekey, cx.now, !data.is_empty());
         let frames = data.len().div_ceil(piece).max(1);
         let urgent_room = if self.urgent.is_some() { frames * tcpcrypt::frame::URGENT_LEN } else { 0 };
         let mut bytes = cx.pool.take(data.len() + frames * tcpcrypt::frame::OVERHEAD + urgent_room);
@@ -326,8 +338,7 @@ impl Out {
             self.ends.push(Boundary { c: end.c + 1_i64, p: end.p + 1_i64 });
             self.fin = Fin::Sealed;
         }
-        self.used.frames += frames as u64;
-        self.used.bytes += data.len() as u64;
+        self.key.note(record, cx.now);
         cx.counters.frames_sealed += frames as u64;
         Ok(())
     }

@@ -3,6 +3,8 @@
 use tcpcrypt::frame::OVERHEAD;
 
 use super::syn::Opening;
+use crate::wire::Flags;
+use crate::wire::mss::payload_room;
 use crate::wire::options::{self, OptionBuf, kind};
 
 impl Opening {
@@ -26,7 +28,7 @@ impl Opening {
         // The kernel would fill its own interface, with no room for frames, if the peer's takes more.
         let most = self.most(wire_mtu);
         #[expect(clippy::cast_possible_truncation, reason = "20 bytes")]
-        let lowered = |mss: u16| mss.min(most).saturating_sub(OVERHEAD as u16).max(64).to_be_bytes();
+        let lowered = |mss: u16| (payload_room(mss.min(most).into(), OVERHEAD) as u16).to_be_bytes();
         let mut has_mss = false;
         let mut fits = true;
         for (k, option) in options::walk(area) {
@@ -61,4 +63,13 @@ pub(super) fn squeezed(area: &[u8]) -> Option<OptionBuf> {
         .filter(|(k, option)| !options::is_eno_or_its_predecessor(*k, option) && !options::is_fast_open(*k, option))
         .all(|(_, option)| buf.push(option))
         .then_some(buf)
+}
+
+/// The flags of a peer's SYN or SYN-ACK as the local kernel gets to see them on a connection with ENO: no AccECN (RFC 9768),
+/// whose counters of packets and bytes would not be those of the kernel's own segments. A SYN then asks for ECN as in RFC
+/// 3168; a SYN-ACK that grants AccECN grants nothing, and the peer sees a counter of zero, which it takes for none (section 3.2.2.4).
+pub(super) fn without_accurate_ecn(flags: Flags) -> Flags {
+    let classic = flags.without(Flags::AE);
+    let grants = flags.any(Flags::ACK) && flags.any(Flags::CWR.with(Flags::AE));
+    if grants { classic.without(Flags::ECE.with(Flags::CWR)) } else { classic }
 }

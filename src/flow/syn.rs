@@ -17,7 +17,7 @@ use super::crossing::{Crossing, Told};
 use super::encrypted::{AbortReason, Encrypted, Ends, Stage};
 use super::link::{Clocks, Cx, Link, Lost};
 use super::outbound::Out;
-use super::shown::squeezed;
+use super::shown::{squeezed, without_accurate_ecn};
 use super::{OpenQuestion, Plain, Rules};
 use crate::engine::{Advice, ChainId, Finding, PathKey, ProbeMode, Side, hop_id};
 use crate::selector::Policy;
@@ -605,10 +605,11 @@ impl Opening {
         options: OptionBuf,
         window: u16,
     ) {
+        let flags = if side == Side::Plain { without_accurate_ecn(packet.flags) } else { packet.flags };
         let tcp = TcpFields {
             seq: packet.seq.0,
             ack: packet.ack.0,
-            flags: packet.flags,
+            flags,
             window,
             urgent: packet.urgent,
             options: options.padded(),

@@ -104,8 +104,8 @@ pub fn headers(
     h[2..4].copy_from_slice(&dst.port().to_be_bytes());
     h[4..8].copy_from_slice(&tcp.seq.to_be_bytes());
     h[8..12].copy_from_slice(&tcp.ack.to_be_bytes());
-    h[12] = u8::try_from(tcp_len / 4).ok()?.checked_shl(4).filter(|_| tcp.options.len() <= 40)?;
-    h[13] = tcp.flags.0;
+    h[12] = u8::try_from(tcp_len / 4).ok()?.checked_shl(4).filter(|_| tcp.options.len() <= 40)? | tcp.flags.high();
+    h[13] = tcp.flags.low();
     h[14..16].copy_from_slice(&tcp.window.to_be_bytes());
     let pseudo = checksum::pseudo_header(src.ip(), dst.ip(), 6, segment_len);
     h[16..18].copy_from_slice(&pseudo.to_be_bytes());

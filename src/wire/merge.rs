@@ -62,7 +62,7 @@ impl Run {
             return false;
         }
         let tcp = self.first.tcp.start;
-        let flags = Flags(header.get(tcp + 13).copied().unwrap_or(0));
+        let flags = Flags(u16::from(header.get(tcp + 13).copied().unwrap_or(0)));
         let next = self.first.seq.0.wrapping_add(u32::try_from(self.len - payload_at).unwrap_or(0));
         let is_next = self.alike().into_iter().all(|part| head.get(part.clone()) == header.get(part))
             && flags.without(Flags::PSH) == self.first.flags
@@ -76,7 +76,7 @@ impl Run {
         if flags.any(Flags::PSH)
             && let Some(byte) = packet.get_mut(tcp + 13)
         {
-            *byte = self.first.flags.with(Flags::PSH).0;
+            *byte = self.first.flags.with(Flags::PSH).low();
         }
         self.len = len;
         self.ended = flags.any(Flags::PSH) || payload.len() < size;

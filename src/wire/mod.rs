@@ -4,6 +4,7 @@ pub mod build;
 pub mod checksum;
 pub mod icmp;
 pub mod merge;
+pub mod mss;
 pub mod options;
 pub mod outgoing;
 pub mod packet;

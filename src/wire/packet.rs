@@ -55,18 +55,35 @@ pub const GSO_ECN: u8 = 0x80;
 
 /// TCP header flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Flags(pub u8);
+pub struct Flags(pub u16);
 
-#[expect(missing_docs, reason = "the names of RFC 9293 and RFC 3168")]
+#[expect(missing_docs, reason = "the names of RFC 9293, RFC 3168 and RFC 9768")]
 impl Flags {
-    pub const FIN: Self = Self(0x01);
-    pub const SYN: Self = Self(0x02);
-    pub const RST: Self = Self(0x04);
-    pub const PSH: Self = Self(0x08);
-    pub const ACK: Self = Self(0x10);
-    pub const URG: Self = Self(0x20);
-    pub const ECE: Self = Self(0x40);
-    pub const CWR: Self = Self(0x80);
+    pub const FIN: Self = Self(0x001);
+    pub const SYN: Self = Self(0x002);
+    pub const RST: Self = Self(0x004);
+    pub const PSH: Self = Self(0x008);
+    pub const ACK: Self = Self(0x010);
+    pub const URG: Self = Self(0x020);
+    pub const ECE: Self = Self(0x040);
+    pub const CWR: Self = Self(0x080);
+    pub const AE: Self = Self(0x100);
+
+    /// Those of a TCP header's bytes 12 and 13, the first of which has the data offset besides.
+    #[must_use]
+    pub fn of(bytes: [u8; 2]) -> Self {
+        Self(u16::from_be_bytes(bytes) & 0x1ff)
+    }
+    /// Those in byte 13.
+    #[must_use]
+    pub fn low(self) -> u8 {
+        self.0.to_be_bytes()[1]
+    }
+    /// Those in byte 12.
+    #[must_use]
+    pub fn high(self) -> u8 {
+        self.0.to_be_bytes()[0]
+    }
 
     /// Whether any of `other` is set.
     #[must_use]
@@ -176,14 +193,14 @@ impl<S> Packet<S> {
         let tcp = TcpSlice::from_slice(payload.payload).map_err(|_| NotTcp::Malformed)?;
         let tcp_at = payload.payload.as_ptr().addr().wrapping_sub(bytes.as_ptr().addr());
         let header = tcp.header_slice();
-        let flags = header.get(13).copied().ok_or(NotTcp::Malformed)?;
+        let flags = header.get(12..14).and_then(|two| two.try_into().ok()).ok_or(NotTcp::Malformed)?;
         let payload_at = tcp_at + header.len();
         Ok(Self {
             src: SocketAddr::new(src, tcp.source_port()),
             dst: SocketAddr::new(dst, tcp.destination_port()),
             seq: Seq::new(tcp.sequence_number()),
             ack: Seq::new(tcp.acknowledgment_number()),
-            flags: Flags(flags),
+            flags: Flags::of(flags),
             window: tcp.window_size(),
             urgent: tcp.urgent_pointer(),
             traffic_class,

@@ -217,7 +217,7 @@ impl Cut {
             size: usize::from(gso.size),
             id: header.get(4..6).map_or(0, |id| u16::from_be_bytes([id[0], id[1]])),
             seq: u32::from_be_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]),
-            flags: Flags(fixed[13]),
+            flags: Flags::of([fixed[12], fixed[13]]),
         })
     }
 
@@ -246,7 +246,7 @@ impl Cut {
         #[expect(clippy::cast_possible_truncation, reason = "sequence numbers are modulo 2^32")]
         let seq = self.seq.wrapping_add(at as u32);
         put(tcp, 4, seq.to_be_bytes())?;
-        put(tcp, 13, [flags.0])?;
+        put(tcp, 13, [flags.low()])?;
         put(tcp, 16, [0, 0])?;
         let pseudo = pseudo_header(self.src, self.dst, 6, tcp.len() + len);
         let check = finish(sum_pieces(pseudo, tcp, payload));

@@ -78,6 +78,8 @@ pub enum Misuse {
     NoCiphers,
     /// A key has the wrong length for its algorithm.
     KeyLength,
+    /// The key has protected as much as any may ([`crate::record::KeyUse::MOST`]) and was not replaced.
+    KeyUsedUp,
 }
 
 impl fmt::Display for Error {
@@ -135,6 +137,7 @@ impl fmt::Display for Misuse {
             Self::SealAfterFin => "frame after the one with FINp",
             Self::NoCiphers => "no cipher to offer",
             Self::KeyLength => "wrong key length",
+            Self::KeyUsedUp => "key has protected all that it may",
         })
     }
 }

@@ -44,7 +44,7 @@ pub use eno::negotiate::{Aware, Negotiated, Outcome, PlainReason, Settings};
 pub use error::{Error, Malformed, Misuse, NoCommonGround, PeerViolation};
 pub use frame::{Opened, Plaintext};
 pub use kex::Provider;
-pub use record::{OpenError, Record};
+pub use record::{KeyUse, OpenError, Record};
 pub use resume::{CachedSecret, Proposal, Session};
 pub use schedule::SessionId;
 pub use tep::{Role, Tep};

@@ -96,12 +96,29 @@ impl Direction {
     }
 }
 
+/// What one key has protected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KeyUse {
+    /// Frames.
+    pub frames: u64,
+    /// Their bytes on the wire.
+    pub bytes: u64,
+}
+
+impl KeyUse {
+    /// No key protects more than this, whatever the caller does: twice what RFC 8446, section 5.5, allows AES-GCM for a safety
+    /// margin of 2^-57, in bytes; a frame can be far shorter than its records. Callers rekey long before.
+    pub const MOST: Self = Self { frames: 1 << 25, bytes: 1 << 39 };
+}
+
 /// The record layer of one connection, both directions.
 pub struct Record {
     provider: &'static dyn Provider,
     aead: AeadId,
     send: Direction,
     receive: Direction,
+    /// What the key in use for sealing has protected.
+    sealed: KeyUse,
     /// The next frame to be sealed starts a new generation.
     rekey_requested: bool,
     fin_sealed: bool,
@@ -130,6 +147,7 @@ impl Record {
             aead,
             send: Direction::new(role, 0, aead, &master, 0),
             receive: Direction::new(role.other(), 0, aead, &master, 0),
+            sealed: KeyUse::default(),
             rekey_requested: false,
             fin_sealed: false,
             fin_opened: false,
@@ -182,6 +200,10 @@ impl Record {
         if offset < self.send.next_offset {
             return Err(Misuse::OffsetReused.into());
         }
+        let KeyUse { frames, bytes } = self.sealed;
+        if !self.rekey_due() && (frames >= KeyUse::MOST.frames || bytes >= KeyUse::MOST.bytes) {
+            return Err(Misuse::KeyUsedUp.into());
+        }
         Ok(frame_len)
     }
 
@@ -190,18 +212,21 @@ impl Record {
         let frame_len = frame.len();
         let (head, rest) = frame.split_first_chunk_mut::<HEADER_LEN>().ok_or(Misuse::BufferTooSmall)?;
         let (body, tag) = rest.split_last_chunk_mut::<TAG_LEN>().ok_or(Misuse::BufferTooSmall)?;
-        let rekey = self.rekey_requested || self.receive.generation > self.send.generation;
+        let rekey = self.rekey_due();
         if rekey {
             // TC-31: one generation per frame with the bit, so that the peer counts along. TC-34: the old keys
             // are erased here, for what they sealed is kept as ciphertext.
             self.send = self.send.next_generation(self.aead);
             self.rekey_requested = false;
+            self.sealed = KeyUse::default();
         }
         let nonce = self.send.nonce(offset);
         let header = Header::new(rekey, (frame_len - HEADER_LEN) as u16).to_bytes();
         *tag = self.send.ready(self.provider, self.aead)?.seal(&nonce, &header, body);
         *head = header;
         self.send.next_offset = offset.saturating_add(frame_len as u64);
+        self.sealed.frames += 1;
+        self.sealed.bytes += frame_len as u64;
         self.fin_sealed = fin;
         Ok(())
     }
@@ -252,12 +277,9 @@ impl Record {
         started
     }
 
-    /// [`Self::start_rekey`] for a frame with data, which TC-33 is not about. It waits for the answer to an earlier rekey only
-    /// as long as one can come: a peer that has sent its FINp frame sends none (docs/readings.md, reading 11).
+    /// [`Self::start_rekey`] for a frame with data, which TC-33 is not about: it does not wait for the answer to an earlier
+    /// rekey. Whoever keeps that from arriving would have everything sealed under one key.
     pub fn start_rekey_with_data(&mut self) -> bool {
-        if !self.fin_opened {
-            return self.start_rekey();
-        }
         let started = !self.fin_sealed && !self.rekey_requested && !self.rekey_answer_due();
         self.rekey_requested |= started;
         started
@@ -269,6 +291,17 @@ impl Record {
     #[must_use]
     pub fn rekey_answer_due(&self) -> bool {
         !self.fin_sealed && self.receive.generation > self.send.generation
+    }
+
+    /// Whether the next frame is the first of a new generation.
+    fn rekey_due(&self) -> bool {
+        self.rekey_requested || self.receive.generation > self.send.generation
+    }
+
+    /// What the key that seals has protected so far.
+    #[must_use]
+    pub fn sealed(&self) -> KeyUse {
+        self.sealed
     }
 
     /// Whether a rekey that this host started waits to be sealed or for the peer's answer (TC-33, TC-35).

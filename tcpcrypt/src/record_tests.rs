@@ -325,14 +325,8 @@ fn tc_33_one_rekey_at_a_time() {
 }
 
 #[test]
-fn tc_33_data_does_not_wait_for_an_answer_that_cannot_come() {
+fn tc_33_data_does_not_wait_for_an_answer() {
     let mut pair = Pair::new();
-    assert!(pair.a.start_rekey_with_data());
-    pair.a_seals(&data(b"x"));
-    assert!(!pair.a.start_rekey_with_data(), "an answer can come");
-    let mut pair = Pair::new();
-    let (at, mut frame) = pair.b_seals(&Plaintext { fin: true, ..data(b"bye") });
-    pair.a.open(at, &mut frame).expect("authentic");
     for generation in 1..4 {
         assert!(pair.a.start_rekey_with_data());
         assert!(!pair.a.start_rekey_with_data(), "requested");
@@ -341,8 +335,32 @@ fn tc_33_data_does_not_wait_for_an_answer_that_cannot_come() {
         assert_eq!((pair.a.local_generation(), pair.b.remote_generation()), (generation, generation));
         assert!(!pair.a.start_rekey(), "without data it waits");
     }
+    // Every one is answered, and then there may be another without data.
+    for _ in 1..4 {
+        assert!(pair.b.rekey_answer_due());
+        let (at, mut frame) = pair.b_seals(&Plaintext::default());
+        pair.a.open(at, &mut frame).expect("authentic");
+    }
+    assert!(!pair.b.rekey_answer_due() && !pair.a.rekey_outstanding() && pair.a.start_rekey());
     pair.a_seals(&Plaintext { fin: true, ..data(b"bye") });
     assert!(!pair.a.start_rekey_with_data());
+}
+
+/// RFC 8446, section 5.5: what is not replaced seals no more.
+#[test]
+fn a_key_that_is_used_up_seals_nothing() {
+    let most = KeyUse::MOST;
+    for used in [KeyUse { frames: most.frames, bytes: 0 }, KeyUse { frames: 0, bytes: most.bytes }] {
+        let mut pair = Pair::new();
+        pair.a.sealed = KeyUse { frames: used.frames.saturating_sub(1), bytes: used.bytes.saturating_sub(1) };
+        pair.a_seals(&data(b"the last"));
+        let mut out = [0; 100];
+        assert_eq!(pair.a.seal(1_000, &data(b"x"), &mut out), Err(Misuse::KeyUsedUp.into()));
+        // An answer that is due, or a rekey that is started, is under a new key.
+        assert!(pair.a.start_rekey());
+        assert!(pair.a.seal(1_000, &data(b"x"), &mut out).is_ok());
+        assert_eq!(pair.a.sealed(), KeyUse { frames: 1, bytes: OVERHEAD as u64 + 1 });
+    }
 }
 
 #[test]

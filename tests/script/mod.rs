@@ -13,9 +13,11 @@ use crate::packet::{self, ACK, SYN, Seg};
 mod aware;
 mod closing;
 mod crossing;
+mod ecn;
 mod forged;
 mod forgotten;
 mod full;
+mod keys;
 mod limits;
 mod liveness;
 mod opening;
@@ -23,6 +25,7 @@ mod option_space;
 mod own_bytes;
 mod paths;
 mod probe;
+mod segments;
 mod windows;
 
 /// Initial sequence numbers of the client and the server.
@@ -119,6 +122,13 @@ impl Host {
 
     pub fn kernel(&mut self, seg: &Seg) -> Sent {
         self.hear(Side::Plain, seg)
+    }
+
+    /// The kernel hands over a super-packet with segments of `size` bytes.
+    pub fn kernel_super(&mut self, seg: &Seg, size: u16) -> Sent {
+        let offload = seg.partial_offload(Some(size));
+        self.engine.handle_packet(self.now, Side::Plain, offload, &mut seg.build_partial(), &mut self.stage);
+        self.collect()
     }
 
     pub fn wire(&mut self, seg: &Seg) -> Sent {

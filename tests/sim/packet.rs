@@ -29,6 +29,10 @@ pub struct Seg {
     pub traffic_class: u8,
     pub ttl: u8,
     pub id: u16,
+    /// IPv4 don't-fragment.
+    pub df: bool,
+    /// The flag that AccECN has taken over (RFC 9768), in byte 12.
+    pub ae: bool,
     pub options: Vec<u8>,
     pub payload: Vec<u8>,
 }
@@ -66,6 +70,8 @@ impl Seg {
             traffic_class: 0,
             ttl: 64,
             id: 0,
+            df: true,
+            ae: false,
             options: Vec::new(),
             payload: Vec::new(),
         }
@@ -118,6 +124,8 @@ impl Seg {
             traffic_class,
             ttl,
             id,
+            df: src.is_ipv6() || bytes[6] & 0x40 != 0,
+            ae: t[12] & 1 != 0,
             options: t.get(20..data)?.to_vec(),
             payload: t[data..].to_vec(),
         })
@@ -132,7 +140,7 @@ impl Seg {
                 b.extend([0x45, self.traffic_class]);
                 b.extend((20 + tcp_len as u16).to_be_bytes());
                 b.extend(self.id.to_be_bytes());
-                b.extend([0x40, 0, self.ttl, 6, 0, 0]);
+                b.extend([if self.df { 0x40 } else { 0 }, 0, self.ttl, 6, 0, 0]);
                 b.extend(s.octets());
                 b.extend(d.octets());
                 let sum = !(add(0, &b) as u16);
@@ -151,7 +159,7 @@ impl Seg {
         b.extend(self.dst.port().to_be_bytes());
         b.extend(self.seq.to_be_bytes());
         b.extend(self.ack.to_be_bytes());
-        b.extend([(5 + self.options.len() as u8 / 4) << 4, self.flags]);
+        b.extend([(5 + self.options.len() as u8 / 4) << 4 | u8::from(self.ae), self.flags]);
         b.extend(self.win.to_be_bytes());
         b.extend([0, 0]);
         b.extend(self.urgent.to_be_bytes());

@@ -74,7 +74,7 @@ fn segments_are_whole_and_in_order_in_both_ip_versions() {
 fn cwr_is_on_the_first_only_and_fin_and_psh_on_the_last_only() {
     let (header, payload, tcp_at) = super_packet(false, 3000, !0x06);
     let bytes = [&header[..], &payload].concat();
-    let flags: Vec<u8> =
+    let flags: Vec<u16> =
         segments_of_bytes(&bytes, offload(false, tcp_at, 1000)).unwrap().iter().map(|s| all_right(s).flags.0).collect();
     assert_eq!(flags, [0xf0, 0x70, 0x79]);
 }
