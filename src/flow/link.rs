@@ -107,10 +107,11 @@ struct Direction {
 }
 
 impl Direction {
-    const UNSEEN: Self = Self {
-        ip: IpFields { traffic_class: 0, ttl: 64, flow_label: 0, id: 0, dont_fragment: true },
-        id: Cell::new(None),
-    };
+    /// Of which no packet was seen.
+    fn unseen() -> Self {
+        let ip = IpFields { traffic_class: 0, ttl: 64, flow_label: 0, id: 0, dont_fragment: true };
+        Self { ip, id: Cell::new(None) }
+    }
 
     /// The identification of the next `packets` packets: what may be fragmented has one of its own each (RFC 6864, section
     /// 4.2), from a beginning that nobody can guess.
@@ -135,7 +136,7 @@ const MAX_PACKET: usize = 65_535;
 
 impl Link {
     pub(crate) fn new(key: FlowKey) -> Self {
-        Self { key, to_wire: Direction::UNSEEN, to_plain: Direction::UNSEEN }
+        Self { key, to_wire: Direction::unseen(), to_plain: Direction::unseen() }
     }
 
     pub(crate) fn is_v6(&self) -> bool {

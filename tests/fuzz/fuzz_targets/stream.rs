@@ -121,7 +121,7 @@ impl Host {
             isn.wrapping_add(1).wrapping_add(self.received as u32).wrapping_add(u32::from(self.peer_fin))
         });
         bytes.extend(ack.to_be_bytes());
-        bytes.extend([((20 + options.len()) / 4 * 16) as u8, flags.0]);
+        bytes.extend([((20 + options.len()) / 4 * 16) as u8, flags.low()]);
         bytes.extend(WINDOW.to_be_bytes());
         bytes.extend([0; 4]);
         bytes.extend(options);
@@ -365,7 +365,7 @@ impl World {
                     second.extend(&bytes[at..]);
                     let seq = packet.seq.0.wrapping_add((at - packet.payload.start) as u32);
                     second[packet.tcp.start + 4..packet.tcp.start + 8].copy_from_slice(&seq.to_be_bytes());
-                    first[packet.tcp.start + 13] &= !Flags::FIN.0;
+                    first[packet.tcp.start + 13] &= !Flags::FIN.low();
                     for part in [&mut first, &mut second] {
                         let len = part.len() as u16;
                         part[2..4].copy_from_slice(&len.to_be_bytes());
