@@ -4,6 +4,8 @@
 #![allow(missing_docs, reason = "a test crate has no readers but its authors")]
 #![allow(dead_code, reason = "the packets are shared with the simulated network")]
 
+#[path = "scripted/duplicates.rs"]
+mod duplicates;
 #[path = "scripted/full_window.rs"]
 mod full_window;
 #[path = "scripted/gate.rs"]

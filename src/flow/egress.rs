@@ -189,7 +189,8 @@ impl Encrypted {
             // out what the path takes (RFC 4821).
             None => new.len().clamp(1, piece(most)),
         };
-        let mut cut = if gso.is_none() && out.sent.within == out.ends.end().c { Cut::At(most) } else { Cut::Path };
+        let start = out.ends.end().c;
+        let mut cut = Cut::Path;
         let cost =
             new.len() + new.len().div_ceil(piece).max(1) * (tcpcrypt::frame::OVERHEAD + tcpcrypt::frame::URGENT_LEN);
         let room = if new.is_empty() { out.fin_room() } else { out.data_room() };
@@ -199,10 +200,13 @@ impl Encrypted {
                 if let Err(why) = out.seal(cx, record, new, piece, fin) {
                     return Next::Abort(why.into());
                 }
+                if gso.is_none() && out.sent.within == start {
+                    // Nothing of enotun's own makes it larger.
+                    cut = Cut::At(out.data_end().ahead_of(start));
+                }
             }
             _ => {
                 out.pending.extend_from_slice(new);
-                cut = Cut::Path;
                 if fin {
                     out.fin = Fin::Wanted;
                 } else if !out.early.is_empty() {
@@ -372,18 +376,19 @@ impl Encrypted {
             }
         }
         if self.sack {
-            for &(left, right) in options.sack() {
-                if let Some(block) = self.out.sack_block(Seq::new(left), Seq::new(right))
+            let mut beyond = false;
+            for (n, &(left, right)) in options.sack().iter().enumerate() {
+                let (left, right) = (Seq::new(left), Seq::new(right));
+                let duplicate = if n == 0 { self.out.duplicate_sack_block(ack, left, right) } else { None };
+                beyond |= ack.nearest(self.out.isn, left) > ack;
+                if let Some(block) = duplicate.or_else(|| self.out.sack_block(left, right))
                     && let Some(slot) = news.sack.get_mut(news.sack_blocks)
                 {
                     *slot = block;
                     news.sack_blocks += 1;
                 }
             }
-            own_lost |= !options.sack().is_empty()
-                && ack == self.out.acked
-                && self.out.retries == 0
-                && self.out.timer.is_some();
+            own_lost |= beyond && ack == self.out.acked && self.out.retries == 0 && self.out.timer.is_some();
         }
         if own_lost {
             // Something behind our own bytes has arrived, or the window has opened for what were probes: they are lost. Once per

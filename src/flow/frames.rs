@@ -70,6 +70,11 @@ impl Boundaries {
         }
     }
 
+    /// The ends of the frames that end at or before `ack` in C.
+    pub(crate) fn up_to(&self, ack: Offset<C>) -> impl Iterator<Item = Boundary> + '_ {
+        self.ends.iter().copied().take_while(move |end| end.c <= ack)
+    }
+
     /// Forgets the frames that end at or before `ack` in C: the P position up to which all frames are
     /// acknowledged whole.
     pub(crate) fn acknowledge_c(&mut self, ack: Offset<C>) -> Offset<P> {
@@ -123,6 +128,41 @@ impl Boundaries {
         let last = self.ends.partition_point(|e| e.p < to);
         let end = self.ends.get(last).copied().unwrap_or_else(|| self.end());
         (start, end.c.max(start))
+    }
+}
+
+/// The ends of frames that were acknowledged lately: what a D-SACK speaks of (RFC 2883).
+#[derive(Debug, Default)]
+pub(crate) struct Acknowledged(VecDeque<Boundary>);
+
+impl Acknowledged {
+    /// What is in flight for a round trip at a gigabit per second and ten milliseconds.
+    const MOST: usize = 1024;
+
+    /// Notes that the frame that ends at `end` was acknowledged.
+    pub(crate) fn note(&mut self, end: Boundary) {
+        if self.0.len() >= Self::MOST {
+            self.0.pop_front();
+        }
+        self.0.push_back(end);
+    }
+
+    /// The P range of the whole frames in the C range `left..right`, if it is known and there are any with something of P.
+    pub(crate) fn within(&self, left: Offset<C>, right: Offset<C>) -> Option<(Offset<P>, Offset<P>)> {
+        self.0.front().filter(|first| first.c <= left)?;
+        let from = self.0.get(self.0.partition_point(|end| end.c < left))?;
+        let to = self.0.get(self.0.partition_point(|end| end.c <= right).checked_sub(1)?)?;
+        (from.p < to.p).then_some((from.p, to.p))
+    }
+
+    /// Bytes of memory held.
+    pub(crate) fn held(&self) -> usize {
+        self.0.capacity() * size_of::<Boundary>()
+    }
+
+    /// Gives back the memory.
+    pub(crate) fn clear(&mut self) {
+        self.0 = VecDeque::new();
     }
 }
 
@@ -255,6 +295,26 @@ mod tests {
         assert_eq!(cover(12, 13), (130, 160));
         assert_eq!(cover(20, 25), (160, 205));
         assert_eq!(cover(5, 25), (0, 205), "the Init message before the frame goes along");
+    }
+
+    #[test]
+    fn what_was_acknowledged_is_told_in_whole_frames_of_the_kernels() {
+        let mut all = Acknowledged::default();
+        for end in [b(100, 0), b(130, 10), b(160, 20), b(180, 20), b(205, 25)] {
+            all.note(end);
+        }
+        let within =
+            |left, right| all.within(Offset::new(left), Offset::new(right)).map(|(from, to)| (from.get(), to.get()));
+        assert_eq!(within(100, 130), Some((0, 10)));
+        assert_eq!(within(101, 179), Some((10, 20)));
+        assert_eq!(within(100, 300), Some((0, 25)));
+        assert_eq!(within(160, 180), None, "nothing of the kernel's");
+        assert_eq!(within(101, 159), None, "no whole frame");
+        assert_eq!(within(99, 130), None, "forgotten");
+        for n in 0..2_000 {
+            all.note(b(1_000 + n * 30, 1_000 + n * 10));
+        }
+        assert_eq!(all.0.len(), Acknowledged::MOST);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tcpcrypt::{Plaintext, Record};
 
 use super::encrypted::{Ends, piece};
-use super::frames::{Boundaries, Boundary, Store};
+use super::frames::{Acknowledged, Boundaries, Boundary, Store};
 use super::gate::SendWindow;
 use super::link::Cx;
 use super::pool::Pool;
@@ -95,7 +95,9 @@ pub(crate) struct Out {
     pub(super) isn: u32,
     /// Ends of the frames that the peer has not acknowledged whole.
     pub(super) ends: Boundaries,
-    /// The bytes of those frames.
+    /// Those that it has acknowledged lately, if it permits SACK.
+    acknowledged: Option<Acknowledged>,
+    /// The bytes of those in `ends`.
     pub(super) store: Store<C>,
     /// Bytes from the kernel that are not framed yet: there are no keys, or the peer's window is full.
     pub(super) pending: Vec<u8>,
@@ -137,6 +139,7 @@ impl Out {
         Self {
             isn: ends.local_isn,
             ends: Boundaries::default(),
+            acknowledged: ends.sack.then(Acknowledged::default),
             store: Store::default(),
             pending: Vec::new(),
             fin: Fin::Open,
@@ -249,7 +252,8 @@ impl Out {
     }
 
     pub(super) fn held(&self) -> usize {
-        self.store.held() + self.pending.capacity() + self.early.held()
+        let acknowledged = self.acknowledged.as_ref().map_or(0, Acknowledged::held);
+        self.store.held() + self.pending.capacity() + self.early.held() + acknowledged
     }
 
     pub(super) fn timer(&self) -> Option<Instant> {
@@ -259,6 +263,7 @@ impl Out {
     /// Gives back memory that is not in use.
     pub(super) fn shrink(&mut self) {
         self.ends.shrink();
+        self.acknowledged.as_mut().map(Acknowledged::clear);
         self.store.shrink();
         self.early.shrink();
         self.pending.shrink_to_fit();
@@ -357,6 +362,9 @@ impl Out {
         self.acked = ack;
         // What was a probe has been taken.
         self.sent.within = self.sent.within.max(ack);
+        if let Some(acknowledged) = &mut self.acknowledged {
+            self.ends.up_to(ack).for_each(|end| acknowledged.note(end));
+        }
         self.ends.acknowledge_c(ack);
         self.store.release(ack, pool);
         if self.urgent.is_some_and(|u| u < self.ends.base().p) {
@@ -390,5 +398,14 @@ impl Out {
         // A block that begins at the acknowledgement would say that what is missing is nothing of the kernel's (it is a
         // frame of our own); the kernel would take it for a receiver that forgets what it has.
         (left < right && left > self.ends.base().p).then(|| (left.seq(self.isn).0, right.seq(self.isn).0))
+    }
+
+    /// The same of a first block that lies before the acknowledgement `ack` it comes with: what arrived more than once (RFC
+    /// 2883, section 4), so that the kernel learns that it has sent again what was not lost.
+    pub(super) fn duplicate_sack_block(&self, ack: Offset<C>, left: Seq<C>, right: Seq<C>) -> Option<(u32, u32)> {
+        let [left, right] = [left, right].map(|edge| ack.nearest(self.isn, edge));
+        let known = self.acknowledged.as_ref().filter(|_| right <= ack)?;
+        let (from, to) = known.within(left, right)?;
+        Some((from.seq(self.isn).0, to.seq(self.isn).0))
     }
 }
