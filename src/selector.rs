@@ -1,13 +1,15 @@
-//! Which connections are protected: selectors as users write them, and the table that looks one
-//! up per new connection.
+//! Which connections are protected: selectors as users write them, the table that finds the rule of a new connection
+//! (`table.rs`), and what must not be said together (`check.rs`).
 //!
 //! A selector names the remote side (an address, a network or a host name, each with an optional
 //! port or port range) or, as `local:PORT`, the local side of a service offered here. Pure: names
 //! are resolved by the caller.
 
+mod check;
 mod options;
+mod scope;
+mod table;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -15,7 +17,10 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use check::{Overlap, RuleError, check, overlaps};
 pub use options::{RuleOptions, Selected};
+pub(crate) use scope::Scope;
+pub use table::PolicyTable;
 
 /// What is done with the connections that a selector matches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -27,8 +32,21 @@ pub enum Policy {
     Opportunistic,
     /// Never plain: a connection that cannot be encrypted is refused.
     Required,
-    /// Leave alone, although a wider selector matches.
+    /// Leave alone: an exception from a wider selector.
     Off,
+}
+
+impl Policy {
+    /// Which of two policies decides where neither rule is narrower: a promise of security is not lost to an exception that
+    /// does not name it, and an exception says more than `opportunistic`, which promises nothing that it could break.
+    #[must_use]
+    pub(crate) fn rank(self) -> u8 {
+        match self {
+            Self::Opportunistic => 0,
+            Self::Off => 1,
+            Self::Required => 2,
+        }
+    }
 }
 
 impl fmt::Display for Policy {
@@ -83,6 +101,12 @@ impl PortRange {
     #[must_use]
     pub fn overlaps(self, other: Self) -> bool {
         self.first <= other.last && other.first <= self.last
+    }
+
+    /// The ports that are in both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Option<Self> {
+        self.overlaps(other).then(|| Self { first: self.first.max(other.first), last: self.last.min(other.last) })
     }
 
     fn width(self) -> u32 {
@@ -353,150 +377,6 @@ impl Rule {
     #[must_use]
     pub fn new(selector: Selector, policy: Policy) -> Self {
         Self { selector, policy, options: RuleOptions::default() }
-    }
-}
-
-/// How narrow a match is: longer prefix first, then fewer ports, then the later rule.
-type Specificity = (u8, std::cmp::Reverse<u32>, usize);
-
-/// Non-overlapping port ranges in rising order, each with the rule that wins there.
-#[derive(Clone, Debug, Default)]
-struct Ports(Vec<(PortRange, usize)>);
-
-impl Ports {
-    /// Flattens overlapping ranges: the narrower one wins, of equal ones the later.
-    fn new(ranges: &[(PortRange, usize)]) -> Self {
-        let mut edges: Vec<u32> = Vec::new();
-        for (range, _) in ranges {
-            edges.extend([u32::from(range.first), u32::from(range.last) + 1]);
-        }
-        edges.sort_unstable();
-        edges.dedup();
-        let mut flat: Vec<(PortRange, usize)> = Vec::new();
-        for pair in edges.windows(2) {
-            let &[start, end] = pair else { continue };
-            let (Ok(first), Ok(last)) = (u16::try_from(start), u16::try_from(end - 1)) else {
-                continue;
-            };
-            let winner = ranges
-                .iter()
-                .filter(|(range, _)| range.contains(first))
-                .min_by_key(|(range, index)| (range.width(), std::cmp::Reverse(*index)));
-            if let Some((_, index)) = winner {
-                flat.push((PortRange { first, last }, *index));
-            }
-        }
-        Self(flat)
-    }
-
-    fn find(&self, port: u16) -> Option<usize> {
-        let at = self.0.partition_point(|(range, _)| range.last < port);
-        self.0.get(at).filter(|(range, _)| range.contains(port)).map(|(_, index)| *index)
-    }
-}
-
-/// All rules, ready to be asked about one connection.
-///
-/// The most specific rule wins: the longest remote prefix (`:PORT` and `local:PORT` count as
-/// length zero), then the smaller number of ports, then the rule given later. A lookup costs one
-/// hash per prefix length in use (at most 33 or 129), whatever the number of rules.
-#[derive(Clone, Debug, Default)]
-pub struct PolicyTable {
-    rules: Vec<Rule>,
-    v4: Family,
-    v6: Family,
-    local: Ports,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Family {
-    /// Prefix lengths in use, longest first.
-    lengths: Vec<u8>,
-    nets: HashMap<IpNet, Ports>,
-}
-
-impl Family {
-    fn new(nets: HashMap<IpNet, Vec<(PortRange, usize)>>) -> Self {
-        let mut lengths: Vec<u8> = nets.keys().map(IpNet::prefix_len).collect();
-        lengths.sort_unstable_by(|a, b| b.cmp(a));
-        lengths.dedup();
-        let nets = nets.into_iter().map(|(net, ranges)| (net, Ports::new(&ranges))).collect();
-        Self { lengths, nets }
-    }
-
-    fn find(&self, address: IpAddr, port: u16) -> Option<(u8, usize)> {
-        self.lengths.iter().find_map(|&length| {
-            let net = IpNet::new(address, length).ok()?.trunc();
-            Some((length, self.nets.get(&net)?.find(port)?))
-        })
-    }
-}
-
-impl PolicyTable {
-    /// Builds the table. Rules whose host name is not resolved match nothing.
-    #[must_use]
-    pub fn new(rules: impl IntoIterator<Item = Rule>) -> Self {
-        let rules: Vec<Rule> = rules.into_iter().collect();
-        let (mut v4, mut v6) = (HashMap::<_, Vec<_>>::new(), HashMap::<_, Vec<_>>::new());
-        let mut local = Vec::new();
-        for (index, rule) in rules.iter().enumerate() {
-            match &rule.selector {
-                Selector::Local(ports) => local.push((*ports, index)),
-                Selector::Remote(Remote::Name(_), _) => {}
-                Selector::Remote(Remote::Net(net), ports) => {
-                    let family = if net.addr().is_ipv4() { &mut v4 } else { &mut v6 };
-                    family.entry(net.trunc()).or_default().push((*ports, index));
-                }
-                Selector::Remote(Remote::Any, ports) => {
-                    v4.entry(any_v4()).or_default().push((*ports, index));
-                    v6.entry(any_v6()).or_default().push((*ports, index));
-                }
-            }
-        }
-        Self { rules, v4: Family::new(v4), v6: Family::new(v6), local: Ports::new(&local) }
-    }
-
-    /// The rule for a connection, or `None` if nothing selects it.
-    #[must_use]
-    pub fn lookup(&self, remote: IpAddr, remote_port: u16, local_port: u16) -> Option<&Rule> {
-        let remote = canonical(remote);
-        let family = if remote.is_ipv4() { &self.v4 } else { &self.v6 };
-        let by_remote = family.find(remote, remote_port);
-        let by_local = self.local.find(local_port).map(|index| (0, index));
-        let winner =
-            by_remote.into_iter().chain(by_local).max_by_key(|&(length, index)| self.specificity(length, index))?;
-        self.rules.get(winner.1)
-    }
-
-    fn specificity(&self, length: u8, index: usize) -> Specificity {
-        let width = self.rules.get(index).map_or(u32::MAX, |rule| match &rule.selector {
-            Selector::Remote(_, ports) | Selector::Local(ports) => ports.width(),
-        });
-        (length, std::cmp::Reverse(width), index)
-    }
-
-    /// The rules as they were given.
-    #[must_use]
-    pub fn rules(&self) -> &[Rule] {
-        &self.rules
-    }
-
-    /// Adds a rule in place of the one with the same selector, if there is one.
-    pub fn enable(&mut self, rule: Rule) {
-        let mut rules = std::mem::take(&mut self.rules);
-        rules.retain(|old| old.selector != rule.selector);
-        rules.push(rule);
-        *self = Self::new(rules);
-    }
-
-    /// Takes the rule with exactly this selector away; `false` if there was none.
-    pub fn disable(&mut self, selector: &Selector) -> bool {
-        let mut rules = std::mem::take(&mut self.rules);
-        let before = rules.len();
-        rules.retain(|old| old.selector != *selector);
-        let found = rules.len() != before;
-        *self = Self::new(rules);
-        found
     }
 }
 

@@ -24,7 +24,9 @@ fn stderr(output: &Output) -> String {
 fn assert_usage_error(arguments: &[&str], says: &str) {
     let output = enotun(arguments);
     assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
-    assert!(stderr(&output).contains(says), "{arguments:?}: {}", stderr(&output));
+    let text = stderr(&output);
+    assert!(text.contains(says), "{arguments:?}: {text}");
+    assert!(text.starts_with("enotun: ") && text.lines().count() == 1, "{arguments:?}: {text}");
     assert!(output.stdout.is_empty(), "{arguments:?}");
 }
 
@@ -40,19 +42,23 @@ fn assert_fails(output: &Output, says: &str) {
 
 #[test]
 fn wrong_usage_has_exit_status_2() {
-    assert_usage_error(&[], "Usage");
+    assert_usage_error(&[], "a command is missing: up, down, enable, disable, status, flows");
     assert_usage_error(&["frobnicate"], "frobnicate");
+    assert_usage_error(&["statsu"], "status");
+    assert_usage_error(&["up", "--json", "10.0.0.0/8"], "up prints JSON with --dry-run only");
     assert_usage_error(&["up", "--frobnicate"], "--frobnicate");
     assert_usage_error(&["up", "--policy", "perhaps"], "opportunistic, required, off");
     assert_usage_error(&["up", "--tun", "a-name-of-more-than-15"], "1 to 15 characters");
     assert_usage_error(&["up", "--instance", "../x"], "cannot name an instance");
     assert_usage_error(&["up", "--tun", "abcdefghijklm-w"], "second device");
     assert_usage_error(&["up", "--gateway", "tun0"], "no host is behind `tun0`");
+    assert_usage_error(&["up", "--policy", "required", "db.example:5432"], "or `:5432` for that port of every address");
     assert_usage_error(&["enable"], "SELECTOR");
     assert_usage_error(&["disable"], "SELECTOR");
     assert_usage_error(&["session", "10.0.0.1:1"], "REMOTE");
     assert_usage_error(&["session", "10.0.0.1", "10.0.0.2:2"], "`10.0.0.1` is no address with a port");
     assert_usage_error(&["rekey", "here:1", "10.0.0.2:2"], "here:1");
+    assert_usage_error(&["rekey", "2001:db8::1:443", "10.0.0.2:2"], "in brackets");
     assert_usage_error(&["up", "--tep", "Curve25519,P384"], "P256, P521, Curve25519, Curve448");
     assert_usage_error(&["up", "--tep", "P256,p256"], "twice");
     assert_usage_error(&["up", "--aead", "AES-128-CBC"], "AES-128-GCM, AES-256-GCM, ChaCha20-Poly1305");
@@ -301,10 +307,10 @@ fn a_daemon_comes_up_answers_and_goes_down() {
     assert_eq!(host.json(&["flows"]), serde_json::json!([]));
     assert_eq!(stdout(&host.enotun(&["flows"])), "no connections\n");
     for command in [&["session"][..], &["rekey"], &["cache", "flush", "--connection"]] {
-        assert_fails(
-            &host.enotun(&[command, &["192.0.2.1:1", "198.51.100.1:2"]].concat()),
-            "no connection 192.0.2.1:1 - 198.51.100.1:2",
-        );
+        for ends in [["192.0.2.1:1", "198.51.100.1:2"], ["[::ffff:192.0.2.1]%eth0:1", "[::ffff:198.51.100.1]:2"]] {
+            let says = "no connection 192.0.2.1:1 - 198.51.100.1:2";
+            assert_fails(&host.enotun(&[command, &ends].concat()), says);
+        }
     }
     assert_eq!(host.json(&["cache", "list"]), serde_json::json!([]));
     assert_eq!(stdout(&host.enotun(&["cache", "list"])), "no sessions\n");
@@ -336,15 +342,52 @@ fn selectors_change_at_run_time() {
     let entries = host.json(&["enable", "203.0.113.0/24:443", "local:8080"]);
     let policies: Vec<_> = entries.as_array().unwrap().iter().map(|entry| entry["policy"].as_str().unwrap()).collect();
     assert_eq!(policies, ["required"; 3]);
+    let shown = stdout(&host.enotun(&["disable", "local:8080"]));
+    assert!(!shown.contains("local:8080") && shown.contains("203.0.113.0/24:443"), "{shown}");
     let entries = host.json(&["enable", "--policy", "off", "203.0.113.0/24:443"]);
     assert!(
         entries.as_array().unwrap().iter().any(|it| it["selector"] == "203.0.113.0/24:443" && it["policy"] == "off")
     );
-    let shown = stdout(&host.enotun(&["disable", "local:8080"]));
-    assert!(!shown.contains("local:8080") && shown.contains("203.0.113.0/24:443"), "{shown}");
     assert_fails(&host.enotun(&["disable", "198.51.100.7"]), "--policy off 198.51.100.7");
-    assert_fails(&host.enotun(&["enable", "does-not-exist.invalid"]), "has no address");
+    // By default required, which a name cannot be.
+    assert_fails(&host.enotun(&["enable", "db.example"]), "nothing is changed: `db.example` is a host name");
+    assert_fails(&host.enotun(&["enable", "--policy", "off", "does-not-exist.invalid"]), "has no address");
     assert_eq!(host.json(&["status"])["selectors"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn contradictions_of_selectors_are_refused_wherever_they_are_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("enotun.toml");
+    let file = |text: &str| std::fs::write(&path, text).unwrap();
+    file("[selectors]\nrequired = [\"198.51.100.0/24\"]\noff = [\":7000\"]\n");
+    let config = ["up", "--dry-run", "--config", path.to_str().unwrap()];
+    assert_usage_error(&config, "enotun.toml, line 3: selectors.off: `:7000` is off and `198.51.100.0/24` required");
+    file("[selectors]\nrequired = [\"198.51.100.0/24\"]\n");
+    let both = [&config[..], &["--policy", "off", ":7000"]].concat();
+    assert_usage_error(&both, "listing `198.51.100.0/24:7000` as off or as required");
+
+    let Some(mut host) = Namespace::new("contra") else { return };
+    host.up(&config[2..]);
+    let off = |selectors: &[&str]| host.enotun(&[&["enable", "--policy", "off"], selectors].concat());
+    assert_fails(&off(&[":7000"]), "nothing is changed: `:7000` is off");
+    assert!(off(&[":7000", "198.51.100.0/24:7000"]).status.success());
+    assert_fails(&host.enotun(&["disable", "198.51.100.0/24:7000"]), "nothing is changed: `:7000` is off");
+    host.enotun(&["enable", "203.0.113.0/24"]);
+    let told = stdout(&host.enotun(&["status"]));
+    assert!(
+        told.contains("203.0.113.0/24        opportunistic  by command  where both match, yields to :7000"),
+        "{told}"
+    );
+    assert_eq!(host.json(&["status"])["selectors"][3]["yields_to"], serde_json::json!([":7000"]));
+    file("[selectors]\nrequired = [\"198.51.100.0/24\", \"203.0.113.0/25\"]\n");
+    host.signal("-HUP");
+    let end = Instant::now() + Duration::from_secs(10);
+    while !host.logged().contains("the configuration is not changed: `:7000` is off and `203.0.113.0/25`") {
+        assert!(Instant::now() < end, "{}", host.logged());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(host.json(&["status"])["selectors"].as_array().unwrap().len(), 4);
 }
 
 #[test]
@@ -470,7 +513,7 @@ fn a_hangup_reads_the_configuration_again() {
     wait_for(&host, &["203.0.113.9 off", ":8443 opportunistic"]);
     let problems = host.json(&["status"])["problems"].clone();
     assert!(problems.to_string().contains("polizy"), "{problems}");
-    std::fs::write(&path, "[selectors]\nrequired = [\"does-not-exist.invalid:80\"]\n").unwrap();
+    std::fs::write(&path, "[selectors]\nopportunistic = [\"does-not-exist.invalid:80\"]\n").unwrap();
     host.signal("-HUP");
     let end = Instant::now() + Duration::from_secs(20);
     while !host.logged().contains("`does-not-exist.invalid` has no address yet") {
@@ -494,6 +537,67 @@ fn a_dry_run_prints_and_changes_nothing() {
     assert_fails(&host.enotun(&["up", "--dry-run", "--gateway", "eth0,eth7"]), "eth7");
     assert!(host.json(&["up", "--dry-run", "198.51.100.0/24"]).as_array().is_some_and(|lines| lines.len() > 5));
     assert_eq!(host.state(), before);
+}
+
+#[test]
+fn a_dry_run_prints_all_that_up_does() {
+    let Some(mut host) = Namespace::new("alldry") else { return };
+    let selectors = ["--policy", "required", "198.51.100.0/24", "2001:db8::/32", ":8443", "local:22"];
+    let dry = stdout(&host.enotun(&[&["up", "--dry-run"], &selectors[..]].concat()));
+    let before = host.state();
+    host.up(&selectors);
+    let run = |arguments: &[&str]| {
+        let output = Command::new("ip").args(["netns", "exec", &host.name]).args(arguments).output().unwrap();
+        stdout(&output)
+    };
+    // Every chain, set and table of the firewall.
+    let tables = run(&["nft", "list", "tables"]);
+    let mut counted = 0;
+    for table in tables.lines().filter_map(|line| line.strip_prefix("table inet ")) {
+        assert!(dry.contains(&format!("nft add table inet {table}")), "{table}\n{dry}");
+        let listed = run(&["nft", "list", "table", "inet", table]);
+        for line in listed.lines().map(str::trim) {
+            let named = |kind| line.strip_prefix(kind).and_then(|rest| rest.strip_suffix(" {"));
+            for (kind, name) in [("chain", named("chain ")), ("set", named("set "))] {
+                let Some(name) = name else { continue };
+                assert!(
+                    dry.contains(&format!("nft add {kind} inet {table} {name} {{"))
+                        || dry.lines().any(|line| line == format!("nft add {kind} inet {table} {name}")),
+                    "{kind} {name}"
+                );
+                counted += 1;
+            }
+        }
+        let rules = dry.lines().filter(|line| line.starts_with(&format!("nft add rule inet {table} "))).count();
+        let heads = ["table ", "chain ", "set ", "type ", "flags ", "elements ", "policy "];
+        let is_rule = |line: &str| !line.is_empty() && line != "}" && !heads.iter().any(|head| line.starts_with(head));
+        let in_chains = listed.split("\tchain ").skip(1).flat_map(str::lines).map(str::trim);
+        let real = in_chains.filter(|line| is_rule(line) && !line.ends_with(" {")).count();
+        assert_eq!(rules, real, "rules of {table}\n{listed}\n{dry}");
+    }
+    assert!(counted > 20, "{counted} chains and sets\n{tables}");
+    // Every rule of routing and every route, link and sysctl that is new.
+    let after = host.state();
+    for line in after.lines().filter(|line| !before.contains(*line)) {
+        let told = if let Some((preference, rule)) = line.split_once(":\tfrom all ") {
+            rule.starts_with("lookup local")
+                || dry.contains(&format!("preference {preference}"))
+                || dry.contains(preference)
+        } else if let Some((name, value)) = line.split_once(" = ").filter(|(name, _)| name.starts_with("net.")) {
+            dry.contains(&format!("sysctl {} = {value}", name.replace('.', "/")))
+        } else if line.starts_with("tun0") {
+            let name = line.split_whitespace().next().unwrap();
+            dry.contains(&format!("tun {name} "))
+        } else if line.starts_with("default dev") || line.starts_with("blackhole") {
+            dry.lines().any(|told| told.contains("route") && told.contains(line.split_whitespace().nth(2).unwrap()))
+        } else {
+            true
+        };
+        assert!(told, "`{line}` is not in\n{dry}");
+    }
+    assert!(
+        dry.contains("rt_tables.d/enotun.conf") || std::fs::exists("/etc/iproute2/rt_tables.d/enotun.conf").unwrap()
+    );
 }
 
 #[test]

@@ -12,11 +12,11 @@ use crate::daemon::protocol::{self, Flushed};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// What is kept: with whom, how old, and until when
+    /// List sessions: peer, age, expiry
     List,
-    /// Erase what is kept, all of it or what one host or one connection is about
+    /// Erase all sessions, or those of one host or one connection
     ///
-    /// Connections go on. Later ones make fresh keys, and may be kept in turn; `no-cache` behind a selector prevents that.
+    /// Open connections go on. Later ones make fresh keys, and may be cached in turn; option `no-cache` of a selector prevents that.
     Flush(FlushArguments),
 }
 
@@ -28,12 +28,13 @@ pub(super) struct FlushArguments {
     /// Only what this connection resumed and what it would let others resume; it puts nothing there any more
     ///
     /// The first address is this side's, as in `enotun flows`.
-    #[arg(long, num_args = 2, value_names = ["LOCAL", "REMOTE"], value_parser = super::parse_end)]
+    #[arg(long, num_args = 2, value_names = ["LOCAL", "REMOTE"], value_parser = super::address::end)]
     connection: Option<Vec<SocketAddr>>,
 }
 
 fn parse_peer(text: &str) -> Result<IpAddr, String> {
-    text.parse().map_err(|_| format!("`{text}` is no address; write one as `enotun cache list` does, without a port"))
+    super::address::host(text)
+        .ok_or_else(|| format!("`{text}` is no address; write one as `enotun cache list` does, without a port"))
 }
 
 /// One session, as the daemon tells it ([`crate::engine::SessionInfo`]).

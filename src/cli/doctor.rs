@@ -7,6 +7,7 @@ use crate::daemon::instance::Instance;
 use crate::daemon::protocol::Command;
 use crate::daemon::status::Status;
 use crate::linux::{self, Finding, Level, Settings};
+use crate::selector::Policy;
 
 pub(super) fn run(common: &Common) -> Result<(), Failed> {
     let instance = common.instance()?;
@@ -56,6 +57,14 @@ fn daemon(status: &Result<Status, Finding>) -> Vec<Finding> {
             Level::Fail,
             format!("the host name of selector {} has no address: its connections are not protected", entry.selector),
             "look at the name and at name resolution; it is tried again every few seconds",
+        );
+    }
+    for entry in status.selectors.iter().filter(|entry| entry.policy == Policy::Off && !entry.yields_to.is_empty()) {
+        let others: Vec<String> = entry.yields_to.iter().map(ToString::to_string).collect();
+        add(
+            Level::Warn,
+            format!("selector {} is off in part only: where both match, {} decides", entry.selector, others.join(", ")),
+            "exceptions from `required` are addresses or networks of their own, within the required one",
         );
     }
     for device in status.devices.iter().filter(|device| !device.offloads) {

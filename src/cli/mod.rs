@@ -1,5 +1,6 @@
 //! The command line: one file per command. Exit statuses: 0 done, 1 failed, 2 wrong usage.
 
+mod address;
 mod cache;
 mod client;
 mod doctor;
@@ -12,6 +13,7 @@ mod selectors;
 mod session;
 mod status;
 mod up;
+mod usage;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -32,8 +34,8 @@ Encrypts TCP connections on the wire with TCP-ENO (RFC 8547) and tcpcrypt (RFC 8
 applications or to the kernel's TCP. `enotun up` is the daemon; it stays in the foreground and diverts the selected
 connections through two TUN devices. The other commands ask it or tell it something through its control socket.
 
-The peer is not authenticated: this protects from whoever only listens, not from whoever can pose as the peer, unless
-the session IDs of both ends are compared.";
+The peer is not authenticated: this protects against eavesdroppers, not against whoever can pose as the peer, unless the
+session IDs of both ends are compared.";
 
 const SELECTOR_HELP: &str = "\
 Selectors name the remote side of connections:
@@ -43,10 +45,12 @@ Selectors name the remote side of connections:
   :5432                                       that port of any address
 or, for services offered here, the local side:
   local:8080                                  whoever connects to port 8080
-The most specific one decides: the longest prefix, then the smaller number of ports.
+A selector whose connections are all among another's is an exception from it and decides. Where two cross
+instead (a port and a network), `required` decides, else `off`, else `opportunistic`; `required` and `off` that cross
+are refused. `required` takes no host names: a name's next address would not be known.
 
-Options stand behind a selector, with commas, as in 10.0.0.0/8:443,no-resume:
-  no-resume         neither propose nor accept to resume a session: always fresh keys
+Options follow a selector after commas, as in 10.0.0.0/8:443,no-resume:
+  no-resume         neither propose nor accept resumption: always a fresh key exchange
   no-cache          keep no session for others to resume
   aware             tell the peer that the application knows of the encryption (a = 1)
   mandatory-aware   no encryption unless the peer's application knows of it, too
@@ -56,9 +60,9 @@ Options stand behind a selector, with commas, as in 10.0.0.0/8:443,no-resume:
 const EXAMPLES: &str = "\
 Examples:
   enotun up 10.0.0.0/8                    protect everything to and from 10.0.0.0/8
-  enotun up --policy required db.example:5432
+  enotun up --policy required :5432       never plain: refuse what cannot be encrypted
   enotun up --dry-run 10.0.0.0/8          show what would be changed on this host
-  enotun flows                            who is encrypted, who is not, and why
+  enotun flows                            list connections: state, cipher, reason
   enotun down                             stop, and put everything back
 
 Exit status: 0 done, 1 failed, 2 wrong usage.";
@@ -79,7 +83,7 @@ struct Common {
     /// Which daemon, where several run on one machine [default: the TUN's name, tun0]
     #[arg(long, global = true, value_name = "NAME")]
     instance: Option<Instance>,
-    /// Print JSON
+    /// Print JSON (`up`: with --dry-run)
     #[arg(long, global = true)]
     json: bool,
 }
@@ -98,8 +102,8 @@ enum Command {
     /// Run the daemon, in the foreground, until SIGTERM, SIGINT or `enotun down`
     ///
     /// Sets up two TUN devices (`tun0` for plaintext, `tun0-w` for ciphertext), rules, routes and nftables chains for
-    /// the selected connections, and encrypts them. Everything is put back when it ends. Logs go to stderr; it is
-    /// ready when `enotun status` succeeds, and says so to systemd (Type=notify). SIGHUP reads the configuration again.
+    /// the selected connections, and encrypts them. Everything is restored when it ends. Logs go to stderr; it is
+    /// ready when `enotun status` succeeds, and notifies systemd (Type=notify). SIGHUP reloads the configuration.
     #[command(after_help = SELECTOR_HELP)]
     Up(up::Arguments),
     /// Stop the daemon and put everything back; also cleans up after one that crashed
@@ -107,61 +111,52 @@ enum Command {
     /// Encrypted connections are reset on both sides first, so that none goes on in plain. It is an error (status 1) if
     /// no daemon runs and nothing is left of one.
     Down,
-    /// Protect more connections now, or change policy and options of a selector
+    /// Protect more connections now, or change the policy and options of a selector
     ///
-    /// Applies to new connections, and lasts until the daemon ends.
+    /// Applies to new connections, and lasts until the daemon ends. Repeating a selector replaces its policy and options.
     #[command(after_help = SELECTOR_HELP)]
     Enable(selectors::EnableArguments),
     /// Take selectors away again, each written as it was given
     ///
-    /// Connections that are encrypted stay so until they end. To leave out a part of a wider selector, use
+    /// Encrypted connections stay encrypted until they end. To except a part of a wider selector, use
     /// `enotun enable --policy off PART`.
     Disable(selectors::DisableArguments),
-    /// How the daemon is: since when it is up, what is protected, what happened
+    /// Show uptime, selectors, counters and problems
     Status,
-    /// All connections: who is encrypted, who is plain and why
+    /// List connections: state, cipher, reason
     Flows,
-    /// The session ID and role of one connection, or an error if it has none
+    /// Show the session ID and role of one connection, or fail if it has none
     ///
-    /// Both ends of a connection have the same session ID exactly if nobody is between them (RFC 8547, section 5.1).
-    /// Comparing it over a channel that is authenticated authenticates the connection.
+    /// Both ends of a connection have the same session ID if and only if nobody has interposed with keys of their own (RFC
+    /// 8547, section 5.1). Comparing it over an authenticated channel authenticates the connection.
     Session(Connection),
-    /// Sessions kept in memory, which later connections resume without a key exchange: list or erase them
+    /// List or erase resumable sessions, kept in memory
     #[command(subcommand)]
     Cache(cache::Command),
-    /// Change the keys of one connection now
+    /// Replace the keys of one connection now
     Rekey(Connection),
-    /// Find out what the path to a service does with ENO, or forget what is remembered of paths
+    /// Test whether the path to a service passes ENO, or forget what is remembered of paths
     ///
-    /// Opens one to three connections, sends no data on them, and tells apart: encrypted; no ENO at the peer; ENO removed on
-    /// the way there, on the way back, or from segments without SYN; SYNs with ENO that vanish. One end cannot see
+    /// Opens one to three connections, sends no data on them, and tells apart: encrypted; no ENO at the peer; ENO stripped on
+    /// the forward path, on the return path, or from non-SYN segments; SYNs with ENO dropped. One end cannot see
     /// everything: the answer says what was seen, told by the peer's enotun, inferred, or stays open. It may take 20
     /// seconds. What it finds is remembered. Exit status 0 if a connection was encrypted, 1 otherwise.
     Probe(probe::Arguments),
-    /// Look for what would keep enotun from working on this host, and what to do about it
+    /// Look for what would keep enotun from working on this host
     ///
-    /// Changes nothing. Exit status 1 if something does not work as it is.
+    /// Says what to do about it, and changes nothing. Exit status 1 if something does not work as it is.
     Doctor,
 }
 
 /// One connection.
 #[derive(Debug, Args)]
 struct Connection {
-    /// Address and port on this side, e.g. 10.0.0.1:40000 or [2001:db8::1]:40000
-    #[arg(value_parser = parse_end)]
+    /// Address and port on this side, as `enotun flows` or ss(8) prints them: 10.0.0.1:40000, [2001:db8::1]:40000
+    #[arg(value_parser = address::end)]
     local: SocketAddr,
     /// Address and port of the peer
-    #[arg(value_parser = parse_end)]
+    #[arg(value_parser = address::end)]
     remote: SocketAddr,
-}
-
-/// Parses one end of a connection.
-fn parse_end(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| {
-        format!(
-            "`{text}` is no address with a port; write it as `enotun flows` does, 10.0.0.1:40000 or [2001:db8::1]:40000"
-        )
-    })
 }
 
 /// Why a command did not succeed, with its exit status.
@@ -191,9 +186,13 @@ pub fn main() -> ExitCode {
 /// is not the usual one.
 #[must_use]
 pub fn main_with(provider: &'static dyn tcpcrypt::Provider) -> ExitCode {
-    // Help and version go to stdout with status 0, usage errors to stderr with status 2.
-    let cli = Cli::try_parse().unwrap_or_else(|error| error.exit());
-    match run(cli, provider) {
+    let done = match Cli::try_parse() {
+        Ok(cli) => run(cli, provider),
+        // Help and version, which go to stdout.
+        Err(error) if error.exit_code() == 0 => error.exit(),
+        Err(error) => Err(Failed::usage(usage::one_line(&error))),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => {
             if !failed.message.is_empty() {

@@ -1,7 +1,7 @@
 //! `enotun probe`: what the path to a service does with ENO.
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::net::{SocketAddr, ToSocketAddrs as _};
 
 use clap::Args;
 use serde_json::json;
@@ -50,6 +50,7 @@ fn service(target: &str) -> Result<SocketAddr, Failed> {
         )));
     }
     let found = target.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
+    let found = found.map(|found| SocketAddr::new(found.ip().to_canonical(), found.port()));
     found.ok_or_else(|| Failed::new(format!("the host of `{target}` has no address; is it spelt right?")))
 }
 
@@ -57,8 +58,7 @@ fn forget(common: &Common, target: Option<&str>) -> Result<(), Failed> {
     let (host, port) = match target {
         None => (None, None),
         Some(target) => {
-            let bare = target.trim_start_matches('[').trim_end_matches(']');
-            if let Ok(ip) = bare.parse::<IpAddr>() {
+            if let Some(ip) = super::address::host(target) {
                 (Some(ip), None)
             } else if target.contains(':') {
                 let service = service(target)?;

@@ -68,7 +68,10 @@ pub(super) fn show(entries: &[Entry]) -> String {
             _ => addresses,
         };
         let options = entry.options.words().join(", ");
-        vec![entry.selector.to_string(), entry.policy.to_string(), options, format!("by {source}"), addresses]
+        let yields = entry.yields_to.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let yields = if yields.is_empty() { yields } else { format!("where both match, yields to {yields}") };
+        let more = [addresses, yields].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; ");
+        vec![entry.selector.to_string(), entry.policy.to_string(), options, format!("by {source}"), more]
     };
     let mut rows: Vec<Vec<String>> = entries.iter().take(SHOWN).map(row).collect();
     if entries.iter().take(SHOWN).all(|entry| entry.options.is_none()) {
@@ -86,6 +89,15 @@ mod tests {
     use super::*;
     use crate::daemon::selectors::Selectors;
     use crate::selector::Rule;
+
+    #[test]
+    fn which_selector_decides_is_said() {
+        let rules = [("local:7000", Policy::Required), ("10.1.0.0/24", Policy::Opportunistic)];
+        let rules = rules.map(|(text, policy)| Rule::new(text.parse().unwrap(), policy));
+        let text = show(&Selectors::new(rules.to_vec(), Vec::new(), Policy::Opportunistic).entries());
+        let said = "10.1.0.0/24  opportunistic  by file  where both match, yields to local:7000";
+        assert!(text.lines().any(|line| line == said), "{text}");
+    }
 
     #[test]
     fn of_thousands_the_first_are_shown_and_how_many_more_there_are() {

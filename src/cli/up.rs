@@ -16,15 +16,15 @@ use crate::selector::{Policy, Selected};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Read this configuration (TOML); the command line wins over it, and selectors of both count
+    /// Read this configuration file (TOML); the command line wins over it, selectors are added to its own
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Name of the plain side's TUN device; the wire side's has `-w` behind it [default: tun0]
+    /// Name of the plain side's TUN device; the wire side's is its first 13 characters and `-w` [default: tun0]
     #[arg(long, value_name = "NAME")]
     tun: Option<String>,
-    /// What is done with connections that are selected without a policy [default: opportunistic]
+    /// Policy of selectors that are given without one [default: opportunistic]
     ///
-    /// `opportunistic` encrypts if the peer can, and is plain TCP else; `required` refuses what cannot be encrypted;
+    /// `opportunistic` encrypts if the peer can, and falls back to plain TCP; `required` refuses what cannot be encrypted;
     /// `off` leaves connections alone.
     #[arg(long, value_name = "POLICY", value_parser = policy_parser())]
     policy: Option<Policy>,
@@ -40,12 +40,12 @@ pub(super) struct Arguments {
     /// [default: ChaCha20-Poly1305,AES-256-GCM,AES-128-GCM]
     #[arg(long = "aead", value_name = "AEAD", value_delimiter = ',', value_parser = parse_aead)]
     aeads: Vec<AeadId>,
-    /// For debugging: write the keys of every connection to this new file, with which captures of it can be read
+    /// For debugging: write the keys of every connection to this new file, to decrypt captures with
     ///
-    /// Who reads the file reads the traffic. It must be in a tmpfs (/dev/shm, /run): keys never go to a disk.
+    /// Whoever reads the file can read the traffic. It must be on a tmpfs (/dev/shm, /run): keys never go to a disk.
     #[arg(long, value_name = "FILE")]
     export_keys: Option<PathBuf>,
-    /// Print every rule, route, sysctl and chain that would be set, and change nothing
+    /// Print every device, rule, route, sysctl, chain and file that would be set, and change nothing
     #[arg(long)]
     dry_run: bool,
     /// Which connections are protected; more with `enotun enable`, or by routes:
@@ -68,6 +68,9 @@ pub(super) fn run(
     })?;
     if dry_run {
         return show(common, &settings);
+    }
+    if common.json {
+        return Err(Failed::usage("up prints JSON with --dry-run only"));
     }
     daemon::run(settings, provider).map_err(|error| Failed::new(format!("{error:#}")))
 }

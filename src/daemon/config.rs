@@ -1,6 +1,7 @@
 //! The configuration file. docs/configuration.md describes it; the two are compared by a test.
 
 mod negotiation;
+mod place;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,12 +10,13 @@ use std::time::Duration;
 use serde::Deserialize;
 
 pub use negotiation::{Negotiation, Rekey, Resumption, check_offer, parse_aead, parse_tep};
+pub use place::Wrong;
 
 use super::instance::Instance;
 use crate::engine;
 use crate::io::BusyPoll;
 use crate::linux;
-use crate::selector::{Policy, Rule, Selected};
+use crate::selector::{self, Policy, Rule, RuleError, Selected};
 
 /// Larger files are no configuration.
 const SIZE_MAX: u64 = 4 << 20;
@@ -71,6 +73,11 @@ impl Selectors {
         rules.extend(of(&self.off, Policy::Off));
         rules
     }
+
+    /// Whether they can be in force together.
+    fn check(&self) -> Result<(), RuleError> {
+        selector::check(&self.rules())
+    }
 }
 
 /// Bounds and times, see [`engine::Config`].
@@ -123,22 +130,51 @@ impl Limits {
         }
     }
 
-    fn check(&self) -> Result<(), String> {
-        let zero = [
-            ("max-flows", self.max_flows == Some(0)),
-            ("max-half-open", self.max_half_open == Some(0)),
-            ("max-held-bytes", self.max_held_bytes == Some(0)),
-            ("syn-attempts", self.syn_attempts == Some(0)),
-            ("handshake-timeout", self.handshake_timeout == Some(0)),
-        ];
-        match zero.iter().find(|(_, is_zero)| *is_zero) {
-            Some((name, _)) => Err(format!("limits.{name} is 0, with which nothing could be encrypted; use 1 or more")),
-            None => Ok(()),
+    fn check(&self) -> Result<(), Wrong> {
+        let size = |value: Option<usize>| value.map(|value| u64::try_from(value).unwrap_or(u64::MAX));
+        for (name, value, allowed) in [
+            ("max-flows", size(self.max_flows), 1..=ENTRIES_MOST),
+            ("max-half-open", size(self.max_half_open), 1..=ENTRIES_MOST),
+            ("max-held-bytes", size(self.max_held_bytes), HELD_LEAST..=HELD_MOST),
+            ("syn-attempts", self.syn_attempts.map(u64::from), 1..=u8::MAX.into()),
+            ("max-paths", size(self.max_paths), 0..=ENTRIES_MOST),
+            ("path-retry", self.path_retry.map(u64::from), 1..=DAY),
+            ("path-retry-max", self.path_retry_max.map(u64::from), 1..=30 * DAY),
+            ("handshake-timeout", self.handshake_timeout.map(u64::from), 1..=HOUR),
+            ("plain-idle-timeout", self.plain_idle_timeout.map(u64::from), 60..=365 * DAY),
+            ("closed-linger", self.closed_linger.map(u64::from), 1..=HOUR),
+        ] {
+            in_range(&format!("limits.{name}"), value, allowed)?;
         }
+        let default = engine::PathLimits::default();
+        let retry = self.path_retry.map_or(default.retry.as_secs(), u64::from);
+        let most = self.path_retry_max.map_or(default.retry_max.as_secs(), u64::from);
+        if most < retry {
+            let key = if self.path_retry_max.is_some() { "limits.path-retry-max" } else { "limits.path-retry" };
+            return Err(Wrong::new(key, format!("path-retry-max is {most}, less than path-retry, {retry}")));
+        }
+        Ok(())
     }
 }
 
-/// To wait awake for longer than this gains nothing any more.
+/// An error unless `value`, if there is one, is `allowed`.
+fn in_range(key: &str, value: Option<u64>, allowed: std::ops::RangeInclusive<u64>) -> Result<(), Wrong> {
+    match value.filter(|value| !allowed.contains(value)) {
+        Some(value) => Err(Wrong::new(key, format!("{value} is not from {} to {}", allowed.start(), allowed.end()))),
+        None => Ok(()),
+    }
+}
+
+/// Entries of a table: at 1 kB each this is more memory than a host has to spare.
+const ENTRIES_MOST: u64 = 1 << 24;
+/// One frame of the largest size, twice over; less would stop connections rather than bound them.
+const HELD_LEAST: u64 = 1 << 17;
+const HELD_MOST: u64 = 1 << 40;
+/// Seconds.
+const HOUR: u64 = 3600;
+const DAY: u64 = 24 * HOUR;
+
+/// Busy polling for longer than this gains nothing any more.
 const BUSY_POLL_MOST: u32 = 10_000;
 
 /// Routing tables of the kernel's own: unspecified (0), compat (252), default (253), main (254), local (255).
@@ -197,34 +233,31 @@ impl Host {
         self.busy_poll.map_or_else(BusyPoll::default, |most| BusyPoll::new(Duration::from_micros(most.into())))
     }
 
-    fn check(&self) -> Result<(), String> {
-        if self.busy_poll.is_some_and(|most| most > BUSY_POLL_MOST) {
-            return Err(format!("host.busy-poll is in microseconds and {BUSY_POLL_MOST} at most"));
-        }
+    fn check(&self) -> Result<(), Wrong> {
         if self.mark_mask.is_some_and(|mask| mask.count_ones() < 2) {
-            return Err("host.mark-mask needs two bits at least: one marks packets for each side".to_owned());
+            return Err(Wrong::new("host.mark-mask", "two bits at least are needed: one marks packets for each side"));
         }
         let default = linux::Settings::default();
-        let tables = [
-            ("table-plain", self.table_plain.unwrap_or(default.table_plain)),
-            ("table-wire", self.table_wire.unwrap_or(default.table_wire)),
-        ];
-        if tables[0].1 == tables[1].1 {
-            return Err(format!("host.table-plain and host.table-wire must differ, and both are {}", tables[0].1));
+        let plain = self.table_plain.unwrap_or(default.table_plain);
+        let wire = self.table_wire.unwrap_or(default.table_wire);
+        if plain == wire {
+            let key = if self.table_wire.is_some() { "host.table-wire" } else { "host.table-plain" };
+            return Err(Wrong::new(key, format!("table-plain and table-wire must differ, and both are {plain}")));
         }
-        if let Some((name, table)) = tables.iter().find(|(_, table)| RESERVED_TABLES.contains(table)) {
-            return Err(format!("host.{name} is {table}, which is a table of the system's; use another number"));
+        for (key, table) in [("host.table-plain", plain), ("host.table-wire", wire)] {
+            if RESERVED_TABLES.contains(&table) {
+                return Err(Wrong::new(key, format!("{table} is a table of the system's; use another number")));
+            }
         }
-        let numbers = [
+        for (name, value, allowed) in [
+            ("busy-poll", self.busy_poll, 0..=BUSY_POLL_MOST),
             ("preference", self.preference, 1..=PREFERENCE_MOST),
             ("zone", self.zone.map(u32::from), 1..=u16::MAX.into()),
             ("txqueuelen", self.txqueuelen, 1..=u32::MAX >> 1),
             ("mtu", self.mtu, MTU_LEAST..=MTU_MOST),
-        ];
-        for (name, value, allowed) in numbers {
-            if let Some(value) = value.filter(|value| !allowed.contains(value)) {
-                return Err(format!("host.{name} is {value}; use {} to {}", allowed.start(), allowed.end()));
-            }
+        ] {
+            let allowed = u64::from(*allowed.start())..=u64::from(*allowed.end());
+            in_range(&format!("host.{name}"), value.map(u64::from), allowed)?;
         }
         Ok(())
     }
@@ -275,15 +308,17 @@ impl File {
     /// Parses a file's text.
     ///
     /// # Errors
-    /// What is wrong, in one line, and where (counted from 1), if that is known.
+    /// What is wrong, in one line with its key, and where (counted from 1).
     pub fn parse(text: &str) -> Result<Self, (Option<usize>, String)> {
-        let file: Self = toml::from_str(text).map_err(|error| {
-            let line =
-                error.span().and_then(|span| text.get(..span.start)).map(|before| before.matches('\n').count() + 1);
-            (line, one_line(error.message()))
-        })?;
+        let file: Self = toml::from_str(text).map_err(|error| refusal(text, &error))?;
         // What is wrong is quoted, and that may be anything.
-        file.check().map_err(|message| (None, one_line(&message)))?;
+        file.check().map_err(|wrong| (place::line_of(text, &wrong.key, |_| false), one_line(&wrong.message)))?;
+        file.selectors.check().map_err(|error| {
+            let (culprit, policy) = error.culprit();
+            let key = format!("selectors.{policy}");
+            let is_it = |item: &str| item.parse::<Selected>().is_ok_and(|it| it.selector == *culprit);
+            (place::line_of(text, &key, is_it), one_line(&Wrong::new(key.as_str(), &error).message))
+        })?;
         Ok(file)
     }
 
@@ -297,24 +332,40 @@ impl File {
         config
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), Wrong> {
         self.negotiation.check()?;
         self.resumption.check()?;
         self.rekey.check()?;
         self.limits.check()?;
         self.host.check()?;
         if let Some(name) = &self.tun {
-            check_tun(name)?;
+            check_tun(name).map_err(|error| Wrong::new("tun", error))?;
         }
-        self.gateway.iter().try_for_each(|name| check_interface(name))?;
+        self.gateway.iter().try_for_each(|name| check_interface(name)).map_err(|error| Wrong::new("gateway", error))?;
         if let Some(name) = &self.instance {
-            name.parse::<Instance>().map_err(|error| error.to_string())?;
+            name.parse::<Instance>().map_err(|error| Wrong::new("instance", error))?;
         }
         if let Some(log) = &self.log {
-            super::log::parse(log)?;
+            super::log::parse(log).map_err(|error| Wrong::new("log", error))?;
         }
         Ok(())
     }
+}
+
+/// What the parser does not take: where, its key, and why.
+fn refusal(text: &str, error: &toml::de::Error) -> (Option<usize>, String) {
+    let message = one_line(error.message());
+    let Some(span) = error.span() else { return (None, message) };
+    let line = place::line_at(text, span.start);
+    // An unknown key names itself, and what is no TOML has no keys.
+    let key = if message.starts_with("unknown field") { None } else { place::key_at(text, span.start) };
+    let Some(key) = key else { return (line, message) };
+    // The parser tells where a list begins.
+    let in_list = place::line_of(text, &key, |item| match key.as_str() {
+        "selectors.opportunistic" | "selectors.required" | "selectors.off" => item.parse::<Selected>().is_err(),
+        _ => false,
+    });
+    (in_list.or(line), Wrong::new(key, message).message)
 }
 
 /// `message` of the parser in one line, in the words of this file rather than of Rust.
@@ -462,7 +513,7 @@ mod tests {
         assert_eq!(config.ciphers, [AeadId::Aes128Gcm, AeadId::Aes256Gcm]);
         for (bad, says) in [
             ("teps = []", "empty"),
-            ("teps = [\"P256\", \"p-256\"]", "ECDHE-P256 twice"),
+            ("teps = [\"P256\", \"p-256\"]", "ECDHE-P256 is given twice"),
             ("teps = [\"P384\"]", "Curve25519"),
             ("aeads = [\"DES\"]", "ChaCha20-Poly1305"),
         ] {
@@ -502,11 +553,11 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_selector_is_refused_with_the_line_of_its_key() {
+    fn a_wrong_selector_is_refused_with_its_line_and_key() {
         let (line, message) =
             File::parse("[selectors]\nrequired = [\n  \"10.0.0.0/8\",\n  \"10.0.0\",\n]\n").unwrap_err();
-        assert_eq!(line, Some(2));
-        assert!(message.contains("`10.0.0`"), "{message}");
+        assert_eq!(line, Some(4));
+        assert!(message.starts_with("selectors.required: `10.0.0`"), "{message}");
     }
 
     #[test]
@@ -522,12 +573,12 @@ mod tests {
             ("table-wire = 8547", "must differ"),
             ("table-plain = 254", "table of the system's"),
             ("table-wire = 0", "table of the system's"),
-            ("preference = 0", "use 1 to 32763"),
-            ("preference = 4294967295", "use 1 to 32763"),
-            ("zone = 0", "use 1 to 65535"),
-            ("txqueuelen = 0", "use 1 to"),
-            ("mtu = 1279", "use 1280 to 65535"),
-            ("mtu = 65536", "use 1280 to 65535"),
+            ("preference = 0", "not from 1 to 32763"),
+            ("preference = 4294967295", "not from 1 to 32763"),
+            ("zone = 0", "not from 1 to 65535"),
+            ("txqueuelen = 0", "not from 1 to"),
+            ("mtu = 1279", "not from 1280 to 65535"),
+            ("mtu = 65536", "not from 1280 to 65535"),
             ("mark-mask = 4", "two bits"),
         ] {
             let (_, message) = File::parse(&format!("[host]\n{bad}\n")).unwrap_err();
@@ -562,8 +613,94 @@ mod tests {
     }
 
     #[test]
-    fn limits_that_would_stop_everything_are_refused() {
-        let (_, message) = File::parse("[limits]\nmax-half-open = 0\n").unwrap_err();
-        assert!(message.contains("max-half-open"), "{message}");
+    fn every_refused_value_is_named_with_its_line_and_key() {
+        for (table, value) in [
+            ("", "tun = \"a+b\""),
+            ("", "tun = 7"),
+            ("", "instance = \"../x\""),
+            ("", "gateway = [\"a b\"]"),
+            ("", "policy = \"perhaps\""),
+            ("", "log = \"inof\""),
+            ("selectors", "opportunistic = [\"10.0.0.1/8\"]"),
+            ("selectors", "required = [\"db.example\"]"),
+            ("selectors", "off = 7"),
+            ("negotiation", "teps = [\"P384\"]"),
+            ("negotiation", "teps = []"),
+            ("negotiation", "aeads = [\"AES-128-GCM\", \"aes-128-gcm\"]"),
+            ("negotiation", "aware = 1"),
+            ("resumption", "nonce-length = 9"),
+            ("resumption", "max-sessions = 16777217"),
+            ("resumption", "per-peer = 16777217"),
+            ("resumption", "lifetime = 0"),
+            ("resumption", "look-ahead = 65"),
+            ("rekey", "frames = 0"),
+            ("rekey", "bytes = 274877906945"),
+            ("rekey", "seconds = 0"),
+            ("limits", "max-flows = 0"),
+            ("limits", "max-flows = -3"),
+            ("limits", "max-half-open = 16777217"),
+            ("limits", "max-held-bytes = 131071"),
+            ("limits", "syn-attempts = 0"),
+            ("limits", "syn-attempts = 256"),
+            ("limits", "max-paths = 16777217"),
+            ("limits", "path-retry = 0"),
+            ("limits", "path-retry-max = 59"),
+            ("limits", "handshake-timeout = 3601"),
+            ("limits", "plain-idle-timeout = 0"),
+            ("limits", "closed-linger = 0"),
+            ("host", "mark-mask = 4"),
+            ("host", "table-plain = 8548"),
+            ("host", "table-wire = 254"),
+            ("host", "preference = 0"),
+            ("host", "zone = 70000"),
+            ("host", "txqueuelen = 0"),
+            ("host", "busy-poll = 10001"),
+            ("host", "mtu = 1279"),
+        ] {
+            let key = value.split(' ').next().unwrap();
+            let (heading, key) = match table {
+                "" => ("# no table".to_owned(), key.to_owned()),
+                table => (format!("[{table}]"), format!("{table}.{key}")),
+            };
+            let (line, message) = File::parse(&format!("# a comment\n\n{heading}\n\n{value}\n")).unwrap_err();
+            assert_eq!(line, Some(5), "{value}: {message}");
+            assert!(message.starts_with(&format!("{key}: ")), "{value}: {message}");
+        }
+    }
+
+    #[test]
+    fn contradictions_are_refused_with_the_line_of_the_exception() {
+        let text = "[selectors]\nrequired = [\"10.1.0.0/24\"]\noff = [\n  \"10.2.0.0/16\",\n  \":7000\",\n]\n";
+        let (line, message) = File::parse(text).unwrap_err();
+        assert_eq!(line, Some(5));
+        assert!(message.starts_with("selectors.off: `:7000` is off and `10.1.0.0/24` required"), "{message}");
+    }
+
+    #[test]
+    fn every_range_in_the_documentation_is_the_real_one() {
+        let text = include_str!("../../docs/configuration.md");
+        let mut checked = 0;
+        for row in text.lines().filter(|line| line.starts_with("| `")) {
+            let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+            let [key, _, allowed, _] = cells[..] else { continue };
+            let Some((first, last)) = allowed.split_once(" to ") else { continue };
+            let key = key.trim_matches('`');
+            let (table, name) = key.split_once('.').unwrap();
+            let (first, last): (u64, u64) = (first.parse().unwrap(), last.parse().unwrap());
+            let set = |value: u64| {
+                // The longest pause is not shorter than the first.
+                let along = match name {
+                    "path-retry" => "path-retry-max = 2592000\n",
+                    "path-retry-max" => "path-retry = 1\n",
+                    _ => "",
+                };
+                File::parse(&format!("[{table}]\n{along}{name} = {value}\n")).map(drop)
+            };
+            assert_eq!((set(first), set(last)), (Ok(()), Ok(())), "{row}");
+            assert!(first == 0 || set(first - 1).is_err(), "{key} takes less than {first}");
+            assert!(set(last + 1).is_err(), "{key} takes more than {last}");
+            checked += 1;
+        }
+        assert!(checked >= 23, "{checked} ranges");
     }
 }

@@ -521,16 +521,21 @@ impl Daemon {
                 "only selectors, policy and log change without `enotun down` and `enotun up`; the rest stays as it was"
             );
         }
-        if log::from_environment().is_none()
-            && let Err(error) = self.log.change(new.log.as_deref().unwrap_or(log::DEFAULT))
-        {
-            tracing::warn!("the log is not changed: {error}");
-        }
         let policy = self.settings.policy_option.or(new.policy).unwrap_or_default();
         let before = self.selectors.clone();
         self.selectors.reload(new.selectors.rules(), policy);
+        if let Err(error) = self.selectors.check() {
+            self.selectors = before;
+            tracing::warn!("the configuration is not changed: {error}");
+            return Ok(Next::Go);
+        }
         match self.apply(before).await {
             Ok(()) => {
+                if log::from_environment().is_none()
+                    && let Err(error) = self.log.change(new.log.as_deref().unwrap_or(log::DEFAULT))
+                {
+                    tracing::warn!("the log is not changed: {error}");
+                }
                 self.settings.policy = policy;
                 self.settings.file = Some((path, new));
                 tracing::info!("configuration read again: {} selectors", self.selectors.entries().len());

@@ -10,7 +10,7 @@ use crate::engine::Counters;
 const PAUSE: Duration = Duration::from_secs(60);
 
 /// Counters that are worth a line, with what they mean and what to do.
-const ADVICE: [(&str, &str); 8] = [
+const ADVICE: &[(&str, &str)] = &[
     (
         "connections_refused",
         "refused: policy required, and the peer or the way to it has no TCP-ENO; `enotun flows` lists them",
@@ -37,6 +37,7 @@ const ADVICE: [(&str, &str); 8] = [
         "limit_memory",
         "segments dropped, too much is held for slow readers and lost segments: raise limits.max-held-bytes",
     ),
+    ("limit_pieces", "segments dropped, what came beyond a gap is in too many pieces: an attack, or a very lossy path"),
 ];
 
 /// What was last said about each counter.

@@ -100,6 +100,28 @@ pub enum Command {
 }
 
 impl Command {
+    /// With IPv4 addresses that are written as IPv6 ones (`::ffff:10.0.0.1`, as sockets have them) in the form that
+    /// connections are known by.
+    #[must_use]
+    pub(super) fn canonical(mut self) -> Self {
+        match &mut self {
+            Self::Flow { local, remote }
+            | Self::Session { local, remote }
+            | Self::Rekey { local, remote }
+            | Self::CacheFlushConnection { local, remote } => {
+                for end in [local, remote] {
+                    *end = SocketAddr::new(end.ip().to_canonical(), end.port());
+                }
+            }
+            Self::Probe { remote } => *remote = SocketAddr::new(remote.ip().to_canonical(), remote.port()),
+            Self::ForgetPaths { host: Some(host), .. } | Self::CacheFlush { peer: Some(host) } => {
+                *host = host.to_canonical();
+            }
+            _ => {}
+        }
+        self
+    }
+
     /// Whether it changes something, which only root may.
     #[must_use]
     pub fn changes(&self) -> bool {
@@ -203,6 +225,16 @@ mod tests {
         ] {
             assert!(serde_json::from_str::<Request>(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn addresses_are_those_that_connections_are_known_by() {
+        let (local, remote) = ("[::ffff:10.0.0.1]:80".parse().unwrap(), "[fe80::1%3]:5".parse().unwrap());
+        let Command::Session { local, remote } = (Command::Session { local, remote }).canonical() else { panic!() };
+        assert_eq!((local.to_string(), remote.to_string()), ("10.0.0.1:80".to_owned(), "[fe80::1]:5".to_owned()));
+        let peer = Some("::ffff:10.0.0.2".parse().unwrap());
+        let flush = Command::CacheFlush { peer }.canonical();
+        assert_eq!(flush, Command::CacheFlush { peer: Some("10.0.0.2".parse().unwrap()) });
     }
 
     #[test]

@@ -50,6 +50,7 @@ impl Daemon {
     /// Carries a request out.
     pub(super) async fn carry_out(&mut self, asked: Asked) -> anyhow::Result<Next> {
         let Asked { command, answer } = asked;
+        let command = command.canonical();
         let next = if command == (Command::Down {}) { Next::Down } else { Next::Go };
         let reply = match command {
             Command::Status {} => self.status().await,
@@ -149,6 +150,10 @@ impl Daemon {
         for selected in &selectors {
             self.selectors.enable(selected.clone(), policy);
         }
+        if let Err(error) = self.selectors.check() {
+            self.selectors = before;
+            return Err(Failure::new(FailureKind::BadRequest, format!("nothing is changed: {error}")));
+        }
         let missing = self.selectors.unresolved();
         if let Some(name) =
             selectors.iter().filter_map(|it| it.selector.name()).find(|name| missing.iter().any(|it| it == name))
@@ -173,6 +178,10 @@ impl Daemon {
         let before = self.selectors.clone();
         for selector in selectors {
             self.selectors.disable(selector);
+        }
+        if let Err(error) = self.selectors.check() {
+            self.selectors = before;
+            return Err(Failure::new(FailureKind::BadRequest, format!("nothing is changed: {error}")));
         }
         self.change(before, "disabled", selectors).await
     }

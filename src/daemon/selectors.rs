@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::selector::{Policy, Rule, RuleOptions, Selected, Selector};
+use crate::selector::{self, Policy, Rule, RuleError, RuleOptions, Scope, Selected, Selector};
 
 /// Where a selector came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +35,15 @@ pub struct Entry {
     /// What its host name stands for; empty if it has none, or it could not be resolved.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<IpAddr>,
+    /// Selectors that decide instead of this one where both match and neither is narrower, a few at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub yields_to: Vec<Selector>,
 }
+
+/// Selectors that one yields to, as many as are told.
+const YIELDS_TOLD: usize = 8;
+/// Pairs of selectors that are looked at for it.
+const OVERLAPS_MOST: usize = 10_000;
 
 /// All selectors.
 #[derive(Debug, Clone, Default)]
@@ -135,17 +143,44 @@ impl Selectors {
         true
     }
 
+    /// Whether they can be in force together.
+    ///
+    /// # Errors
+    /// If a promise of security would be lost without a word.
+    pub fn check(&self) -> Result<(), RuleError> {
+        let rules: Vec<Rule> = self.given.iter().map(|(rule, _)| rule.clone()).collect();
+        selector::check(&rules)
+    }
+
     /// All rules, names replaced by addresses, for the engine and the firewall.
     #[must_use]
     pub fn rules(&self) -> Vec<Rule> {
-        let routes = self.routes.iter().map(|net| Rule::new(Selector::net(*net), self.route_policy));
-        let given = self.given.iter().flat_map(|(rule, _)| {
+        let required = self.required();
+        let in_force = |stated: &Stated| stated.exempted(&required).is_none();
+        self.stated().into_iter().filter(in_force).map(|stated| stated.rule).collect()
+    }
+
+    /// What is required by address or port.
+    fn required(&self) -> Vec<&Rule> {
+        let given = self.given.iter().map(|(rule, _)| rule);
+        given.filter(|rule| rule.policy == Policy::Required && rule.selector.name().is_none()).collect()
+    }
+
+    /// What is said, routes first. What was said by name or number wins over a route to the same network.
+    fn stated(&self) -> Vec<Stated> {
+        let rule = |net: &IpNet| Rule::new(Selector::net(*net), self.route_policy);
+        let routes = self.routes.iter().map(rule).enumerate();
+        let routes = routes.filter(|(_, rule)| !self.has(&rule.selector));
+        let routes = routes.map(|(at, rule)| Stated { entry: self.given.len() + at, rule, implied: true });
+        let given = self.given.iter().enumerate().flat_map(|(entry, (rule, _))| {
+            let implied = rule.selector.name().is_some();
             let addresses = |name: &str| self.addresses.get(name).into_iter().flatten().copied().collect();
-            rule.selector.resolved(addresses).into_iter().map(|selector| Rule { selector, ..rule.clone() })
+            let resolved = rule.selector.resolved(addresses).into_iter();
+            resolved.map(move |selector| Stated { entry, rule: Rule { selector, ..rule.clone() }, implied })
         });
-        // Of equal selectors the later wins: what was said by name or number wins over a route. A name can stand for
-        // 127.0.0.1, and a route can be to anywhere: nobody could type that, nor read it back from the record of changes.
-        routes.chain(given).filter(|rule| rule.selector.leaves_host()).collect()
+        // A name can stand for 127.0.0.1, and a route can be to anywhere: nobody could type that, nor read it back from the
+        // record of changes.
+        routes.chain(given).filter(|stated| stated.rule.selector.leaves_host()).collect()
     }
 
     /// All selectors, for people.
@@ -162,6 +197,7 @@ impl Selectors {
                 .and_then(|name| self.addresses.get(name))
                 .map(|addresses| addresses.iter().copied().collect())
                 .unwrap_or_default(),
+            yields_to: Vec::new(),
         });
         let routes = self.routes.iter().map(|net| Entry {
             selector: Selector::net(*net),
@@ -169,8 +205,53 @@ impl Selectors {
             options: RuleOptions::default(),
             source: Source::Route,
             addresses: Vec::new(),
+            yields_to: Vec::new(),
         });
-        given.chain(routes).collect()
+        let mut entries: Vec<Entry> = given.chain(routes).collect();
+        for (loser, winner) in self.yielding() {
+            let Some(winner) = entries.get(winner).map(|entry| entry.selector.clone()) else { continue };
+            let Some(yields_to) = entries.get_mut(loser).map(|entry| &mut entry.yields_to) else { continue };
+            if yields_to.len() < YIELDS_TOLD && !yields_to.contains(&winner) {
+                yields_to.push(winner);
+            }
+        }
+        entries
+    }
+
+    /// Which entry yields to which.
+    fn yielding(&self) -> Vec<(usize, usize)> {
+        let (required, stated) = (self.required(), self.stated());
+        let place = |selector: &Selector| self.given.iter().position(|(rule, _)| rule.selector == *selector);
+        let exempted = stated.iter().filter_map(|it| Some((it.entry, place(&it.exempted(&required)?.selector)?)));
+        let rules: Vec<Rule> = stated.iter().map(|it| it.rule.clone()).collect();
+        let entry = |index: usize| stated.get(index).map(|it| it.entry);
+        let crossing = selector::overlaps(&rules, OVERLAPS_MOST).into_iter();
+        let crossing = crossing.filter_map(|overlap| Some((entry(overlap.loser)?, entry(overlap.winner)?)));
+        let same = |(at, net)| Some((self.given.len() + at, place(&Selector::net(net))?));
+        let replaced = self.routes.iter().copied().enumerate().filter_map(same);
+        replaced.chain(exempted).chain(crossing).collect()
+    }
+}
+
+/// A rule, and the entry that it is of.
+struct Stated {
+    entry: usize,
+    rule: Rule,
+    /// By a host name or a route. Neither says that it is meant as an exception, and answers of the name service can be
+    /// forged.
+    implied: bool,
+}
+
+impl Stated {
+    /// The rule of `required` that this one must not take connections from.
+    fn exempted<'a>(&self, required: &[&'a Rule]) -> Option<&'a Rule> {
+        if !self.implied || self.rule.policy == Policy::Required {
+            return None;
+        }
+        let covers = |rule: &&&Rule| {
+            Scope::both(&self.rule.selector).all(|own| Scope::both(&rule.selector).any(|other| other.covers(&own)))
+        };
+        required.iter().find(covers).copied()
     }
 }
 
@@ -225,22 +306,22 @@ mod tests {
     #[test]
     fn a_name_service_that_fails_does_not_switch_protection_off() {
         let mut selectors =
-            Selectors::new(vec![rule("db.example:5432", Policy::Required)], vec![], Policy::Opportunistic);
+            Selectors::new(vec![rule("db.example:5432", Policy::Opportunistic)], vec![], Policy::Opportunistic);
         assert_eq!(selectors.unresolved(), ["db.example"]);
         assert!(shown(&selectors).is_empty());
         assert!(selectors.set_addresses("db.example", BTreeSet::from(["192.0.2.5".parse().unwrap()])));
         assert!(!selectors.set_addresses("db.example", BTreeSet::new()));
-        assert_eq!(shown(&selectors), ["192.0.2.5:5432 required"]);
+        assert_eq!(shown(&selectors), ["192.0.2.5:5432 opportunistic"]);
         assert!(selectors.unresolved().is_empty());
     }
 
     #[test]
     fn names_and_routes_select_nothing_that_could_not_be_typed() {
-        let mut selectors = Selectors::new(vec![rule("db.example", Policy::Required)], vec![], Policy::Opportunistic);
+        let mut selectors = Selectors::new(vec![rule("db.example", Policy::Off)], vec![], Policy::Opportunistic);
         let addresses = ["127.0.1.1", "::1", "fe80::7", "192.0.2.5"].map(|text| text.parse().unwrap());
         selectors.set_addresses("db.example", BTreeSet::from(addresses));
         selectors.set_routes(["127.0.0.0/8", "224.0.0.0/4", "fe80::/64"].map(|text| text.parse().unwrap()).into());
-        assert_eq!(shown(&selectors), ["192.0.2.5 required"]);
+        assert_eq!(shown(&selectors), ["192.0.2.5 off"]);
         // The record of changes has them, and is read again after a crash.
         for rule in selectors.rules() {
             let json = serde_json::to_string(&rule).unwrap();
@@ -254,9 +335,41 @@ mod tests {
         let routes = BTreeSet::from(["10.9.0.0/16".parse().unwrap()]);
         assert!(selectors.set_routes(routes.clone()));
         assert!(!selectors.set_routes(routes));
-        assert_eq!(shown(&selectors), ["10.9.0.0/16 opportunistic", "10.9.0.0/16 required"]);
-        let table = crate::selector::PolicyTable::new(selectors.rules());
-        let policy = table.lookup("10.9.0.1".parse().unwrap(), 80, 1000).map(|rule| rule.policy);
-        assert_eq!(policy, Some(Policy::Required));
+        assert_eq!(shown(&selectors), ["10.9.0.0/16 required"]);
+        assert_eq!(selectors.entries()[1].yields_to, ["10.9.0.0/16".parse().unwrap()]);
+        // Also where a route has the stricter policy, for nobody said so of that network.
+        let mut selectors = Selectors::new(vec![rule("10.9.0.0/16", Policy::Off)], vec![], Policy::Required);
+        selectors.set_routes(BTreeSet::from(["10.9.0.0/16".parse().unwrap(), "10.8.0.0/16".parse().unwrap()]));
+        assert_eq!(shown(&selectors), ["10.8.0.0/16 required", "10.9.0.0/16 off"]);
+    }
+
+    #[test]
+    fn neither_a_name_nor_a_route_takes_connections_from_what_is_required() {
+        let given = vec![
+            rule("10.0.0.0/8", Policy::Required),
+            rule("db.example:5432", Policy::Opportunistic),
+            rule("www.example", Policy::Off),
+            rule("10.7.0.0/16", Policy::Opportunistic),
+        ];
+        let mut selectors = Selectors::new(given, vec![], Policy::Opportunistic);
+        selectors.set_addresses("db.example", ["10.1.0.5", "192.0.2.5"].map(|text| text.parse().unwrap()).into());
+        selectors.set_addresses("www.example", BTreeSet::from(["10.1.0.6".parse().unwrap()]));
+        selectors.set_routes(BTreeSet::from(["10.9.0.0/16".parse().unwrap()]));
+        assert_eq!(
+            shown(&selectors),
+            ["10.0.0.0/8 required", "192.0.2.5:5432 opportunistic", "10.7.0.0/16 opportunistic"]
+        );
+        let required: Selector = "10.0.0.0/8".parse().unwrap();
+        let yields: Vec<bool> = selectors.entries().iter().map(|entry| entry.yields_to.contains(&required)).collect();
+        assert_eq!(yields, [false, true, true, false, true]);
+    }
+
+    #[test]
+    fn an_entry_says_to_whom_it_yields_a_few_at_most() {
+        let mut given: Vec<Rule> = (1..=20).map(|port| rule(&format!(":{port}"), Policy::Required)).collect();
+        given.push(rule("10.0.0.0/8", Policy::Opportunistic));
+        let entries = Selectors::new(given, vec![], Policy::Opportunistic).entries();
+        assert_eq!(entries[20].yields_to.len(), YIELDS_TOLD);
+        assert!(entries[..20].iter().all(|entry| entry.yields_to.is_empty()));
     }
 }

@@ -8,6 +8,7 @@ use tcpcrypt::{AeadId, Tep};
 use super::config::{ConfigError, File, check_gateway, check_offer, check_tun};
 use super::instance::Instance;
 use super::log;
+use super::selectors::Selectors;
 use crate::io::BusyPoll;
 use crate::selector::{Policy, Rule, Selected};
 use crate::{engine, linux};
@@ -92,11 +93,11 @@ impl Settings {
         let mut engine = said.engine();
         engine.export_keys = options.export_keys.is_some();
         if !options.teps.is_empty() {
-            check_offer("--tep", &options.teps).map_err(SettingsError::Usage)?;
+            check_offer(&options.teps).map_err(|error| SettingsError::Usage(format!("--tep: {error}")))?;
             engine.negotiation.teps = options.teps;
         }
         if !options.aeads.is_empty() {
-            check_offer("--aead", &options.aeads).map_err(SettingsError::Usage)?;
+            check_offer(&options.aeads).map_err(|error| SettingsError::Usage(format!("--aead: {error}")))?;
             engine.ciphers = options.aeads;
         }
         let tun = options.tun.or(said.tun).unwrap_or_else(|| default_tun.to_owned());
@@ -114,7 +115,9 @@ impl Settings {
             return Err(SettingsError::Usage(format!("ENOTUN_LOG: {wrong}")));
         }
         let policy = options.policy.or(said.policy).unwrap_or_default();
-        let command_rules = options.selectors.into_iter().map(|selected| selected.rule(policy)).collect();
+        let command_rules: Vec<Rule> = options.selectors.into_iter().map(|selected| selected.rule(policy)).collect();
+        let selectors = Selectors::new(said.selectors.rules(), command_rules.clone(), policy);
+        selectors.check().map_err(|error| SettingsError::Usage(error.to_string()))?;
         Ok(Self {
             policy_option: options.policy,
             policy,

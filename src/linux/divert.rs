@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 
 use super::KeptFlow;
-use crate::selector::{Policy, PortRange, Remote, Rule, Selector, any_v4, any_v6};
+use crate::selector::{Policy, PolicyTable, PortRange, Remote, Rule, Scope, Selector, any_v4, any_v6};
 
 /// Remote networks with the ports that are selected there.
 pub(super) type NetPorts = (IpNet, PortRange);
@@ -22,6 +22,9 @@ pub struct Divert {
     pub(super) local: Vec<PortRange>,
     /// Single connections.
     pub(super) kept: Vec<KeptFlow>,
+    /// Remote and local ports for which IPv6 link-local addresses are `required`. They cannot be diverted, so they are
+    /// refused. Not overlapping.
+    pub(super) link_local: Vec<(PortRange, PortRange)>,
 }
 
 impl Divert {
@@ -43,19 +46,25 @@ impl Divert {
                 (Selector::Remote(Remote::Any, ports), _) => remote.extend([(any_v4(), *ports), (any_v6(), *ports)]),
             }
         }
-        // An exception is stated only where it is one for certain: no selected rule inside it or beside it can win.
+        // An exception is stated only where it is one for certain: everywhere in it `off` decides (see PolicyTable).
+        let selected: Vec<(Policy, Scope)> = rules
+            .iter()
+            .filter(|rule| rule.policy != Policy::Off)
+            .flat_map(|rule| Scope::both(&rule.selector).map(|scope| (rule.policy, scope)))
+            .collect();
         off.retain(|(net, ports)| {
-            let beaten = |(other, others): &NetPorts| {
-                ports.overlaps(*others) && (net.contains(other) || (net == other && !others.covers(*ports)))
-            };
-            let beaten_locally = net.prefix_len() == 0 && !local.is_empty();
-            !beaten_locally && !remote.iter().any(beaten)
+            let own = Selector::Remote(Remote::Net(*net), *ports);
+            Scope::both(&own).all(|own| {
+                selected.iter().filter(|(_, other)| own.and(other).is_some()).all(|(policy, other)| {
+                    own.is_narrower_than(other) || *policy == Policy::Opportunistic && !other.is_narrower_than(&own)
+                })
+            })
         });
-        off.retain(|entry| !remote.contains(entry) || last_says_off(rules, entry));
         let mut kept = kept.to_vec();
         kept.sort_unstable();
         kept.dedup();
-        Self { remote: disjoint(remote), except: disjoint(off), local: merged(local), kept }
+        let link_local = link_local(rules);
+        Self { remote: disjoint(remote), except: disjoint(off), local: merged(local), kept, link_local }
     }
 
     /// Ports that are selected at every remote: they need no look at the address, which is what costs most.
@@ -83,14 +92,55 @@ impl Divert {
     }
 }
 
-/// The very same selector given twice, once off: the later one wins.
-fn last_says_off(rules: &[Rule], (net, ports): &NetPorts) -> bool {
-    let same = |rule: &&Rule| match &rule.selector {
-        Selector::Remote(Remote::Net(n), p) => n == net && p == ports,
-        Selector::Remote(Remote::Any, p) => net.prefix_len() == 0 && p == ports,
-        _ => false,
+/// fe80::/10: the kernel does not forward it, so it cannot go through a device.
+pub(super) fn link_local_net() -> IpNet {
+    IpNet::V6(ipnet::Ipv6Net::new_assert(std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10))
+}
+
+/// Look-ups for [`link_local`], at most.
+const LOOKUPS_MOST: usize = 1 << 18;
+
+/// Remote and local ports for which link-local addresses are `required`. No selector is for some of these addresses alone.
+fn link_local(rules: &[Rule]) -> Vec<(PortRange, PortRange)> {
+    let net = link_local_net();
+    let scope = |rule: &Rule| Scope::of(&rule.selector, any_v6()).filter(|scope| scope.remote.contains(&net));
+    let here: Vec<(Rule, Scope)> = rules.iter().filter_map(|rule| Some((rule.clone(), scope(rule)?))).collect();
+    if !here.iter().any(|(rule, _)| rule.policy == Policy::Required) {
+        return Vec::new();
+    }
+    let remote = pieces(here.iter().map(|(_, scope)| scope.remote_ports));
+    let local = pieces(here.iter().map(|(_, scope)| scope.local_ports));
+    if remote.len() * local.len() > LOOKUPS_MOST {
+        return vec![(PortRange::ALL, PortRange::ALL)];
+    }
+    let table = PolicyTable::new(here.into_iter().map(|(rule, _)| rule));
+    let required = |remote: &PortRange, local: &&PortRange| {
+        let rule = table.lookup(net.addr(), remote.first, local.first);
+        rule.is_some_and(|rule| rule.policy == Policy::Required)
     };
-    rules.iter().rfind(same).is_some_and(|rule| rule.policy == Policy::Off)
+    let mut rows: Vec<(PortRange, Vec<PortRange>)> = Vec::new();
+    for range in remote {
+        let columns = merged(local.iter().filter(|local| required(&range, local)).copied().collect());
+        match rows.last_mut() {
+            Some((before, same)) if *same == columns && before.last.checked_add(1) == Some(range.first) => {
+                before.last = range.last;
+            }
+            _ => rows.push((range, columns)),
+        }
+    }
+    rows.into_iter().flat_map(|(remote, columns)| columns.into_iter().map(move |local| (remote, local))).collect()
+}
+
+/// The ports that any of `ranges` has, in pieces that none of them cuts.
+fn pieces(ranges: impl Iterator<Item = PortRange>) -> Vec<PortRange> {
+    let ranges = ranges.collect::<Vec<_>>();
+    let mut starts: Vec<u16> =
+        ranges.iter().flat_map(|range| [Some(range.first), range.last.checked_add(1)]).flatten().collect();
+    starts.sort_unstable();
+    starts.dedup();
+    let ends = starts.iter().skip(1).map(|next| next - 1).chain([u16::MAX]);
+    let pieces = starts.iter().zip(ends).map(|(&first, last)| PortRange { first, last });
+    pieces.filter(|piece| ranges.iter().any(|range| range.covers(*piece))).collect()
 }
 
 /// The same connections without overlap. Networks are nested or disjoint, so each keeps the ports
@@ -142,7 +192,6 @@ fn merged(mut ranges: Vec<PortRange>) -> Vec<PortRange> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::selector::PolicyTable;
 
     fn rules(texts: &[(&str, Policy)]) -> Vec<Rule> {
         texts.iter().map(|(text, policy)| Rule::new(text.parse().expect("selector"), *policy)).collect()
@@ -205,8 +254,51 @@ mod tests {
             &[],
         );
         assert_eq!(shown(&divert.except), ["192.0.2.0/24 0-65535"]);
-        let divert = Divert::new(&rules(&[("0.0.0.0/0", On), (":22", Off), ("local:80", On)]), &[]);
-        assert_eq!(shown(&divert.except), [""; 0]);
+    }
+
+    #[test]
+    fn what_a_required_rule_crosses_is_no_exception_and_what_an_opportunistic_one_crosses_is() {
+        use Policy::{Off, Opportunistic as On, Required};
+        let divert = |other| Divert::new(&rules(&[("0.0.0.0/0", On), (":22", Off), other]), &[]);
+        for crossing in ["local:80", "10.0.0.0/8"] {
+            assert_eq!(shown(&divert((crossing, On)).except), ["0.0.0.0/0 22", "::/0 22"], "{crossing}");
+        }
+        assert_eq!(shown(&divert(("local:80", Required)).except), [""; 0]);
+        assert_eq!(shown(&divert(("10.0.0.0/8", Required)).except), ["::/0 22"]);
+    }
+
+    #[test]
+    fn link_local_addresses_are_refused_where_they_are_required_and_nowhere_else() {
+        use Policy::{Off, Opportunistic as On, Required};
+        let refused = |list: &[(&str, Policy)]| {
+            let rules = rules(list);
+            let divert = Divert::new(&rules, &[]);
+            let table = PolicyTable::new(rules);
+            for remote in (1..12).chain([65_535]) {
+                for local in (1..12).chain([65_535]) {
+                    let policy = table.lookup("fe80::1".parse().unwrap(), remote, local).map(|rule| rule.policy);
+                    let hits =
+                        divert.link_local.iter().filter(|(r, l)| r.contains(remote) && l.contains(local)).count();
+                    assert_eq!(hits, usize::from(policy == Some(Required)), "{remote} {local}: {list:?}");
+                }
+            }
+            divert.link_local.iter().map(|(remote, local)| format!("{remote} {local}")).collect::<Vec<_>>()
+        };
+        assert_eq!(refused(&[("local:7", Required)]), ["1-65535 7"]);
+        assert_eq!(refused(&[(":7", Required)]), ["7 1-65535"]);
+        assert_eq!(refused(&[("::/0", Required)]), ["1-65535 1-65535"]);
+        assert_eq!(refused(&[("::/0", Required), ("local:7", Off)]), ["1-65535 1-6", "1-65535 8-65535"]);
+        assert_eq!(refused(&[("local:7", Required), (":5", On)]), ["1-65535 7"]);
+        assert_eq!(refused(&[("local:7", Required), (":5", Required)]), ["1-4 7", "5 1-65535", "6-65535 7"]);
+        let none: [&str; 0] = [];
+        for others in [("local:7", On), ("2001:db8::/32", Required), ("0.0.0.0/0", Required), ("local:7", Off)] {
+            assert_eq!(refused(&[others]), none);
+        }
+        let many: Vec<Rule> = (1..2000u16)
+            .flat_map(|n| [format!(":{}", 2 * n), format!("local:{}", 2 * n)])
+            .map(|text| Rule::new(text.parse().unwrap(), Required))
+            .collect();
+        assert_eq!(Divert::new(&many, &[]).link_local, [(PortRange::ALL, PortRange::ALL)]);
     }
 
     /// Whatever the table selects is diverted, for rules drawn from a small space where they collide a lot.

@@ -17,6 +17,8 @@ pub(super) enum Element {
     Ports(PortRange),
     /// Remote address, remote port, local port.
     Flow(IpAddr, u16, u16),
+    /// Remote ports and local ports.
+    PortPair(PortRange, PortRange),
     /// Interface name.
     Name(String),
 }
@@ -36,6 +38,7 @@ impl Element {
             Self::Flow(remote, remote_port, local_port) => {
                 json!({"concat": [remote.to_string(), remote_port, local_port]})
             }
+            Self::PortPair(remote, local) => json!({"concat": [ports(remote), ports(local)]}),
             Self::Name(name) => json!(name),
         }
     }
@@ -47,6 +50,7 @@ impl fmt::Display for Element {
             Self::NetPorts(net, ports) => write!(f, "{net} . {ports}"),
             Self::Ports(ports) => write!(f, "{ports}"),
             Self::Flow(remote, remote_port, local_port) => write!(f, "{remote} . {remote_port} . {local_port}"),
+            Self::PortPair(remote, local) => write!(f, "{remote} . {local}"),
             Self::Name(name) => write!(f, "\"{name}\""),
         }
     }
@@ -106,6 +110,8 @@ pub(super) enum Part {
     Return,
     Accept,
     Drop,
+    /// With a RST.
+    Reject,
 }
 
 impl Left {
@@ -189,6 +195,7 @@ impl Part {
             Self::Return => json!({"return": null}),
             Self::Accept => json!({"accept": null}),
             Self::Drop => json!({"drop": null}),
+            Self::Reject => json!({"reject": {"type": "tcp reset"}}),
         }
     }
 }
@@ -205,6 +212,7 @@ impl fmt::Display for Part {
             Self::Return => f.write_str("return"),
             Self::Accept => f.write_str("accept"),
             Self::Drop => f.write_str("drop"),
+            Self::Reject => f.write_str("reject with tcp reset"),
         }
     }
 }

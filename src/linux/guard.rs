@@ -13,7 +13,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::divert::Divert;
+use super::divert::{Divert, link_local_net};
 use super::expr::{Left, Part, Right};
 use super::nft::{self, Chain, Ruleset};
 use super::{Error, Settings, facts};
@@ -115,9 +115,14 @@ pub(super) fn rules(settings: &Settings, divert: &Divert, zones: bool, other: bo
         hook: Some(("filter", hook, LATE)),
         rules: vec![vec![is("l4proto", "tcp"), Part::Goto(then)]],
     };
-    let [tcp_in, inward] = selected(divert, ["saddr", "sport", "dport"], ["in", "stop_in"]);
-    let [tcp_out, outward] = selected(divert, ["daddr", "dport", "sport"], ["out", "stop_out"]);
-    let chains = vec![
+    let [tcp_in, inward] = selected(divert, ["saddr", "sport", "dport"], ["in", "stop_in", "own_in"]);
+    let [tcp_out, outward] = selected(divert, ["daddr", "dport", "sport"], ["out", "stop_out", "own_out"]);
+    let mut chains = Vec::new();
+    if !divert.link_local.is_empty() {
+        chains.push(chain("own_out", nft::refuse_link_local(nft::to("lo"), ["dport", "sport"], Part::Drop)));
+        chains.push(chain("own_in", nft::refuse_link_local(nft::from("lo"), ["sport", "dport"], Part::Drop)));
+    }
+    chains.extend([
         chain("stop_in", stop_in),
         chain("stop_out", stop_out),
         chain("in", inward),
@@ -126,13 +131,17 @@ pub(super) fn rules(settings: &Settings, divert: &Divert, zones: bool, other: bo
         chain("tcp_out", tcp_out),
         base("input", "input", "tcp_in"),
         base("postrouting", "postrouting", "tcp_out"),
-    ];
+    ]);
     Ruleset::beside(settings.guard_table(other), settings, divert, zones, chains)
 }
 
 /// The rules of two chains: what is selected, or kept diverted, goes to the one called `then` first, which leaves out what is
 /// not to be diverted after all, and from there to the other. `fields`: remote address, remote port, own port.
-fn selected(divert: &Divert, fields: [&'static str; 3], [then, stop]: [&'static str; 2]) -> [Vec<Vec<Part>>; 2] {
+fn selected(
+    divert: &Divert,
+    fields: [&'static str; 3],
+    [then, stop, link_local]: [&'static str; 3],
+) -> [Vec<Vec<Part>>; 2] {
     let [address, port, own_port] = fields;
     let key = |ip| Left::Concat(vec![(ip, address), ("tcp", port)]);
     let is_in = |key: Left, set, then: Part| vec![Part::Is(key, Right::Set(set)), then];
@@ -159,7 +168,8 @@ fn selected(divert: &Divert, fields: [&'static str; 3], [then, stop]: [&'static 
             second.push(is_in(key(ip), except, Part::Return));
         }
     }
-    second.push(vec![Part::Is(Left::Field("ip6", address), Right::Prefix(nft::link_local_net())), Part::Return]);
+    let then = if divert.link_local.is_empty() { Part::Return } else { Part::Goto(link_local) };
+    second.push(vec![Part::Is(Left::Field("ip6", address), Right::Prefix(link_local_net())), then]);
     second.push(vec![Part::Goto(stop)]);
     [first, second]
 }

@@ -356,14 +356,18 @@ pub fn all_connections() -> Result<Vec<(SocketAddr, SocketAddr)>, Error> {
     Ok(all)
 }
 
-/// What `up` would do, one line per device, rule, route, sysctl, chain and file. Changes nothing.
+/// What `up` would do, one line per device, rule, route, sysctl, chain and file, the guard's among them. Changes nothing.
 ///
 /// # Errors
 /// If the host cannot be asked, or the settings do not fit it.
 pub fn dry_run(settings: &Settings, rules: &[Rule]) -> Result<Vec<String>, Error> {
     let before = record::read(&settings.record_path())?.map(|record| record.changes).unwrap_or_default();
     let facts = HostFacts::gather(settings)?.before(&before);
-    Ok(Plan::new(&facts, settings, &Divert::new(rules, &[]))?.lines(settings))
+    let divert = Divert::new(rules, &[]);
+    let plan = Plan::new(&facts, settings, &divert)?;
+    let mut lines = plan.lines(settings);
+    lines.extend(guard::rules(settings, &divert, plan.ruleset.zones(), false).lines());
+    Ok(lines)
 }
 
 /// The plan for this host as it would be without us, and how many chains our table has.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
-use super::divert::Divert;
+use super::divert::{Divert, link_local_net};
 use super::expr::{Element, Left, Part, Right, Set};
 use super::netlink::Family;
 use super::settings::Settings;
@@ -76,11 +76,12 @@ impl Ruleset {
             let remote = remote.map(|(ip, set)| vec![is_remote(ip, address, port, set), Part::Goto(chain)]);
             ports.chain(remote).collect::<Vec<_>>()
         };
-        let excepted = |address, port| {
+        let excepted = |address, port, link_local| {
             let except = [("ip", "except4"), ("ip6", "except6")].into_iter().filter(|(_, set)| filled(set));
             let mut rules: Vec<Vec<Part>> =
                 except.map(|(ip, set)| vec![is_remote(ip, address, port, set), Part::Return]).collect();
-            rules.push(vec![Part::Is(Left::Field("ip6", address), Right::Prefix(link_local_net())), Part::Return]);
+            let then = if divert.link_local.is_empty() { Part::Return } else { Part::Goto(link_local) };
+            rules.push(vec![Part::Is(Left::Field("ip6", address), Right::Prefix(link_local_net())), then]);
             rules
         };
         // Connections that stay diverted whatever is selected now do what `then` says.
@@ -100,7 +101,7 @@ impl Ruleset {
         output.extend(quotes_tcp("icmp_out", "icmp6_out"));
         let mut tcp_out = kept("daddr", "dport", "sport", Part::Goto("out_now"));
         tcp_out.extend(selected("daddr", "dport", "sport", "out"));
-        let mut out = excepted("daddr", "dport");
+        let mut out = excepted("daddr", "dport", "own_out");
         if gateway {
             out.push(vec![Part::Is(Left::Meta("oifname"), Right::Set("inside")), Part::Return]);
         }
@@ -124,7 +125,7 @@ impl Ruleset {
         }
         tcp_in.extend(kept("saddr", "sport", "dport", Part::Goto("in_now")));
         tcp_in.extend(selected("saddr", "sport", "dport", "in"));
-        let mut inbound = excepted("saddr", "sport");
+        let mut inbound = excepted("saddr", "sport", "own_in");
         inbound.push(vec![Part::Goto("in_now")]);
         let mut in_now = vec![vec![Part::Is(Left::Meta("iifname"), devices()), Part::Return]];
         if !gateway {
@@ -135,6 +136,10 @@ impl Ruleset {
 
         let chain = |name, rules| Chain { name, hook: None, rules };
         let mut chains = forward(settings, closed);
+        if !divert.link_local.is_empty() {
+            chains.push(chain("own_out", refuse_link_local(to("lo"), ["dport", "sport"], Part::Reject)));
+            chains.push(chain("own_in", refuse_link_local(from("lo"), ["sport", "dport"], Part::Drop)));
+        }
         chains.extend([
             chain("in_now", in_now),
             chain("in", inbound),
@@ -146,7 +151,7 @@ impl Ruleset {
         ]);
         // At a gateway, plaintext on its way out from the hosts inside. What stays inside is left alone.
         if gateway {
-            let mut inside = excepted("daddr", "dport");
+            let mut inside = excepted("daddr", "dport", "own_out");
             inside.push(vec![Part::Is(Left::DestinationType, local()), Part::Return]);
             let stays = Part::Is(Left::DestinationInterface, Right::OneOf(settings.gateway.clone()));
             inside.push(vec![stays, Part::Return]);
@@ -272,9 +277,13 @@ impl Ruleset {
     }
 }
 
-/// fe80::/10: the kernel does not forward it, so it cannot go through a device.
-pub(super) fn link_local_net() -> IpNet {
-    IpNet::V6(ipnet::Ipv6Net::new_assert(std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10))
+/// What is done with link-local addresses where they are `required`: since they cannot be diverted, no connection begins.
+/// `lo`: the packet stays inside this host. `ports`: the remote and the local one.
+pub(super) fn refuse_link_local(lo: Part, ports: [&'static str; 2], refuse: Part) -> Vec<Vec<Part>> {
+    let [remote, local] = ports;
+    let required = Part::Is(Left::Concat(vec![("tcp", remote), ("tcp", local)]), Right::Set("link_local"));
+    // The SYN bit.
+    vec![vec![lo, Part::Return], vec![Part::Is(Left::Bits(110, 1), Right::Number(1)), required, refuse]]
 }
 
 /// Rules that send ICMP errors about TCP (RFC 792, RFC 4443 section 3) to chains that look at the quoted packet.
@@ -298,11 +307,11 @@ fn quotes_tcp(v4: &'static str, v6: &'static str) -> Vec<Vec<Part>> {
     ]
 }
 
-fn from(name: &str) -> Part {
+pub(super) fn from(name: &str) -> Part {
     Part::Is(Left::Meta("iifname"), Right::Word(name.to_owned()))
 }
 
-fn to(name: &str) -> Part {
+pub(super) fn to(name: &str) -> Part {
     Part::Is(Left::Meta("oifname"), Right::Word(name.to_owned()))
 }
 
@@ -370,6 +379,12 @@ fn sets(settings: &Settings, divert: &Divert, closed: &Closed) -> Vec<Set> {
         ports("local", divert.local.iter().copied()),
         kept("kept4", &["ipv4_addr", "inet_service", "inet_service"], false),
         kept("kept6", &["ipv6_addr", "inet_service", "inet_service"], true),
+        Set {
+            name: "link_local",
+            types: &["inet_service", "inet_service"],
+            interval: true,
+            elements: divert.link_local.iter().map(|&(remote, local)| Element::PortPair(remote, local)).collect(),
+        },
         names("closed4", &closed.v4),
         names("closed6", &closed.v6),
     ];

@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer};
 use tcpcrypt::constants::RESUME_NONCE_MAX;
 use tcpcrypt::{AeadId, Aware, Tep};
 
+use super::{DAY, ENTRIES_MOST, Wrong, in_range};
 use crate::engine;
 
 /// What is offered and accepted (ENO-7 to ENO-10, TC-5).
@@ -75,9 +76,11 @@ impl Negotiation {
         negotiation.active_b = self.role_b;
     }
 
-    pub(super) fn check(&self) -> Result<(), String> {
-        self.teps.as_ref().map_or(Ok(()), |teps| check_offer("negotiation.teps", teps))?;
-        self.aeads.as_ref().map_or(Ok(()), |aeads| check_offer("negotiation.aeads", aeads))
+    pub(super) fn check(&self) -> Result<(), Wrong> {
+        let teps = self.teps.as_ref().map_or(Ok(()), |teps| check_offer(teps));
+        teps.map_err(|error| Wrong::new("negotiation.teps", error))?;
+        let aeads = self.aeads.as_ref().map_or(Ok(()), |aeads| check_offer(aeads));
+        aeads.map_err(|error| Wrong::new("negotiation.aeads", error))
     }
 }
 
@@ -92,16 +95,14 @@ impl Resumption {
         sessions.lookahead = self.look_ahead.unwrap_or(sessions.lookahead);
     }
 
-    pub(super) fn check(&self) -> Result<(), String> {
-        if let Some(length) = self.nonce_length.filter(|length| *length > RESUME_NONCE_MAX) {
-            return Err(format!("resumption.nonce-length is {length}; a nonce has 0 to {RESUME_NONCE_MAX} bytes"));
-        }
-        match self.look_ahead {
-            Some(n) if !(1..=LOOK_AHEAD_MOST).contains(&n) => {
-                Err(format!("resumption.look-ahead is {n}; use 1 to {LOOK_AHEAD_MOST}"))
-            }
-            _ => Ok(()),
-        }
+    pub(super) fn check(&self) -> Result<(), Wrong> {
+        let size = |value: Option<usize>| value.map(|value| u64::try_from(value).unwrap_or(u64::MAX));
+        let nonce = u64::try_from(RESUME_NONCE_MAX).unwrap_or(u64::MAX);
+        in_range("resumption.nonce-length", size(self.nonce_length), 0..=nonce)?;
+        in_range("resumption.max-sessions", size(self.max_sessions), 0..=ENTRIES_MOST)?;
+        in_range("resumption.per-peer", size(self.per_peer), 0..=ENTRIES_MOST)?;
+        in_range("resumption.lifetime", self.lifetime.map(u64::from), 1..=365 * DAY)?;
+        in_range("resumption.look-ahead", self.look_ahead.map(u64::from), 1..=LOOK_AHEAD_MOST.into())
     }
 }
 
@@ -113,31 +114,23 @@ impl Rekey {
         rekey.time = self.seconds.map_or(rekey.time, |seconds| Duration::from_secs(seconds.into()));
     }
 
-    pub(super) fn check(&self) -> Result<(), String> {
-        let seconds = self.seconds.map(u64::from);
-        for (name, value, most) in [
-            ("frames", self.frames, FRAMES_MOST),
-            ("bytes", self.bytes, BYTES_MOST),
-            ("seconds", seconds, u64::from(u32::MAX)),
-        ] {
-            if let Some(value) = value.filter(|value| !(1..=most).contains(value)) {
-                return Err(format!("rekey.{name} is {value}; use 1 to {most}"));
-            }
-        }
-        Ok(())
+    pub(super) fn check(&self) -> Result<(), Wrong> {
+        in_range("rekey.frames", self.frames, 1..=FRAMES_MOST)?;
+        in_range("rekey.bytes", self.bytes, 1..=BYTES_MOST)?;
+        in_range("rekey.seconds", self.seconds.map(u64::from), 1..=u32::MAX.into())
     }
 }
 
 /// Whether a list of what is offered can be one: not empty, nothing twice.
 ///
 /// # Errors
-/// What is wrong with it; `what` names it.
-pub fn check_offer<T: PartialEq + std::fmt::Display>(what: &str, list: &[T]) -> Result<(), String> {
+/// What is wrong with it.
+pub fn check_offer<T: PartialEq + std::fmt::Display>(list: &[T]) -> Result<(), String> {
     if list.is_empty() {
-        return Err(format!("{what} is empty, with which nothing could be encrypted"));
+        return Err("the list is empty, and nothing could be encrypted".to_owned());
     }
     match list.iter().enumerate().find(|(at, it)| list.iter().skip(at + 1).any(|other| other == *it)) {
-        Some((_, twice)) => Err(format!("{what} has {twice} twice")),
+        Some((_, twice)) => Err(format!("{twice} is given twice")),
         None => Ok(()),
     }
 }
