@@ -93,7 +93,7 @@ mod tests {
     fn advice_is_about_counters_that_exist() {
         let counters = Counters::default().named();
         for (name, _) in ADVICE {
-            assert!(counters.iter().any(|(known, _)| *known == name), "{name}");
+            assert!(counters.iter().any(|(known, _)| *known == *name), "{name}");
         }
     }
 }
