@@ -31,7 +31,7 @@ pub(super) struct Unknown {
     orphans: Orphans,
     /// What was selected before, while connections that were open then are being listed.
     before: Option<PolicyTable>,
-    questions: VecDeque<(Instant, FlowKey)>,
+    questions: VecDeque<(Instant, u32, FlowKey)>,
     resets: Allowance,
 }
 
@@ -77,7 +77,7 @@ impl Unknown {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.questions.front().map(|(at, _)| *at)
+        self.questions.front().map(|(at, ..)| *at)
     }
 
     /// Asks the ends of connections that an instance that died may have encrypted: with an acknowledgement that neither takes, which
@@ -86,21 +86,20 @@ impl Unknown {
         self.orphans.expire(now);
         for _ in 0..ASK_AT_ONCE {
             match self.questions.front() {
-                Some((at, _)) if *at <= now => {}
+                Some((at, ..)) if *at <= now => {}
                 _ => return,
             }
-            let Some((_, key)) = self.questions.pop_front() else { return };
+            let Some((_, seq, key)) = self.questions.pop_front() else { return };
             if self.orphans.has(&key) {
                 let link = Link::new(key);
                 for side in [Side::Wire, Side::Plain] {
-                    let tcp =
-                        TcpFields { seq: 0, ack: 0, flags: Flags::ACK, window: u16::MAX, urgent: 0, options: &[] };
+                    let tcp = TcpFields { seq, ack: 0, flags: Flags::ACK, window: u16::MAX, urgent: 0, options: &[] };
                     link.emit(env, side, &tcp, &[], None);
                 }
             }
         }
         let later = now + ASK_AGAIN;
-        self.questions.iter_mut().take_while(|(at, _)| *at < later).for_each(|(at, _)| *at = later);
+        self.questions.iter_mut().take_while(|(at, ..)| *at < later).for_each(|(at, ..)| *at = later);
     }
 }
 
@@ -143,8 +142,9 @@ impl Engine {
                 self.config.max_flows.max(keys.len()),
             );
         }
-        for after in ASK_AFTER {
-            self.unknown.questions.extend(keys.iter().map(|key| (now + after, *key)));
+        // At most one of these numbers can lie in a window.
+        for (after, seq) in ASK_AFTER.into_iter().zip([0, 1 << 30, 2 << 30]) {
+            self.unknown.questions.extend(keys.iter().map(|key| (now + after, seq, *key)));
         }
     }
 

@@ -69,6 +69,8 @@ pub(crate) struct Opening {
     /// The options of the peer's SYN, until they are answered.
     pub(super) asked: Vec<u8>,
     pub(super) phase: AckPhase,
+    /// The local kernel has an older connection on these ports, and what it has received of that.
+    older: Option<u32>,
     pub(super) deadline: Instant,
     /// When its first SYN came.
     began: Instant,
@@ -111,6 +113,7 @@ impl Opening {
             session: None,
             asked: Vec::new(),
             phase: AckPhase::new(),
+            older: None,
             deadline: cx.now + cx.config.handshake_timeout,
             began: cx.now,
         }
@@ -204,6 +207,12 @@ impl Opening {
             let answers = self.active && packet.flags.any(Flags::ACK) && next(self.local) == Some(packet.ack.0);
             if answers || next(self.peer) == Some(packet.seq.0) {
                 return Opened::Over(self.has_agreed());
+            }
+            if self.older.is_some() && self.older == Some(packet.seq.0) {
+                // The peer has not got that one. Its SYN comes again.
+                self.older = None;
+                self.link.reset(cx.env, Side::Plain, packet.seq.0, packet.ack.0);
+                return Opened::Still;
             }
             cx.counters.resets_ignored += 1;
             return Opened::Still;
@@ -452,6 +461,12 @@ impl Opening {
 
     /// The first segment of the local kernel that is no SYN.
     fn first_from_kernel(&mut self, cx: &mut Cx<'_>, packet: &Packet<P>, bytes: &[u8]) -> Opened {
+        if !self.active && self.local.is_none() && packet.flags.any(Flags::ACK) {
+            // A connection from before that the kernel takes for open, or in TIME-WAIT: it asks the peer (RFC 5961, section 4.2).
+            self.older = Some(packet.ack.0);
+            self.link.acknowledge(cx.env, Side::Wire, packet.seq.0, packet.ack.0, &[]);
+            return Opened::Still;
+        }
         let (Some(local), Some(peer)) = (self.local, self.peer) else { return Opened::Still };
         if !self.active || self.crossing.told != Told::SynAck {
             // Whoever answered a SYN cannot send before the peer's acknowledgement; what it sends is of an older

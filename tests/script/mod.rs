@@ -25,7 +25,9 @@ mod option_space;
 mod own_bytes;
 mod paths;
 mod probe;
+mod reuse;
 mod segments;
+mod unknown;
 mod windows;
 
 /// Initial sequence numbers of the client and the server.

@@ -224,7 +224,7 @@ impl Watch {
         // An engine that has lost its memory asks with numbers that nobody takes.
         if seg.has(ACK)
             && !seg.has(RST)
-            && (seg.seq, seg.ack) != (0, 0)
+            && (seg.seq % (1 << 30), seg.ack) != (0, 0)
             && let Some(peer_isn) = conn.ways[1 - host].isn
         {
             let both = conn.ways[0].scale.is_some() && conn.ways[1].scale.is_some();
