@@ -488,6 +488,8 @@ mod tests {
             ("resumption.max-sessions", sessions.max as u64),
             ("resumption.per-peer", sessions.per_peer as u64),
             ("resumption.lifetime", sessions.lifetime.as_secs()),
+            ("resumption.max-age", sessions.max_age.as_secs()),
+            ("resumption.max-uses", sessions.max_uses.into()),
             ("resumption.look-ahead", sessions.lookahead.into()),
             ("rekey.frames", rekey.frames),
             ("rekey.bytes", rekey.bytes),
@@ -525,19 +527,22 @@ mod tests {
     #[test]
     fn eno_7_8_tc_13_22_31_every_setting_of_the_protocol_reaches_the_engine() {
         let text = "[negotiation]\naware = true\nmandatory-aware = true\nrole-b = true\n[resumption]\nenabled = false\n\
-                    nonce-length = 0\nmax-sessions = 1\nper-peer = 2\nlifetime = 3\nlook-ahead = 4\n[rekey]\n\
+                    nonce-length = 0\nmax-sessions = 1\nper-peer = 2\nlifetime = 3\nlook-ahead = 4\nmax-age = 8\nmax-uses = 9\n[rekey]\n\
                     frames = 5\nbytes = 6\nseconds = 7\n";
         let config = File::parse(text).unwrap().engine();
         let n = &config.negotiation;
         assert!(n.aware == tcpcrypt::Aware::Mandatory && n.active_b && !n.resume);
         assert_eq!(n.nonce_len, 0);
-        let lifetime = Duration::from_secs(3);
-        assert_eq!(config.sessions, engine::SessionLimits { max: 1, per_peer: 2, lifetime, lookahead: 4 });
+        let [lifetime, max_age] = [3, 8].map(Duration::from_secs);
+        let sessions = engine::SessionLimits { max: 1, per_peer: 2, lifetime, max_age, max_uses: 9, lookahead: 4 };
+        assert_eq!(config.sessions, sessions);
         let rekey = config.rekey;
         assert_eq!((rekey.frames, rekey.bytes, rekey.time), (5, 6, Duration::from_secs(7)));
         for bad in [
             "[resumption]\nnonce-length = 9",
             "[resumption]\nlook-ahead = 0",
+            "[resumption]\nmax-age = 0",
+            "[resumption]\nmax-uses = 0",
             "[rekey]\nframes = 0",
             "[rekey]\nbytes = 274877906945",
         ] {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Counters, Side};
 use crate::flow::{
-    AbortReason, Closed, Cx, Encrypted, Flow, FlowKey, Left, Link, Next, OpenQuestion, Opened, Opening, PlainFlow,
+    AbortReason, Closed, Cx, Encrypted, Flow, FlowKey, Left, Link, Next, OpenQuestion, Opened, Opening, PlainFlow, Suspect,
     pass_on,
 };
 use crate::wire::{Offload, Packet};
@@ -26,7 +26,7 @@ impl Remains {
     pub(super) fn new(cx: &Cx<'_>, opening: &Opening, opened: &Opened) -> Self {
         let (isns, active, answered) = (opening.isns(), opening.is_active(), opening.has_answered());
         let (suspect, question, insist) = match opened {
-            Opened::Plain(why, _) => (opening.suspect(cx), opening.question(*why), opening.insists(*why)),
+            Opened::Plain(why, _) => (Suspect::of(cx, opening, *why), opening.question(*why), opening.insists(*why)),
             _ => (None, OpenQuestion::None, false),
         };
         let plain = Left { isns, active, answered, suspect, question, insist };

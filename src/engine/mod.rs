@@ -400,7 +400,14 @@ impl Engine {
                             Fate::Stay
                         }
                     }
-                    Flow::Opening(_) | Flow::Plain(_) => Fate::Remove,
+                    Flow::Plain(plain) => {
+                        if plain.handle_timeout(cx.now) {
+                            Fate::Remove
+                        } else {
+                            Fate::Stay
+                        }
+                    }
+                    Flow::Opening(_) => Fate::Remove,
                     Flow::Encrypted(encrypted) => {
                         let next = encrypted.handle_timeout(cx);
                         encrypted.note_path(cx, next, None);

@@ -8,7 +8,7 @@
 //! two hosts propose the same secret to each other at once, neither knows it any more when the other's SYN comes, and
 //! both make fresh keys. That this is rare is seen to by preferring chains that this host began as A.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -27,13 +27,25 @@ pub struct SessionLimits {
     pub per_peer: usize,
     /// A chain that was not used for so long is erased.
     pub lifetime: Duration,
+    /// A chain is erased so long after its key exchange, however much it is used: who learns one of its secrets learns all that
+    /// follow.
+    pub max_age: Duration,
+    /// So many secrets of a chain are used, proposed or skipped at most. Then keys are made anew.
+    pub max_uses: u32,
     /// Identifiers of each chain that are recognised, at least 1.
     pub lookahead: u8,
 }
 
 impl Default for SessionLimits {
     fn default() -> Self {
-        Self { max: 16_384, per_peer: 128, lifetime: Duration::from_secs(2 * 3600), lookahead: 8 }
+        Self {
+            max: 16_384,
+            per_peer: 128,
+            lifetime: Duration::from_secs(2 * 3600),
+            max_age: Duration::from_secs(24 * 3600),
+            max_uses: 1000,
+            lookahead: 8,
+        }
     }
 }
 
@@ -100,6 +112,19 @@ struct Chain {
     ahead: u8,
 }
 
+impl Chain {
+    /// When it is erased, if it is not used before.
+    fn expires(&self, limits: &SessionLimits) -> Instant {
+        (self.used + limits.lifetime).min(self.made + limits.max_age)
+    }
+
+    /// How many of its secrets may still be used.
+    fn left(&self, limits: &SessionLimits) -> u64 {
+        // The first that is cached is ss[1].
+        (u64::from(limits.max_uses) + 1).saturating_sub(self.index)
+    }
+}
+
 /// What there is for one address.
 #[derive(Default, Clone)]
 struct Host {
@@ -124,7 +149,8 @@ pub(crate) struct Erased {
 #[derive(Clone)]
 pub(crate) struct Sessions {
     limits: SessionLimits,
-    chains: HashMap<ChainId, Chain>,
+    /// By identifier, which is by age.
+    chains: BTreeMap<ChainId, Chain>,
     /// The peer's halves of all identifiers in all windows.
     halves: HashMap<[u8; RESUME_HALF_LEN], ChainId>,
     /// By address.
@@ -141,7 +167,7 @@ impl Sessions {
     pub(crate) fn new(limits: SessionLimits) -> Self {
         Self {
             limits,
-            chains: HashMap::new(),
+            chains: BTreeMap::new(),
             halves: HashMap::new(),
             peers: HashMap::new(),
             by_use: BTreeSet::new(),
@@ -160,7 +186,7 @@ impl Sessions {
         active: bool,
         first: CachedSecret,
     ) -> Option<ChainId> {
-        if self.limits.max == 0 || self.limits.per_peer == 0 {
+        if self.limits.max == 0 || self.limits.per_peer == 0 || self.limits.max_uses == 0 {
             return None;
         }
         let id = ChainId(self.made);
@@ -186,7 +212,7 @@ impl Sessions {
         if let Some(first) = chain.window.front() {
             self.halves.insert(*first.peer_half(), id);
         }
-        fill(&mut self.halves, id, &mut chain, self.limits.lookahead);
+        fill(&mut self.halves, id, &mut chain, &self.limits);
         self.chains.insert(id, chain);
         self.by_use.insert((now, id));
         self.file(ip, id);
@@ -227,7 +253,7 @@ impl Sessions {
     ) -> Option<(ChainId, CachedSecret)> {
         let host = self.peers.get(&peer.ip().to_canonical())?;
         let usable = |chain: &Chain| {
-            allowed(chain.tep, chain.aead) && now < chain.used + self.limits.lifetime && chain.refusals < MAX_REFUSALS
+            allowed(chain.tep, chain.aead) && now < chain.expires(&self.limits) && chain.refusals < MAX_REFUSALS
         };
         let chains = host.chains.iter().filter_map(|id| Some((*id, self.chains.get(id)?)));
         let chains = chains.filter(|(_, chain)| usable(chain));
@@ -284,7 +310,7 @@ impl Sessions {
     ) -> Option<(ChainId, CachedSecret)> {
         let id = *self.halves.get(half)?;
         let chain = self.chains.get(&id)?;
-        if chain.tep != tep || !allowed(chain.aead) || now >= chain.used + self.limits.lifetime {
+        if chain.tep != tep || !allowed(chain.aead) || now >= chain.expires(&self.limits) {
             return None;
         }
         let at = chain.window.iter().position(|secret| secret.peer_half() == half)?;
@@ -293,7 +319,7 @@ impl Sessions {
         Some((id, secret))
     }
 
-    /// Drops the first `n` secrets of a window and derives as many at its end.
+    /// Drops the first `n` secrets of a window and derives as many at its end. A chain whose last secret this was is erased.
     fn advance(&mut self, id: ChainId, n: usize) {
         let Some(chain) = self.chains.get_mut(&id) else { return };
         fill_to(&mut self.halves, id, chain, n + 1);
@@ -301,7 +327,12 @@ impl Sessions {
             forget(&mut self.halves, id, &secret);
             chain.index += 1;
         }
-        fill(&mut self.halves, id, chain, self.limits.lookahead);
+        if chain.left(&self.limits) == 0 {
+            self.remove(id);
+            self.erased.expired += 1;
+            return;
+        }
+        fill(&mut self.halves, id, chain, &self.limits);
     }
 
     /// A connection resumed with a secret of this chain is established: `peer` has it, and is where it was seen.
@@ -370,12 +401,18 @@ impl Sessions {
 
     /// When the next chain expires.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.by_use.first().map(|(used, _)| *used + self.limits.lifetime)
+        let unused = self.by_use.first().map(|(used, _)| *used + self.limits.lifetime);
+        let old = self.chains.first_key_value().map(|(_, chain)| chain.made + self.limits.max_age);
+        unused.into_iter().chain(old).min()
     }
 
     /// Erases what has expired.
     pub(crate) fn expire(&mut self, now: Instant) {
-        while let Some((_, id)) = self.by_use.first().copied().filter(|(used, _)| *used + self.limits.lifetime <= now) {
+        let limits = self.limits;
+        loop {
+            let unused = self.by_use.first().filter(|(used, _)| *used + limits.lifetime <= now).map(|(_, id)| *id);
+            let old = self.chains.first_key_value().filter(|(_, chain)| chain.made + limits.max_age <= now);
+            let Some(id) = unused.or(old.map(|(id, _)| *id)) else { return };
             self.remove(id);
             self.erased.expired += 1;
         }
@@ -388,8 +425,6 @@ impl Sessions {
 
     /// What is in the cache, by the time it was made.
     pub(crate) fn list(&self, now: Instant) -> Vec<SessionInfo> {
-        let mut chains: Vec<(&ChainId, &Chain)> = self.chains.iter().collect();
-        chains.sort_unstable_by_key(|(id, _)| **id);
         let info = |chain: &Chain| SessionInfo {
             peer: chain.peer,
             tep: chain.tep.name(),
@@ -400,9 +435,9 @@ impl Sessions {
             },
             index: chain.index,
             age_seconds: now.since(chain.made).as_secs(),
-            expires_seconds: (chain.used + self.limits.lifetime).since(now).as_secs(),
+            expires_seconds: chain.expires(&self.limits).since(now).as_secs(),
         };
-        chains.into_iter().map(|(_, chain)| info(chain)).collect()
+        self.chains.values().map(info).collect()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -410,9 +445,10 @@ impl Sessions {
     }
 }
 
-/// Derives secrets until the window has `lookahead` of them.
-fn fill(halves: &mut HashMap<[u8; RESUME_HALF_LEN], ChainId>, id: ChainId, chain: &mut Chain, lookahead: u8) {
-    fill_to(halves, id, chain, usize::from(lookahead.max(1)));
+/// Derives secrets until the window has as many as it may look ahead, and none that may not be used.
+fn fill(halves: &mut HashMap<[u8; RESUME_HALF_LEN], ChainId>, id: ChainId, chain: &mut Chain, limits: &SessionLimits) {
+    let left = usize::try_from(chain.left(limits)).unwrap_or(usize::MAX);
+    fill_to(halves, id, chain, usize::from(limits.lookahead.max(1)).min(left));
 }
 
 fn fill_to(halves: &mut HashMap<[u8; RESUME_HALF_LEN], ChainId>, id: ChainId, chain: &mut Chain, n: usize) {

@@ -334,6 +334,43 @@ fn what_is_not_used_for_its_lifetime_is_erased() {
 }
 
 #[test]
+fn tc_19_a_chain_ages_however_much_it_is_used() {
+    let (mut a, mut b) = pair(limits());
+    let hours = |n: u64| NOW + Duration::from_secs(n * 3600);
+    for n in 1..24 {
+        let (id, secret) = a.candidate(hours(n), peer("10.0.0.2:80"), |_, _| true).unwrap();
+        a.reserve(id);
+        a.confirm(hours(n), id, peer("10.0.0.2:80"));
+        let (id, _) = b.recognise(hours(n), Tep::Curve25519, secret.own_half(), |_| true).unwrap();
+        b.confirm(hours(n), id, peer("10.0.0.1:50000"));
+    }
+    assert_eq!(a.poll_timeout(), Some(hours(24)), "before the two hours since its last use are over");
+    assert_eq!(a.list(hours(23))[0].expires_seconds, 3600);
+    let next = *a.candidate(hours(23), peer("10.0.0.2:80"), |_, _| true).unwrap().1.own_half();
+    assert!(a.candidate(hours(24), peer("10.0.0.2:80"), |_, _| true).is_none());
+    assert!(b.recognise(hours(24), Tep::Curve25519, &next, |_| true).is_none());
+    a.expire(hours(24));
+    assert_eq!((a.len(), a.halves.len(), a.take_erased().expired, a.poll_timeout()), (0, 0, 1, None));
+}
+
+#[test]
+fn tc_19_a_chain_has_so_many_secrets_and_then_keys_are_made_anew() {
+    let (mut a, mut b) = pair(SessionLimits { max_uses: 3, ..limits() });
+    assert_eq!(a.halves.len(), 3, "no secret is derived that may not be used");
+    let first = propose(&mut a, "10.0.0.2:80").unwrap();
+    propose(&mut a, "10.0.0.2:80").unwrap();
+    let third = propose(&mut a, "10.0.0.2:80").unwrap();
+    assert!(propose(&mut a, "10.0.0.2:80").is_none());
+    assert_eq!((a.len(), a.halves.len(), a.take_erased().expired), (0, 0, 1));
+    // Those that are skipped are used up as well.
+    assert!(recognise(&mut b, &third).is_some());
+    assert!(recognise(&mut b, &first).is_none());
+    assert_eq!((b.len(), b.halves.len(), b.take_erased().expired), (0, 0, 1));
+    let mut none = Sessions::new(SessionLimits { max_uses: 0, ..limits() });
+    assert_eq!(none.insert(NOW, peer("10.0.0.2:80"), true, self::first(7, Role::A)), None);
+}
+
+#[test]
 fn tc_22_sessions_are_flushed_by_address_and_all_at_once() {
     let mut a = Sessions::new(limits());
     for n in 1..=4_u8 {

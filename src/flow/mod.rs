@@ -23,7 +23,7 @@ pub(crate) use closed::Closed;
 pub(crate) use encrypted::{AbortReason, Encrypted, Next};
 pub(crate) use link::{Cx, FlowKey, Link, Lost};
 pub(crate) use pass::pass_on;
-pub(crate) use plain::{Learnt, Left, OpenQuestion, Plain, PlainFlow};
+pub(crate) use plain::{Learnt, Left, OpenQuestion, Plain, PlainFlow, Suspect};
 pub(crate) use pool::Pool;
 pub(crate) use syn::{Opened, Opening};
 
@@ -81,7 +81,7 @@ impl Flow {
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         match self {
             Self::Opening(o) => Some(o.deadline),
-            Self::Plain(p) => Some(p.until()),
+            Self::Plain(p) => Some(p.poll_timeout()),
             Self::Encrypted(e) => e.poll_timeout(),
             Self::Closed(c) => Some(c.poll_timeout()),
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tcpcrypt::{PlainReason, Record};
 
 use super::link::{Cx, FlowKey, Link};
-use super::syn::{begins_frame, begins_init1};
+use super::syn::{Opening, begins_frame, begins_init1};
 use crate::engine::{Config, FlowInfo, FlowState, Side};
 use crate::time::Instant;
 use crate::wire::build::TcpFields;
@@ -166,7 +166,7 @@ pub(crate) struct PlainFlow {
     /// How long it is remembered without a packet: open, opening, over.
     patience: Patience,
     /// The keys of a session that this host has agreed to resume.
-    pub(super) suspect: Option<Box<Record>>,
+    pub(super) suspect: Option<Suspect>,
     /// What the peer's next segment can tell about the path.
     open: OpenQuestion,
     /// A probe whose segments carry ENO although the peer's SYN-ACK did not.
@@ -195,9 +195,25 @@ pub(crate) struct Left {
     pub(crate) active: bool,
     /// Whether the local kernel has acknowledged the peer's SYN.
     pub(crate) answered: bool,
-    pub(crate) suspect: Option<Box<Record>>,
+    pub(crate) suspect: Option<Suspect>,
     pub(crate) question: OpenQuestion,
     pub(crate) insist: bool,
+}
+
+/// Keys that tell a frame from plaintext where a peer may have taken for encrypted what became plain here. They are kept until
+/// the peer's first data has been looked at, and not longer than a handshake may take: no plain connection keeps keys.
+#[derive(Debug)]
+pub(crate) struct Suspect {
+    pub(crate) record: Box<Record>,
+    pub(crate) until: Instant,
+}
+
+impl Suspect {
+    /// What is kept of an opening that became plain for the reason `why`.
+    pub(crate) fn of(cx: &Cx<'_>, opening: &Opening, why: Plain) -> Option<Self> {
+        let record = opening.suspect(cx).filter(|_| why == Plain::AckWithoutEno)?;
+        Some(Self { record, until: cx.now + cx.config.handshake_timeout })
+    }
 }
 
 /// What the peer's next segment on a plain connection can tell.
@@ -384,7 +400,7 @@ impl PlainFlow {
             && peer.is_some_and(|isn| isn.wrapping_add(1) != packet.ack.0)
     }
 
-    pub(super) fn until(&self) -> Instant {
+    fn until(&self) -> Instant {
         let closing = self.streams.iter().all(|stream| stream.fin.is_some());
         self.last_seen
             + match self.stage {
@@ -395,11 +411,72 @@ impl PlainFlow {
             }
     }
 
+    /// When [`Self::handle_timeout`] wants to be called.
+    pub(super) fn poll_timeout(&self) -> Instant {
+        self.suspect.as_ref().map_or(self.until(), |suspect| suspect.until.min(self.until()))
+    }
+
+    /// Erases keys that were kept long enough; whether the connection can be forgotten.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> bool {
+        self.suspect.take_if(|suspect| suspect.until <= now);
+        self.until() <= now
+    }
+
     /// Whether a segment of the peer's is the beginning of an Init1 or of a frame: the peer took for encrypted what
     /// ENO-13 made plain here.
     pub(crate) fn is_one_sided(&mut self, seq: u32, payload: &[u8]) -> bool {
         let [_, peer] = self.isns();
         let first = self.why == Plain::AckWithoutEno && peer.is_some_and(|isn| seq == isn.wrapping_add(1));
-        first && (begins_init1(payload) || self.suspect.as_mut().is_some_and(|record| begins_frame(record, payload)))
+        if !first || payload.is_empty() {
+            return false;
+        }
+        let suspect = self.suspect.take();
+        begins_init1(payload) || suspect.is_some_and(|mut suspect| begins_frame(&mut suspect.record, payload))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tcpcrypt::schedule::SessionSecret;
+    use tcpcrypt::{AeadId, Negotiated, Plaintext, Role, Session, Tep};
+
+    fn record(role: Role) -> Box<Record> {
+        let negotiated = Negotiated { role, tep: Tep::Curve25519, tep_byte: 0xa3, transcript: Vec::new() };
+        let session = Session::fresh(&negotiated, AeadId::Aes128Gcm, SessionSecret::from_bytes(&[7; 32]));
+        Box::new(Record::new(crate::crypto::provider(), &session))
+    }
+
+    fn suspected() -> PlainFlow {
+        let suspect = Some(Suspect { record: record(Role::B), until: Instant::ZERO + Duration::from_secs(60) });
+        let (isns, question) = ([Some(1), Some(999)], OpenQuestion::None);
+        let left = Left { isns, active: false, answered: true, suspect, question, insist: false };
+        let mut plain = PlainFlow::new(&Config::default(), Instant::ZERO, Plain::AckWithoutEno, left);
+        plain.stage = Stage::Open;
+        plain
+    }
+
+    #[test]
+    fn a_plain_connection_keeps_keys_until_the_peers_first_data_and_not_longer_than_a_handshake() {
+        let mut plain = suspected();
+        assert!(!plain.is_one_sided(1000, b""), "an acknowledgement says nothing");
+        assert!(!plain.is_one_sided(1005, b"not the first"));
+        assert!(plain.suspect.is_some());
+        assert!(!plain.is_one_sided(1000, b"GET / HTTP/1.1"));
+        assert!(plain.suspect.is_none(), "plaintext has come");
+
+        let mut frame = [0; 64];
+        let len = record(Role::A).seal(0, &Plaintext { data: b"hello", ..Plaintext::default() }, &mut frame).unwrap();
+        let mut plain = suspected();
+        assert!(plain.is_one_sided(1000, &frame[..len]), "a frame has come");
+        assert!(plain.suspect.is_none());
+
+        let mut plain = suspected();
+        let minute = plain.poll_timeout();
+        assert_eq!(minute, Instant::ZERO + Duration::from_secs(60));
+        assert!(!plain.handle_timeout(minute), "the connection goes on");
+        assert!(plain.suspect.is_none());
+        assert_eq!(plain.poll_timeout(), Instant::ZERO + Duration::from_secs(86_400));
+        assert!(plain.handle_timeout(plain.poll_timeout()));
     }
 }

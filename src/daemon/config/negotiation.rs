@@ -41,6 +41,10 @@ pub struct Resumption {
     pub per_peer: Option<usize>,
     /// [`engine::SessionLimits::lifetime`], seconds.
     pub lifetime: Option<u32>,
+    /// [`engine::SessionLimits::max_age`], seconds.
+    pub max_age: Option<u32>,
+    /// [`engine::SessionLimits::max_uses`].
+    pub max_uses: Option<u32>,
     /// [`engine::SessionLimits::lookahead`].
     pub look_ahead: Option<u8>,
 }
@@ -92,6 +96,8 @@ impl Resumption {
         sessions.max = self.max_sessions.unwrap_or(sessions.max);
         sessions.per_peer = self.per_peer.unwrap_or(sessions.per_peer);
         sessions.lifetime = self.lifetime.map_or(sessions.lifetime, |seconds| Duration::from_secs(seconds.into()));
+        sessions.max_age = self.max_age.map_or(sessions.max_age, |seconds| Duration::from_secs(seconds.into()));
+        sessions.max_uses = self.max_uses.unwrap_or(sessions.max_uses);
         sessions.lookahead = self.look_ahead.unwrap_or(sessions.lookahead);
     }
 
@@ -102,6 +108,8 @@ impl Resumption {
         in_range("resumption.max-sessions", size(self.max_sessions), 0..=ENTRIES_MOST)?;
         in_range("resumption.per-peer", size(self.per_peer), 0..=ENTRIES_MOST)?;
         in_range("resumption.lifetime", self.lifetime.map(u64::from), 1..=365 * DAY)?;
+        in_range("resumption.max-age", self.max_age.map(u64::from), 1..=365 * DAY)?;
+        in_range("resumption.max-uses", self.max_uses.map(u64::from), 1..=u32::MAX.into())?;
         in_range("resumption.look-ahead", self.look_ahead.map(u64::from), 1..=LOOK_AHEAD_MOST.into())
     }
 }
