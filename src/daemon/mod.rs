@@ -17,7 +17,11 @@ pub mod settings;
 pub mod status;
 pub mod verdict;
 
+use anyhow::Context as _;
 use settings::Settings;
+
+use crate::io::KeyLog;
+use crate::io::memory::{Swapping, keep_off_disk};
 
 /// Runs the daemon until it is told to end, with the cryptography of `provider`.
 ///
@@ -25,6 +29,12 @@ use settings::Settings;
 /// What kept it from coming up (nothing is left changed then), or why it ended.
 pub fn run(settings: Settings, provider: &'static dyn tcpcrypt::Provider) -> anyhow::Result<()> {
     let log = log::Log::start(&settings.log).map_err(anyhow::Error::msg)?;
+    // Before there is anything secret.
+    if let Swapping::Possible(why) = keep_off_disk().context("cannot turn core dumps off, which would hold keys")? {
+        if KeyLog::may_be_swapped() {
+            tracing::warn!("keys may get to a swap device: memory is not locked, {why}");
+        }
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(life::live(settings, log, provider));
     // A look-up of a host name may still hang in a thread of its own; do not wait for it.

@@ -5,6 +5,7 @@ pub mod device;
 pub mod env;
 mod intake;
 pub mod keylog;
+pub mod memory;
 pub mod run;
 mod signs;
 mod sys;

@@ -17,7 +17,7 @@ use super::env::{HostEnv, now};
 use super::intake::Intake;
 use super::keylog::KeyLog;
 use super::signs::{self, Signs};
-use super::sys;
+use super::{memory, sys};
 use crate::engine::{Engine, Env, Side};
 use crate::time::Instant;
 
@@ -276,7 +276,7 @@ impl Worker {
                 self.last_packet = Some(now);
             } else if self.last_packet.is_some_and(|last| now.since(last) >= QUIET) {
                 self.last_packet = None;
-                sys::give_back_freed_memory();
+                memory::give_back_freed();
             }
             if self.engine.poll_timeout().is_some_and(|due| due <= now) {
                 self.engine.handle_timeout(now, &mut self.env);
