@@ -12,6 +12,7 @@ use crate::aead::{AeadId, AeadKey, NotAuthentic};
 use crate::constants::{AEAD_NONCE_LEN, TAG_LEN};
 use crate::error::{Error, Misuse, PeerViolation};
 use crate::kex::{PrivateKey, Provider};
+use crate::stack;
 use crate::tep::Tep;
 
 /// The backend.
@@ -27,10 +28,13 @@ impl Provider for RustCrypto {
     }
 
     fn aead(&self, id: AeadId, key: &[u8]) -> Result<Box<dyn AeadKey>, Error> {
-        Ok(match id {
-            AeadId::Aes128Gcm => aead::<aes_gcm::Aes128Gcm>(key)?,
-            AeadId::Aes256Gcm => aead::<aes_gcm::Aes256Gcm>(key)?,
-            AeadId::Chacha20Poly1305 => aead::<chacha20poly1305::ChaCha20Poly1305>(key)?,
+        // A key is expanded on the stack and then moved. Of AES, the implementation that the processor needs is one of several in
+        // a union, so bytes that were never written move along: they must not be those of another key.
+        stack::wiped(|| ());
+        stack::wiped(|| match id {
+            AeadId::Aes128Gcm => aead::<aes_gcm::Aes128Gcm>(key),
+            AeadId::Aes256Gcm => aead::<aes_gcm::Aes256Gcm>(key),
+            AeadId::Chacha20Poly1305 => aead::<chacha20poly1305::ChaCha20Poly1305>(key),
         })
     }
 

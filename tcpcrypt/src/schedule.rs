@@ -20,7 +20,7 @@ use crate::tep::Role;
 
 /// `CPRF(key, info, out.len())` = HKDF-Expand-SHA256; `info` in parts.
 fn cprf(key: &Secret, info: &[&[u8]], out: &mut [u8]) {
-    stack::wiped_behind_hkdf(|| {
+    stack::wiped_shallow(|| {
         // A key of the hash's length and an output far below 255 hashes: neither call can fail.
         if let Ok(hkdf) = Hkdf::<Sha256>::from_prk(&key.0[..]) {
             let done = hkdf.expand_multi_info(info, out);
@@ -72,7 +72,7 @@ impl SessionSecret {
     #[must_use]
     pub fn extract(n_a: &[u8; NONCE_LEN], transcript: &[u8], init1: &[u8], init2: &[u8], es: &[u8]) -> Self {
         let mut secret = Secret::room();
-        stack::wiped_behind_hkdf(|| {
+        stack::wiped_shallow(|| {
             let mut extract = HkdfExtract::<Sha256>::new(Some(n_a));
             for part in [transcript, init1, init2, es] {
                 extract.input_ikm(part);

@@ -29,7 +29,7 @@ pub fn wiped_if(f: impl FnOnce() -> bool) {
 }
 
 /// [`wiped`] for what needs no more stack than HKDF.
-pub(crate) fn wiped_behind_hkdf<R>(f: impl FnOnce() -> R) -> R {
+pub(crate) fn wiped_shallow<R>(f: impl FnOnce() -> R) -> R {
     let result = apart(f);
     wipe::<SHALLOW>();
     result
