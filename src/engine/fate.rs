@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::{Counters, Side};
 use crate::flow::{
-    AbortReason, Closed, Cx, Encrypted, Flow, FlowKey, Left, Link, Next, OpenQuestion, Opened, Opening, PlainFlow, Suspect,
-    pass_on,
+    AbortReason, Closed, Cx, Encrypted, Flow, FlowKey, Left, Link, Next, OpenQuestion, Opened, Opening, PlainFlow,
+    Suspect, pass_on,
 };
 use crate::wire::{Offload, Packet};
 

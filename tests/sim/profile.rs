@@ -95,7 +95,7 @@ fn chain(rng: &mut Rng) -> Vec<ConnPlan> {
 fn resumption(rng: &mut Rng, configs: &mut [Config; 2], flushes: &mut Vec<(Duration, usize)>) {
     // Without nonces nothing but TC-19 keeps keys from being used twice: a mistake there shows at once.
     let bare = rng.chance(0.3);
-    for config in configs {
+    for config in configs.iter_mut() {
         config.negotiation.resume = rng.chance(0.9);
         config.negotiation.nonce_len = if bare { 0 } else { rng.pick(&[8, 8, 8, 4, 1, 0]) };
         config.sessions = SessionLimits {
