@@ -77,12 +77,12 @@ fn daemon(status: &Result<Status, Finding>) -> Vec<Finding> {
     let limits: Vec<&str> = status
         .counters
         .iter()
-        .filter(|(name, count)| name.starts_with("limit_") && **count > 0)
+        .filter(|(name, count)| super::status::is_limit(name) && **count > 0)
         .map(|(name, _)| name.as_str())
         .collect();
     if !limits.is_empty() {
         let what = format!("bounds were reached since the start: {}", limits.join(", "));
-        add(Level::Warn, what, "raise them in the configuration, [limits]");
+        add(Level::Warn, what, "look for a flood, or raise them in the configuration, [limits]");
     }
     findings
 }

@@ -87,8 +87,16 @@ fn show(status: &Status) -> String {
         ),
     );
     block(&mut text, "paths", &paths(&status.paths));
-    let suspicious =
-        ["frames_rejected", "conflicting_segments", "bad_checksum", "malformed", "resets_ignored", "orphans_refused"];
+    let suspicious = [
+        "frames_rejected",
+        "conflicting_segments",
+        "bad_checksum",
+        "malformed",
+        "bad_acknowledgements",
+        "resets_ignored",
+        "unknown_refused",
+        "orphans_refused",
+    ];
     let named = |names: &[&str]| {
         let counts = names.iter().map(|name| (name, counter(name))).filter(|(_, count)| *count > 0);
         counts.map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
@@ -204,7 +212,7 @@ pub(super) fn duration(seconds: u64) -> String {
 }
 
 /// Whether a counter says that a bound was reached. What is over and makes room is no news.
-fn is_limit(name: &str) -> bool {
+pub(super) fn is_limit(name: &str) -> bool {
     name.starts_with("limit_") || (name.starts_with("evicted_") && name != "evicted_closed")
 }
 
