@@ -155,6 +155,7 @@ profiles! {
     everything: Everything, 60;
     chains: Chains, 200;
     urgent: Urgent, 100;
+    deaf: Deaf, 40;
     protocol: Protocol, 400;
 }
 
@@ -191,6 +192,7 @@ mod without_engines {
         idle: Idle, 5;
         simultaneous: Simultaneous, 5;
         one_sided: OneSided, 5;
+        deaf: Deaf, 5;
         everything: Everything, 10;
     }
 }

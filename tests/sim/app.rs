@@ -35,6 +35,10 @@ pub struct Plan {
     pub paced_by_peer: Option<u64>,
     /// One long pause after half of the data.
     pub idle: Duration,
+    /// Reads nothing for so long.
+    pub deaf: Duration,
+    /// The kernel gives up when its peer says nothing for so long.
+    pub timeout: Option<Duration>,
     pub close: Close,
     /// Aborts (RST) after having sent and received at least so many bytes.
     pub abort_after: Option<(u64, u64)>,
@@ -64,6 +68,9 @@ pub struct App {
     rng: Rng,
     pub sent: u64,
     pub received: u64,
+    /// When that was last more than before.
+    pub last_sent: Instant,
+    pub last_received: Instant,
     pub established: bool,
     /// Whether and at what count it closed its direction.
     pub closed: bool,
@@ -86,6 +93,8 @@ impl App {
             rng,
             sent: 0,
             received: 0,
+            last_sent: Instant::ZERO,
+            last_received: Instant::ZERO,
             established: false,
             closed: false,
             aborted: false,
@@ -104,6 +113,7 @@ impl App {
         let span = |d: Duration| smoltcp::time::Duration::from_micros(d.as_micros() as u64);
         socket.set_nagle_enabled(self.plan.nagle);
         socket.set_keep_alive(self.plan.keep_alive.map(span));
+        socket.set_timeout(self.plan.timeout.map(span));
         socket.set_ack_delay(self.plan.ack_delay.map(span));
         if self.plan.timestamps {
             socket.set_tsval_generator(Some(timestamp_now));
@@ -131,6 +141,7 @@ impl App {
         if !self.established {
             if socket.may_send() {
                 self.established = true;
+                self.next_read = now + self.plan.deaf;
             } else if matches!(socket.state(), tcp::State::SynSent | tcp::State::SynReceived | tcp::State::Listen) {
                 return false;
             }
@@ -176,6 +187,7 @@ impl App {
                         ));
                     }
                     self.received += n as u64;
+                    self.last_received = now;
                     if !self.plan.read_pause.is_zero() {
                         self.next_read = now + self.rng.micros(0, self.plan.read_pause.as_micros() as u64);
                     }
@@ -217,6 +229,7 @@ impl App {
             let Ok(written @ 1..) = socket.send_slice(&self.stream.bytes(self.sent, n as usize)) else { break };
             moved = true;
             self.sent += written as u64;
+            self.last_sent = now;
             self.write_left = self.write_left.saturating_sub(written as u64);
             if self.write_left == 0 && !self.plan.write_pause.is_zero() {
                 self.next_write = now + self.rng.micros(0, self.plan.write_pause.as_micros() as u64);

@@ -65,6 +65,8 @@ pub enum Profile {
     Chains,
     /// Urgent data.
     Urgent,
+    /// One end does not read for long, and is sent to and sends all the time, while keys are replaced.
+    Deaf,
     /// The whole protocol over all that TCP survives: resumption, rekeying by every limit and on demand, urgent data.
     Protocol,
 }
@@ -195,6 +197,8 @@ fn plan(rng: &mut Rng, most: u64) -> Plan {
         read_pause: Duration::from_micros(rng.pick(&[0, 0, 0, 100, 5_000])),
         paced_by_peer: None,
         idle: Duration::ZERO,
+        deaf: Duration::ZERO,
+        timeout: None,
         close: Close::Written,
         abort_after: None,
         recv_buffer: recv_buffer as usize,
@@ -523,6 +527,42 @@ pub fn scenario(profile: Profile, seed: u64) -> Scenario {
             }
             if rng.chance(0.3) {
                 links.iter_mut().for_each(|l| l.resegment = 0.3);
+            }
+        }
+        Profile::Deaf => {
+            let deaf = Duration::from_secs(rng.range(300, 3_000));
+            for conn in &mut conns {
+                let who = rng.below(2) as usize;
+                for plan in &mut conn.plans {
+                    plan.paced_by_peer = None;
+                    plan.keep_alive = rng.chance(0.7).then(|| Duration::from_secs(rng.range(5, 200)));
+                }
+                let plan = &mut conn.plans[who];
+                (plan.deaf, plan.recv_buffer) = (deaf, rng.scale(500, 60_000) as usize);
+                // Its kernel must not take the peer for dead.
+                plan.timeout = plan.keep_alive.map(|every| every * 6);
+                let writes = rng.range(10, 300);
+                plan.write_max = rng.scale(1, 5_000);
+                plan.send = writes * plan.write_max / 2;
+                plan.write_pause = deaf / (writes as u32);
+                plan.read_pause = Duration::ZERO;
+                plan.read_max = 4_096;
+                // More than kernel and engine have room for.
+                conn.plans[1 - who].send = rng.range(200_000, 400_000);
+                conn.plans[1 - who].send_buffer = 100_000;
+                conn.plans[1 - who].write_max = 10_000;
+                conn.plans[1 - who].write_pause = Duration::ZERO;
+                (conn.plans[1 - who].read_max, conn.plans[1 - who].read_pause) = (4_096, Duration::ZERO);
+            }
+            for _ in 0..rng.range(1, 60) {
+                let at = Duration::from_micros(rng.scale(1_000, deaf.as_micros() as u64));
+                rekeys.push((at, rng.below(2) as usize, rng.below(conns.len() as u64) as usize));
+            }
+            if rng.chance(0.4) {
+                configs.iter_mut().for_each(|config| config.rekey.time = Duration::from_secs(rng.range(5, 200)));
+            }
+            if rng.chance(0.5) {
+                links.iter_mut().for_each(|l| lossy(l, rng));
             }
         }
         Profile::Protocol => {

@@ -220,6 +220,19 @@ impl Watch {
                 }
             }
         }
+        // What lies beyond the peer's window, it discards with the acknowledgement in it (RFC 9293, section 3.10.7.4).
+        if seg.payload.is_empty()
+            && !seg.has(SYN | RST | FIN)
+            && let Some(edge) = conn.ways[1 - host].edge
+            && conn.syn_with_eno
+            && !conn.syn_without_eno
+            && seg.seq.wrapping_sub(isn).cast_signed() > edge + i32::from(conn.ways[host].fin.is_some())
+        {
+            self.faults.push(format!(
+                "at {:.6}: connection {number}, host {host}: beyond the peer's window, which ends at {edge}: {seg:?}",
+                now.as_micros() as f64 / 1e6
+            ));
+        }
         // The right edge of the window only grows, but for what scaling rounds off (RFC 7323, 2.4).
         // An engine that has lost its memory asks with numbers that nobody takes.
         if seg.has(ACK)
