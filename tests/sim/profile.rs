@@ -463,6 +463,20 @@ pub fn scenario(profile: Profile, seed: u64) -> Scenario {
                 (conn.v6, conn.client, conn.after) = (first.v6, first.client, Some(i - 1));
                 conn.start = Duration::from_millis(rng.pick(&[0, 1_000, 30_000, 100_000]));
             }
+            // Reset by either end, after any amount of data.
+            for conn in &mut conns {
+                if rng.chance(0.5) {
+                    continue;
+                }
+                for plan in &mut conn.plans {
+                    plan.paced_by_peer = None;
+                    plan.close = Close::Written;
+                    plan.keep_alive = Some(Duration::from_secs(rng.range(5, 40)));
+                }
+                let who = rng.below(2) as usize;
+                let (mine, theirs) = (conn.plans[who].send, conn.plans[1 - who].send);
+                conn.plans[who].abort_after = Some((rng.range(0, mine), rng.range(0, theirs)));
+            }
             if rng.chance(0.5) {
                 links.iter_mut().for_each(|l| lossy(l, rng));
             }

@@ -308,6 +308,17 @@ impl Sim<'_> {
         conn.started && [0, 1].iter().all(|&h| self.app_done(conn, h))
     }
 
+    /// A reset in SYN-RECEIVED has sent smoltcp back to LISTEN, and nobody will connect there any more.
+    fn stop_listening(&mut self, i: usize) {
+        let conn = &self.conns[i];
+        for (host, handle) in self.hosts.iter_mut().zip(conn.handles) {
+            let socket = host.sockets.get_mut::<tcp::Socket>(handle);
+            if socket.is_listening() {
+                socket.close();
+            }
+        }
+    }
+
     fn app_done(&self, conn: &Live, h: usize) -> bool {
         let socket = self.hosts[h].sockets.get::<tcp::Socket>(conn.handles[h]);
         // In SYN-RECEIVED a reset sends smoltcp back to LISTEN.
@@ -324,12 +335,12 @@ impl Sim<'_> {
         app::set_clock(self.now, self.scenario.clock_before_wrap);
         let elapsed = self.now.since(Instant::ZERO);
         for i in 0..self.conns.len() {
-            if let Some(before) = self.conns[i].plan.after.filter(|_| self.conns[i].start_at.is_none())
-                && self.is_done(before)
-                && [0, 1].iter().all(|&h: &usize| {
-                    !self.socket(before, h).is_open() && self.socket(before, h).state() == tcp::State::Closed
-                })
-            {
+            let Some(before) = self.conns[i].plan.after.filter(|_| self.conns[i].start_at.is_none()) else { continue };
+            if !self.is_done(before) {
+                continue;
+            }
+            self.stop_listening(before);
+            if [0, 1].iter().all(|&h: &usize| self.socket(before, h).state() == tcp::State::Closed) {
                 self.conns[i].start_at = Some(self.now + self.conns[i].plan.start);
             }
         }
