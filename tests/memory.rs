@@ -104,6 +104,9 @@ fn carry_packet(hosts: &mut [Host; 2], now: Instant, at: usize, packet: Vec<u8>,
         let Host { engine, env } = &mut hosts[host];
         WATCHED.set(true);
         engine.handle_packet(now, side, offload, &mut bytes, env);
+        while engine.poll_timeout().is_some_and(|due| due <= now) {
+            engine.handle_timeout(now, env);
+        }
         WATCHED.set(false);
         for (side, bytes, offload) in env.out.drain(..) {
             match side {

@@ -113,6 +113,7 @@ mod tests {
             generation_remote: Some(0),
             bytes_sent: 12,
             bytes_received: 123_456,
+            peer_confirmed: true,
             authenticated: false,
         }
     }

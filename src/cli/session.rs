@@ -13,6 +13,7 @@ struct Session {
     role: char,
     self_aware: bool,
     peer_aware: bool,
+    peer_confirmed: bool,
     authenticated: bool,
 }
 
@@ -33,6 +34,9 @@ fn show(session: &Session) -> String {
         (true, false) => text.push_str("aware       this side only\n"),
         (false, true) => text.push_str("aware       the peer only\n"),
         (true, true) => text.push_str("aware       both sides\n"),
+    }
+    if !session.peer_confirmed {
+        text.push_str("peer        has not shown yet that it has the keys\n");
     }
     if !session.authenticated {
         text.push('\n');
@@ -65,6 +69,7 @@ mod tests {
             peer_aware: false,
             transcript: "4504022345040123".to_owned(),
             resumed: false,
+            peer_confirmed: true,
             authenticated: false,
         };
         let text = show(&serde_json::from_value(serde_json::to_value(info).unwrap()).unwrap());

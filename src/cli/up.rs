@@ -33,7 +33,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "IFACE", value_delimiter = ',')]
     gateway: Vec<String>,
     /// Key agreements to offer and accept, by rising preference: the last that both sides have is taken
-    /// [default: P521,Curve448,P256,Curve25519]
+    /// [default: P256,Curve25519; P521 and Curve448 are known too]
     #[arg(long = "tep", value_name = "TEP", value_delimiter = ',', value_parser = parse_tep)]
     teps: Vec<Tep>,
     /// Ciphers to offer and accept, by rising preference

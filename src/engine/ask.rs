@@ -142,9 +142,7 @@ impl Engine {
     pub fn flush_flow_session(&mut self, local: SocketAddr, remote: SocketAddr) -> Result<bool, FlowError> {
         match self.table.get_mut(&FlowKey::new(local, remote)) {
             None => Err(FlowError::Unknown { local, remote }),
-            Some(Flow::Encrypted(encrypted)) => {
-                Ok(encrypted.forget_session().is_some_and(|chain| self.sessions.remove(chain)))
-            }
+            Some(Flow::Encrypted(encrypted)) => Ok(encrypted.forget_session(&mut self.sessions)),
             Some(_) => Err(FlowError::NotEncrypted),
         }
     }

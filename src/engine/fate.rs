@@ -126,11 +126,10 @@ pub(super) fn settle(cx: &mut Cx<'_>, encrypted: &mut Encrypted, next: Next) -> 
         Next::Abort(why) => {
             count_abort(cx.counters, why);
             encrypted.abort(cx);
-            // The two ends do not have the same keys, or someone has damaged all that came: not to be repeated.
-            if why == AbortReason::BadFrame
-                && let Some(chain) = encrypted.forget_session()
-            {
-                cx.sessions.remove(chain);
+            // The two ends do not have the same keys, or someone has damaged all that came. Nothing is erased for what anybody
+            // can have sent; but what was never accepted is proposed less and less.
+            if why == AbortReason::BadFrame {
+                encrypted.doubt_resumption(cx.sessions);
             }
             encrypted.close(true, Some(why.to_string()), now, linger)
         }

@@ -38,6 +38,8 @@ pub struct FlowInfo {
     pub bytes_sent: u64,
     /// Payload bytes delivered to the plain side.
     pub bytes_received: u64,
+    /// Whether the peer has shown that it has the keys: a frame of its has opened.
+    pub peer_confirmed: bool,
     /// Whether the peer is authenticated. Encryption without it protects from eavesdroppers only.
     pub authenticated: bool,
 }
@@ -61,6 +63,7 @@ impl FlowInfo {
             generation_remote: None,
             bytes_sent: 0,
             bytes_received: 0,
+            peer_confirmed: false,
             authenticated: false,
         }
     }
@@ -103,6 +106,8 @@ pub struct FlowSession {
     pub transcript: String,
     /// Whether the session was resumed.
     pub resumed: bool,
+    /// Whether the peer has shown that it has the keys: a frame of its has opened.
+    pub peer_confirmed: bool,
     /// Whether the peer is authenticated. Encryption without it protects from eavesdroppers only.
     pub authenticated: bool,
 }
@@ -111,7 +116,8 @@ pub struct FlowSession {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FlowState {
-    /// SYNs are being exchanged, or keys.
+    /// SYNs are being exchanged, or keys; or the peer, which has opened the connection, has not shown yet that it has them:
+    /// what is sent is encrypted already.
     Negotiating,
     /// All data is encrypted.
     Encrypted,
@@ -153,7 +159,7 @@ counters! {
     packets_plain,
     /// Packets read from the wire side.
     packets_wire,
-    /// Connections that became encrypted.
+    /// Connections that became encrypted: a frame of the peer's has opened.
     connections_encrypted,
     /// Of those, connections that resumed a session.
     connections_resumed,
@@ -247,6 +253,8 @@ counters! {
     evicted_closed,
     /// Segments dropped because the memory for held bytes was used up.
     limit_memory,
+    /// Key exchanges put off because too many wait, until the peer sends its message again.
+    limit_exchanges,
     /// Segments dropped because what waits for a connection's missing bytes lies in too many pieces.
     limit_pieces,
 }

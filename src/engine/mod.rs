@@ -5,6 +5,7 @@ mod ask;
 mod config;
 mod disruption;
 mod env;
+mod exchanges;
 mod fate;
 mod info;
 mod lookup;
@@ -29,7 +30,7 @@ pub use sessions::{SessionInfo, SessionLimits};
 
 use std::collections::HashMap;
 
-use crate::flow::{AbortReason, Cx, Flow, FlowKey, Keys, Learnt, Link, Lost, Next, Pool};
+use crate::flow::{AbortReason, Cx, Exchange, Flow, FlowKey, Keys, Learnt, Link, Lost, Next, Pool};
 use crate::selector::PolicyTable;
 use crate::time::Instant;
 use crate::wire::icmp::IcmpError;
@@ -54,6 +55,7 @@ pub struct Engine {
     disrupted: Option<Disrupted>,
     scratch: Vec<u8>,
     pool: Pool,
+    exchanges: exchanges::Exchanges,
     /// Keys were made, replaced or erased by what is being done.
     keys_changed: bool,
 }
@@ -94,6 +96,7 @@ impl Engine {
             disrupted: None,
             scratch: Vec::new(),
             pool: Pool::default(),
+            exchanges: exchanges::Exchanges::default(),
             keys_changed: false,
         }
     }
@@ -328,8 +331,12 @@ impl Engine {
             }
         }
         self.keys_changed |= flow.keys() != keys;
+        let exchange_due = matches!(flow, Flow::Encrypted(encrypted) if encrypted.exchange == Exchange::Due);
         if let Some(class) = self.table.settle(&key) {
             self.make_room(now, class, key, env);
+        }
+        if exchange_due {
+            self.queue_exchange(now, key);
         }
     }
 
@@ -358,8 +365,9 @@ impl Engine {
     /// When [`Self::handle_timeout`] wants to be called next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let others = [self.unknown.poll_timeout(), self.sessions.poll_timeout(), self.paths.poll_timeout()];
-        others.into_iter().chain([self.table.poll_timeout()]).flatten().min()
+        let others = [self.exchanges.poll_timeout(), self.unknown.poll_timeout()];
+        let memories = [self.sessions.poll_timeout(), self.paths.poll_timeout(), self.table.poll_timeout()];
+        others.into_iter().chain(memories).flatten().min()
     }
 
     fn count_erased(&mut self) {
@@ -374,6 +382,7 @@ impl Engine {
     }
 
     fn do_what_is_due(&mut self, now: Instant, env: &mut dyn Env) {
+        self.exchange_keys(now, env);
         self.sessions.expire(now);
         self.paths.expire(now);
         self.unknown.handle_timeout(now, env);

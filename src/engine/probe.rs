@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use super::{FlowState, Side};
-use crate::flow::{FlowKey, Lost};
+use crate::flow::{Flow, FlowKey, Lost};
 use crate::wire::icmp::IcmpError;
 use crate::wire::options::{self, kind};
 use crate::wire::{C, Flags, P, Packet};
@@ -176,8 +176,15 @@ impl super::Engine {
     #[must_use]
     pub fn probe(&self, local: SocketAddr, remote: SocketAddr) -> Option<ProbeReport> {
         let key = FlowKey::new(local, remote);
-        let flow = self.table.get(&key).map(|flow| flow.info(&key));
-        let (state, reason) = flow.map_or((None, None), |flow| (Some(flow.state), flow.reason));
+        let (state, reason) = match self.table.get(&key) {
+            None => (None, None),
+            // Neither end has anything to send in a frame.
+            Some(Flow::Encrypted(encrypted)) if encrypted.is_ready() => (Some(FlowState::Encrypted), None),
+            Some(flow) => {
+                let info = flow.info(&key);
+                (Some(info.state), info.reason)
+            }
+        };
         self.probes.get(&key).map(|probe| probe.report(state, reason))
     }
 

@@ -160,6 +160,8 @@ pub(crate) struct Sessions {
     made: u64,
     /// Goes up with each event, to order them: time may stand still between two.
     ticks: u64,
+    /// How often it was flushed: what was made before is not put in any more.
+    flushes: u64,
     erased: Erased,
 }
 
@@ -173,6 +175,7 @@ impl Sessions {
             by_use: BTreeSet::new(),
             made: 0,
             ticks: 0,
+            flushes: 0,
             erased: Erased::default(),
         }
     }
@@ -392,11 +395,17 @@ impl Sessions {
 
     /// Erases all chains, or those with one address; how many there were.
     pub(crate) fn flush(&mut self, peer: Option<IpAddr>) -> usize {
+        self.flushes += 1;
         let ids: Vec<ChainId> = match peer {
             Some(ip) => self.peers.get(&ip.to_canonical()).map(|host| host.chains.clone()).unwrap_or_default(),
             None => self.chains.keys().copied().collect(),
         };
         ids.into_iter().filter(|id| self.remove(*id)).count()
+    }
+
+    /// How often [`Self::flush`] was called.
+    pub(crate) fn flushes(&self) -> u64 {
+        self.flushes
     }
 
     /// When the next chain expires.

@@ -156,7 +156,7 @@ impl Facts {
         info.role = Some(self.role.letter());
         info.tep = Some(self.negotiated.tep.name());
         info.aead = self.aead.map(tcpcrypt::AeadId::name);
-        info.resumed = self.resumed;
+        (info.resumed, info.peer_confirmed) = (self.resumed, self.peer_confirmed);
         if let Some((own, peer)) = self.negotiated.options() {
             (info.self_gopt, info.peer_gopt) = (Some(own.global()), Some(peer.global()));
         }
@@ -187,6 +187,7 @@ impl Facts {
             peer_aware: peer.aware(),
             transcript: self.negotiated.transcript.iter().map(|byte| format!("{byte:02x}")).collect(),
             resumed: self.resumed,
+            peer_confirmed: self.peer_confirmed,
             authenticated: false,
         })
     }
@@ -210,7 +211,9 @@ impl Encrypted {
 
     /// Fills in what there is to say.
     pub(crate) fn describe(&self, info: &mut FlowInfo) {
-        info.state = if self.is_ready() { FlowState::Encrypted } else { FlowState::Negotiating };
+        // Whoever answers a SYN of this host's takes part; whoever sends one may repeat another's.
+        let shown = self.facts.peer_confirmed || (self.active && self.is_ready());
+        info.state = if shown { FlowState::Encrypted } else { FlowState::Negotiating };
         self.facts.describe(info);
         if let super::encrypted::Stage::Ready(record) = &self.stage {
             info.generation_local = Some(record.local_generation());

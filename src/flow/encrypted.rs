@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tcpcrypt::frame::OVERHEAD;
 use tcpcrypt::handshake::Initiator;
+use tcpcrypt::resume::CachedSecret;
 use tcpcrypt::schedule::KeyFingerprint;
 use tcpcrypt::{AckPhase, AeadId, Negotiated, Record, Role, Session, SessionId};
 
@@ -14,7 +15,7 @@ use super::Keys;
 use super::inbound::{Eof, In};
 use super::link::{Clocks, Cx, Link, Lost};
 use super::outbound::Out;
-use crate::engine::{ChainId, ConnectionKeys, Finding, Side};
+use crate::engine::{ChainId, ConnectionKeys, Finding, Sessions, Side};
 use crate::time::Instant;
 use crate::wire::build::TcpFields;
 use crate::wire::options::OptionBuf;
@@ -52,8 +53,33 @@ pub(crate) struct Facts {
     pub(crate) session_id: Option<SessionId>,
     pub(crate) key_fingerprint: Option<KeyFingerprint>,
     pub(crate) resumed: bool,
+    /// The peer has shown that it has the keys: a frame of its has opened.
+    pub(crate) peer_confirmed: bool,
     /// Where the session it used came from, and where those to come are cached.
     pub(crate) chain: Option<ChainId>,
+}
+
+/// What follows once the peer has shown that it has the keys. Before that the SYN may be a copy of an old one, sent again by
+/// whoever held it back.
+enum Claim {
+    /// Nothing any more, or there are no keys.
+    None,
+    /// New keys: what follows them is cached, unless the cache was flushed since.
+    Fresh { next: Box<CachedSecret>, flushes: u64 },
+    /// New keys, of which nothing is cached.
+    Uncached,
+    /// Keys resumed from a chain, which the peer has then.
+    Resumed(ChainId),
+}
+
+/// How far a key exchange is that this host has all for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exchange {
+    None,
+    /// The peer's Init message is whole: [`Encrypted::exchange`] is to be called when there is time.
+    Due,
+    /// It is in the engine's queue.
+    Queued,
 }
 
 /// Why a connection was aborted (TC-6).
@@ -172,6 +198,8 @@ pub(crate) struct Encrypted {
     pub(super) cache: bool,
     /// What this connection shows about the path was remembered.
     path_known: bool,
+    claim: Claim,
+    pub(crate) exchange: Exchange,
     /// When the SYNs had been exchanged.
     began: Instant,
     /// When the key exchange is given up.
@@ -210,6 +238,7 @@ impl Encrypted {
                 session_id: None,
                 key_fingerprint: None,
                 resumed: false,
+                peer_confirmed: false,
                 chain: None,
             },
             stage,
@@ -217,6 +246,8 @@ impl Encrypted {
             active,
             cache: cache && cx.config.negotiation.resume,
             path_known: false,
+            claim: Claim::None,
+            exchange: Exchange::None,
             began: cx.now,
             out: Out::new(ends),
             inn: In::new(ends),
@@ -233,7 +264,7 @@ impl Encrypted {
         }
     }
 
-    fn export_keys(&self, cx: &mut Cx<'_>, session: &Session) {
+    fn export_keys(&self, cx: &mut Cx<'_>, session: &Session, resumed: bool) {
         cx.env.export_keys(&ConnectionKeys {
             local: self.link.key.local(),
             remote: self.link.key.remote(),
@@ -242,53 +273,94 @@ impl Encrypted {
             role: self.facts.role,
             original_role: session.original_role(),
             aead: session.aead(),
-            resumed: self.facts.resumed,
+            resumed,
             session_id: session.id(),
             master_key: &session.master_key(),
         });
     }
 
     /// Takes the session that the key exchange ended with, or the one resumed and the chain it is from. `ss[i]` is
-    /// erased here, and what follows it is cached (TC-19).
+    /// erased here (TC-19).
     pub(super) fn ready(&mut self, cx: &mut Cx<'_>, session: Session, resumed: Option<ChainId>) {
         self.facts.aead = Some(session.aead());
         self.facts.session_id = Some(session.id());
         self.facts.key_fingerprint = Some(session.key_fingerprint());
-        self.facts.resumed = resumed.is_some();
         if cx.config.export_keys {
-            self.export_keys(cx, &session);
+            self.export_keys(cx, &session, resumed.is_some());
         }
         self.stage = Stage::Ready(Box::new(Record::new(cx.provider, &session)));
-        let peer = self.link.key.remote();
-        self.facts.chain = match resumed {
-            Some(chain) if self.cache => {
-                cx.sessions.confirm(cx.now, chain, peer);
-                Some(chain)
-            }
-            Some(chain) => {
-                cx.sessions.remove(chain);
-                None
-            }
-            None if self.cache => cx.sessions.insert(cx.now, peer, self.active, session.into_next()),
-            None => None,
+        self.claim = match resumed {
+            Some(chain) => Claim::Resumed(chain),
+            None if self.cache => Claim::Fresh { next: Box::new(session.into_next()), flushes: cx.sessions.flushes() },
+            None => Claim::Uncached,
         };
+        // The answer to a SYN of this host's own cannot be a copy of an old one.
+        self.facts.resumed = self.active && resumed.is_some();
         self.deadline = None;
         if resumed.is_some() {
             // As the SYN-ACK has told the kernel.
             self.out.raise_told_edge();
         }
+    }
+
+    /// The peer has the keys, for a frame of its has opened: from here on the connection is encrypted for whoever asks, a
+    /// resumption counts, and the sessions to come are cached under the peer's address (TC-19, TC-22).
+    pub(super) fn confirm_peer(&mut self, cx: &mut Cx<'_>) {
+        let peer = self.link.key.remote();
+        let resumed = matches!(self.claim, Claim::Resumed(_));
+        match std::mem::replace(&mut self.claim, Claim::None) {
+            Claim::None => return,
+            Claim::Uncached => {}
+            Claim::Resumed(chain) if self.cache => {
+                cx.sessions.confirm(cx.now, chain, peer);
+                self.facts.chain = Some(chain);
+            }
+            Claim::Resumed(chain) => {
+                cx.sessions.remove(chain);
+            }
+            Claim::Fresh { next, flushes } => {
+                if self.cache && flushes == cx.sessions.flushes() {
+                    self.facts.chain = cx.sessions.insert(cx.now, peer, self.active, *next);
+                }
+            }
+        }
+        (self.facts.peer_confirmed, self.facts.resumed) = (true, resumed);
         cx.counters.connections_encrypted += 1;
-        cx.counters.connections_resumed += u64::from(resumed.is_some());
-        cx.counters.sessions_cached += u64::from(resumed.is_none() && self.facts.chain.is_some());
+        cx.counters.connections_resumed += u64::from(resumed);
+        cx.counters.sessions_cached += u64::from(!resumed && self.facts.chain.is_some());
         let erased = cx.sessions.take_erased();
         cx.counters.sessions_evicted += erased.evicted;
         cx.counters.sessions_expired += erased.expired;
     }
 
-    /// The chain that this connection used or made, which is to be erased; none is made from here on (TC-22).
-    pub(crate) fn forget_session(&mut self) -> Option<ChainId> {
+    /// Erases what this connection has used of the cache or put there, or would; nothing is put there from here on (TC-22).
+    /// Whether there was something.
+    pub(crate) fn forget_session(&mut self, sessions: &mut Sessions) -> bool {
         self.cache = false;
-        self.facts.chain.take()
+        let chain = match std::mem::replace(&mut self.claim, Claim::None) {
+            Claim::Resumed(chain) => {
+                // Still to be confirmed as resumed.
+                self.claim = Claim::Resumed(chain);
+                Some(chain)
+            }
+            Claim::Fresh { .. } => {
+                self.claim = Claim::Uncached;
+                return true;
+            }
+            claim => {
+                self.claim = claim;
+                self.facts.chain.take()
+            }
+        };
+        chain.is_some_and(|chain| sessions.remove(chain))
+    }
+
+    /// It has ended without a frame of the peer's having opened, though some came: whatever keys the peer has, those
+    /// that were resumed are not.
+    pub(crate) fn doubt_resumption(&self, sessions: &mut Sessions) {
+        if let Claim::Resumed(chain) = &self.claim {
+            sessions.refused(*chain);
+        }
     }
 
     /// Remembers what a packet of the peer's, or its absence, has shown about the path. That the path lets ENO through is
@@ -301,9 +373,10 @@ impl Encrypted {
         let said = reset.and_then(|(packet, bytes)| Lost::said(bytes.get(packet.payload.clone())?));
         let finding = match (next, said) {
             (Next::Reset, Some(Lost::Ack)) => Finding::NonSynStripped,
-            _ if self.is_ready() && (!self.active || self.inn.has_begun()) => Finding::Encrypted,
-            // Resumed, it needed nothing of the peer's but the SYN-ACK: this may be an application that only reads.
+            _ if self.facts.peer_confirmed => Finding::Encrypted,
+            // Nothing was needed of the peer's but the SYN-ACK or Init2: this may be an application that only reads.
             (Next::Reset, _) if self.is_ready() => return,
+            (Next::Abort(_), _) if self.is_ready() && self.inn.has_begun() => return,
             (Next::Reset, _) => Finding::Unfinished,
             (Next::Abort(AbortReason::KeyExchange(_) | AbortReason::FinWithoutFinp | AbortReason::Timeout), _) => {
                 Finding::Unfinished
@@ -326,6 +399,17 @@ impl Encrypted {
         }
     }
 
+    /// Whether this host opened the connection.
+    pub(crate) fn is_active(&self) -> bool {
+        self.active
+    }
+
+    /// What the keys are exchanged with.
+    pub(crate) fn tep(&self) -> tcpcrypt::Tep {
+        self.facts.negotiated.tep
+    }
+
+    /// Whether frames can be sealed and opened.
     pub(crate) fn is_ready(&self) -> bool {
         matches!(self.stage, Stage::Ready(_))
     }

@@ -69,6 +69,8 @@ pub(crate) struct In {
     pub(super) told_ack: Offset<C>,
     /// Right edge announced on the wire. Not taken back.
     pub(super) told_edge: Offset<C>,
+    /// A frame was opened.
+    pub(super) confirmed: bool,
     pub(super) eof: Eof,
     /// Where the latest FIN flag was seen.
     pub(super) fin_at: Option<Offset<C>>,
@@ -110,6 +112,7 @@ impl In {
             own_ack: start,
             told_ack: start,
             told_edge: start + usize::from(ends.local_window),
+            confirmed: false,
             eof: Eof::Open,
             fin_at: None,
             congested: false,
@@ -277,6 +280,7 @@ impl In {
     /// Notes a frame that was opened. Its data is to be appended by the caller.
     pub(super) fn opened(&mut self, frame_len: usize, opened: &Opened) {
         let data = opened.data.len();
+        self.confirmed = true;
         if let Some(urgent) = opened.urgent {
             self.urgent = self.urgent.max(Some(self.next.p + usize::from(urgent)));
         }

@@ -16,7 +16,8 @@ use tcpcrypt::frame::{HEADER_LEN, Header, MAX_FRAME};
 use tcpcrypt::messages::{PREFIX_LEN as INIT_PREFIX_LEN, message_len};
 use tcpcrypt::{Acceptable, OpenError, Opened, Record, Role, handshake};
 
-use super::encrypted::{AbortReason, Encrypted, Next, Stage};
+use super::egress::AckNews;
+use super::encrypted::{AbortReason, Encrypted, Exchange, Next, Stage};
 use super::frames::Boundary;
 use super::gate::{self, Reason, Verdict};
 use super::inbound::{Eof, In};
@@ -25,7 +26,7 @@ use super::reassembly::{Inserted, Prefer};
 use crate::engine::Side;
 use crate::time::Instant;
 use crate::wire::options::SegmentOptions;
-use crate::wire::{C, Flags, Offset, Packet};
+use crate::wire::{C, Flags, Offset, P, Packet};
 /// A frame is acknowledged in part once more than this many segments of it are here: an initial window (RFC 6928).
 const INITIAL_WINDOW: usize = 10;
 /// and nothing came for this long: until then a clean copy of a segment with a forged length may come.
@@ -51,6 +52,27 @@ fn fingerprint(at: Offset<C>, len: usize, tag: [u8; TAG_LEN]) -> u64 {
     len.hash(&mut hasher);
     tag.hash(&mut hasher);
     hasher.finish()
+}
+
+/// Where a stream stood before a segment.
+struct Before {
+    acknowledged: Offset<C>,
+    delivered: Offset<P>,
+}
+
+impl Before {
+    fn of(inn: &In) -> Self {
+        Self { acknowledged: inn.ack_point(), delivered: inn.delivered }
+    }
+}
+
+/// What there is of the peer's Init message.
+enum Init {
+    Incomplete,
+    /// So many bytes, in this version.
+    Whole(Prefer, usize),
+    /// It is wrong within so many bytes.
+    Bad(tcpcrypt::Error, usize),
 }
 
 /// How opening what is there went.
@@ -107,8 +129,7 @@ impl Encrypted {
         let payload = bytes.get_mut(packet.payload.clone()).unwrap_or(&mut []);
         let fin = packet.flags.any(Flags::FIN);
         self.inn.congested |= packet.is_congested() && !payload.is_empty();
-        let acked_before = self.inn.ack_point();
-        let delivered_before = self.inn.delivered;
+        let before = Before::of(&self.inn);
         let mut owe_ack = false;
         if !payload.is_empty() || fin {
             let next = self.payload(cx, start, payload, fin, &mut owe_ack);
@@ -116,29 +137,67 @@ impl Encrypted {
                 return next;
             }
         }
+        let bare = payload_is_empty(packet) && !fin;
+        self.pass_on_news(cx, &before, &news, bare, ecn(packet.flags), owe_ack)
+    }
 
+    /// Tells both sides what has come of a segment.
+    fn pass_on_news(
+        &mut self,
+        cx: &mut Cx<'_>,
+        before: &Before,
+        news: &AckNews,
+        bare: bool,
+        ecn: Flags,
+        mut owe_ack: bool,
+    ) -> Next {
+        if self.inn.confirmed && !self.facts.peer_confirmed {
+            self.confirm_peer(cx);
+        }
         // Out: what the peer's window lets go now.
         let next = self.flush(cx, Flags::default());
         if next != Next::Stay {
             return next;
         }
         // In: plaintext, with the acknowledgement on it; or the acknowledgement alone.
-        self.deliver(cx, ecn(packet.flags));
+        self.deliver(cx, ecn);
         self.inn.acknowledge_held();
-        let delivered = self.inn.delivered > delivered_before;
-        let bare = payload_is_empty(packet) && !fin;
+        let delivered = self.inn.delivered > before.delivered;
         if self.liveness_asked {
             self.answer_liveness(cx, delivered);
         } else if !news.sack().is_empty() || (!self.kernel_told && (news.something || bare)) {
             let seq = self.inn.delivered;
-            self.emit_plain_bare(cx, seq, ecn(packet.flags), news.sack());
+            self.emit_plain_bare(cx, seq, ecn, news.sack());
         }
         // The kernel acknowledges what it was given; all else is ours to acknowledge.
-        owe_ack |= self.inn.ack_point() > acked_before && !delivered;
+        owe_ack |= self.inn.ack_point() > before.acknowledged && !delivered;
         if owe_ack && !self.wire_told {
             self.emit_own_ack(cx);
         }
         self.next()
+    }
+
+    /// Exchanges keys, now that there is time for it, and opens what came behind the peer's Init message.
+    pub(crate) fn exchange(&mut self, cx: &mut Cx<'_>) -> Next {
+        self.exchange = Exchange::None;
+        self.wire_told = false;
+        self.kernel_told = false;
+        let before = Before::of(&self.inn);
+        let mut owe_ack = false;
+        let progress = match self.find_init() {
+            Init::Whole(prefer, len) => match self.exchange_keys(cx, prefer, len) {
+                Progress::Fine => self.open_waiting(cx),
+                other => other,
+            },
+            Init::Incomplete | Init::Bad(..) => return Next::Stay,
+        };
+        match progress {
+            Progress::Fine | Progress::Waits => {}
+            Progress::Dropped => owe_ack = true,
+            Progress::Abort(why) => return Next::Abort(why),
+        }
+        self.settle_received(cx, &mut owe_ack);
+        self.pass_on_news(cx, &before, &AckNews::default(), false, Flags::default(), owe_ack)
     }
 
     /// Tells the kernel that the peer is alive once that is authentic: it has answered the rekey.
@@ -252,12 +311,16 @@ impl Encrypted {
             Progress::Dropped => *owe_ack = true,
             Progress::Abort(why) => return Next::Abort(why),
         }
+        self.settle_received(cx, owe_ack);
+        Next::Stay
+    }
+
+    fn settle_received(&mut self, cx: &mut Cx<'_>, owe_ack: &mut bool) {
         self.inn.take_fin();
         // Frames without data need no kernel to be acknowledged.
         let ack = self.inn.kernel_ack;
         self.inn.ends.acknowledge_p(ack);
         self.note_partial(cx, owe_ack);
-        Next::Stay
     }
 
     /// Takes in bytes that were not opened yet.
@@ -329,11 +392,16 @@ impl Encrypted {
     /// Opens what can be opened of what waits. An incomplete frame is not looked at but for its length.
     fn open_waiting(&mut self, cx: &mut Cx<'_>) -> Progress {
         if !self.is_ready() {
-            match self.read_init(cx) {
-                Ok(true) => {}
-                Ok(false) => return Progress::Fine,
-                Err(why) => return Progress::Abort(why),
-            }
+            return match self.find_init() {
+                Init::Incomplete => Progress::Fine,
+                Init::Whole(..) => {
+                    if self.exchange == Exchange::None {
+                        self.exchange = Exchange::Due;
+                    }
+                    Progress::Waits
+                }
+                Init::Bad(why, len) => self.reject_init(cx, why, len),
+            };
         }
         let Self { stage: Stage::Ready(record), inn, .. } = self else { return Progress::Fine };
         let from = inn.data_end();
@@ -390,54 +458,88 @@ impl Encrypted {
         progress
     }
 
-    /// Reads the peer's Init message if all of it is here; true if that was so.
-    fn read_init(&mut self, cx: &mut Cx<'_>) -> Result<bool, AbortReason> {
+    /// Looks for the peer's Init message at the beginning of its stream.
+    fn find_init(&self) -> Init {
         let sender = self.facts.role.other();
-        let mut failed = None;
+        let waiting = &self.inn.waiting;
+        let here = waiting.contiguous_end(Offset::START).ahead_of(Offset::START);
+        let mut found = Init::Incomplete;
         for prefer in [Prefer::First, Prefer::Last] {
-            if prefer == Prefer::Last && !self.inn.waiting.has_conflicts() {
+            if prefer == Prefer::Last && !waiting.has_conflicts() {
                 break;
             }
-            let here = self.inn.waiting.contiguous_end(Offset::START).ahead_of(Offset::START);
-            let mut prefix = vec![0; here.min(INIT_PREFIX_LEN)];
-            if !self.inn.waiting.copy(prefer, Offset::START, &mut prefix) {
+            let mut prefix = [0; INIT_PREFIX_LEN];
+            let prefix = &mut prefix[..here.min(INIT_PREFIX_LEN)];
+            if !waiting.copy(prefer, Offset::START, prefix) {
                 continue;
             }
-            match message_len(sender, &prefix) {
-                Ok(Some(len)) if len <= here => {
-                    let mut message = vec![0; len];
-                    if self.inn.waiting.copy(prefer, Offset::START, &mut message) {
-                        self.exchange_keys(cx, &message).map_err(AbortReason::KeyExchange)?;
-                        return Ok(true);
-                    }
-                }
-                Ok(_) => {}
-                Err(why) => failed = Some(AbortReason::KeyExchange(why)),
+            match message_len(sender, prefix) {
+                Ok(Some(len)) if len <= here => return Init::Whole(prefer, len),
+                Ok(_) => return Init::Incomplete,
+                Err(why) => found = Init::Bad(why, prefix.len()),
             }
         }
-        failed.map_or(Ok(false), Err)
+        found
     }
 
-    /// Ends the key exchange with the peer's whole Init message.
-    fn exchange_keys(&mut self, cx: &mut Cx<'_>, message: &[u8]) -> Result<(), tcpcrypt::Error> {
-        let session = match std::mem::replace(&mut self.stage, Stage::Failed) {
-            Stage::WaitInit2(initiator) => initiator.handle_init2(message)?,
+    /// What follows from an Init message that is wrong in its first `len` bytes. As long as the peer can send them again,
+    /// they may be somebody else's (TC-5, as TC-28 has it for frames).
+    fn reject_init(&mut self, cx: &mut Cx<'_>, why: tcpcrypt::Error, len: usize) -> Progress {
+        cx.counters.frames_rejected += 1;
+        let inn = &mut self.inn;
+        let end = Offset::START + len;
+        let mut bytes = vec![0; len];
+        let copied = inn.waiting.copy(Prefer::First, Offset::START, &mut bytes);
+        debug_assert!(copied, "what was found wrong is there");
+        if inn.expected() >= end || inn.suspect(cx.now, fingerprint(Offset::START, len, tag_of(&bytes))) {
+            return Progress::Abort(AbortReason::KeyExchange(why));
+        }
+        let from = inn.expected();
+        let all = inn.waiting.contiguous_end(from);
+        inn.waiting.remove(from..all.max(end));
+        Progress::Dropped
+    }
+
+    /// Ends the key exchange with the peer's whole Init message, the first `len` bytes of its stream.
+    fn exchange_keys(&mut self, cx: &mut Cx<'_>, prefer: Prefer, len: usize) -> Progress {
+        let mut message = vec![0; len];
+        if !self.inn.waiting.copy(prefer, Offset::START, &mut message) {
+            return Progress::Waits;
+        }
+        let done = match std::mem::replace(&mut self.stage, Stage::Failed) {
+            Stage::WaitInit2(initiator) => match initiator.check_init2(&message) {
+                // The private key is used up with it.
+                Ok(()) => initiator.handle_init2(&message).map_err(|why| (why, None)),
+                Err(why) => Err((why, Some(Stage::WaitInit2(initiator)))),
+            },
             Stage::WaitInit1(negotiated) => {
                 let provider = cx.provider;
                 let key = self.link.key;
-                let context = [&self.out.isn.to_be_bytes()[..], &self.inn.isn.to_be_bytes(), message].concat();
+                let context = [&self.out.isn.to_be_bytes()[..], &self.inn.isn.to_be_bytes(), &message].concat();
                 let ciphers = cx.config.ciphers.clone();
-                let (init2, session) =
-                    handshake::respond(provider, &negotiated, &ciphers, message, &mut |wanted, out| {
-                        cx.random_for_init(Role::B, wanted, key, &context, out);
-                    })?;
-                self.out.push_own(init2);
-                cx.counters.own_segments += 1;
-                session
+                let answer = handshake::respond(provider, &negotiated, &ciphers, &message, &mut |wanted, out| {
+                    cx.random_for_init(Role::B, wanted, key, &context, out);
+                });
+                match answer {
+                    Ok((init2, session)) => {
+                        self.out.push_own(init2);
+                        cx.counters.own_segments += 1;
+                        Ok(session)
+                    }
+                    Err(why) => Err((why, Some(Stage::WaitInit1(negotiated)))),
+                }
             }
-            other => {
+            other @ (Stage::Ready(_) | Stage::Failed) => {
                 self.stage = other;
-                return Ok(());
+                return Progress::Waits;
+            }
+        };
+        let session = match done {
+            Ok(session) => session,
+            Err((why, None)) => return Progress::Abort(AbortReason::KeyExchange(why)),
+            Err((why, Some(stage))) => {
+                self.stage = stage;
+                return self.reject_init(cx, why, len);
             }
         };
         self.ready(cx, session, None);
@@ -450,7 +552,7 @@ impl Encrypted {
         self.out.raise_told_edge();
         let seq = inn.delivered;
         self.emit_plain_bare(cx, seq, Flags::default(), &[]);
-        Ok(())
+        Progress::Fine
     }
 
     /// Acknowledges the beginning of an incomplete frame, up to `until` at most.

@@ -20,7 +20,7 @@ mod shown;
 mod syn;
 
 pub(crate) use closed::Closed;
-pub(crate) use encrypted::{AbortReason, Encrypted, Next};
+pub(crate) use encrypted::{AbortReason, Encrypted, Exchange, Next};
 pub(crate) use link::{Cx, FlowKey, Link, Lost};
 pub(crate) use pass::pass_on;
 pub(crate) use plain::{Learnt, Left, OpenQuestion, Plain, PlainFlow, Suspect};

@@ -59,13 +59,27 @@ impl Initiator {
     /// # Errors
     /// Everything that can be wrong with the message, the cipher or the key in it.
     pub fn handle_init2(self, init2: &[u8]) -> Result<Session, Error> {
+        let (message, aead) = self.parse(init2)?;
+        let es = agree(self.private_key, message.public_key)?;
+        let secret = SessionSecret::extract(&self.nonce, &self.negotiated.transcript, &self.init1, init2, &es);
+        Ok(Session::fresh(&self.negotiated, aead, secret))
+    }
+
+    /// Whether [`Self::handle_init2`] would take the message, but for the key in it. Nothing is used up: as long as it was not
+    /// acknowledged, it may be somebody else's, and the peer's still come.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check_init2(&self, init2: &[u8]) -> Result<(), Error> {
+        self.parse(init2).map(|_| ())
+    }
+
+    fn parse<'a>(&self, init2: &'a [u8]) -> Result<(Init2<'a>, AeadId), Error> {
         let message = Init2::parse(self.negotiated.tep, init2)?;
         let aead = AeadId::from_id(message.cipher)
             .filter(|aead| self.ciphers.contains(aead))
             .ok_or(PeerViolation::CipherNotOffered)?;
-        let es = agree(self.private_key, message.public_key)?;
-        let secret = SessionSecret::extract(&self.nonce, &self.negotiated.transcript, &self.init1, init2, &es);
-        Ok(Session::fresh(&self.negotiated, aead, secret))
+        Ok((message, aead))
     }
 }
 

@@ -77,7 +77,8 @@ in_peer sysctl -qw net.ipv4.conf.pt.rp_filter=0 net.ipv4.conf.pt.send_redirects=
 if [ "$ENOTUN" != none ]; then
     # shellcheck disable=SC2086
     [ -z "${PEER_POLICY:-}" ] || ENOTUN_ARGS="${ENOTUN_ARGS:-} --policy $PEER_POLICY"
-    ip netns exec "$host" "$ENOTUN" up --tun tun0 --instance "$instance" ${ENOTUN_ARGS:-} $SELECTORS >"$work/daemon.log" 2>&1 &
+    # All key agreements, those that are off by default too.
+    ip netns exec "$host" "$ENOTUN" up --tun tun0 --instance "$instance" --tep P521,Curve448,P256,Curve25519 ${ENOTUN_ARGS:-} $SELECTORS >"$work/daemon.log" 2>&1 &
     daemon=$!
     for _ in $(seq 100); do
         "$ENOTUN" status --instance "$instance" >/dev/null 2>&1 && break

@@ -117,6 +117,9 @@ impl Two {
                 to_b.extend(to_a.iter().flat_map(|seg| self.a.wire(seg).wire).collect::<Vec<_>>());
             }
         }
+        if self.a.engine.session(from, to).is_ok() {
+            confirm(&mut self.a, &mut self.b, from, Seg::clone);
+        }
         let flows =
             [self.a.engine.flow(from, to).expect("a connection"), self.b.engine.flow(to, from).expect("a connection")];
         Made { syn, syn_ack, flows, delivered }

@@ -162,6 +162,9 @@ impl World {
                     streams[1 - host].extend(Seg::parse(&bytes).unwrap().payload);
                 }
                 self.engines[host].handle_packet(self.now, side, offload, &mut bytes, &mut self.envs[host]);
+                while self.engines[host].poll_timeout().is_some_and(|due| due <= self.now) {
+                    self.engines[host].handle_timeout(self.now, &mut self.envs[host]);
+                }
                 for (side, bytes, offload) in self.envs[host].out.drain(..) {
                     match side {
                         Side::Wire => waiting.push_back((1 - host, Side::Wire, bytes, offload)),

@@ -186,6 +186,9 @@ impl Machine {
         let done = match fed {
             Fed::Packet(side, mut bytes, offload) => {
                 self.engine.handle_packet(NOW, side, offload, &mut bytes, &mut self.env);
+                while self.engine.poll_timeout().is_some_and(|due| due <= NOW) {
+                    self.engine.handle_timeout(NOW, &mut self.env);
+                }
                 None
             }
             Fed::Sign(sign) => Some(self.engine.handle_disruption(NOW, sign, &mut self.env)),
