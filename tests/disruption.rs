@@ -29,7 +29,8 @@ fn machines(seed: u64) -> [Machine; 2] {
 /// Two hosts with a connection open and a session cached.
 fn open(seed: u64) -> ([Machine; 2], Connection) {
     let [mut client, mut server] = machines(seed);
-    let (connection, _) = Connection::open(&mut client, &mut server, Numbers::new(seed, false, 0), b"question");
+    let (mut connection, _) = Connection::open(&mut client, &mut server, Numbers::new(seed, false, 0), b"question");
+    assert!(connection.say(&mut client, &mut server, false, b"reply"));
     ([client, server], connection)
 }
 

@@ -138,6 +138,7 @@ mod tests {
             "generation_remote",
             "bytes_sent",
             "bytes_received",
+            "peer_confirmed",
             "authenticated",
         ];
         documented.sort_unstable();

@@ -163,9 +163,85 @@ impl<S> Layer<S> {
     }
 }
 
-/// Bytes of one stream beyond a point, with gaps, some in two versions.
+/// Bytes of one stream beyond a point, with gaps, some in two versions. Most streams have none.
 #[derive(Debug)]
-pub(crate) struct Reassembly<S> {
+pub(crate) struct Reassembly<S>(Option<Box<Held<S>>>);
+
+impl<S> Default for Reassembly<S> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<S> Reassembly<S> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.as_ref().is_none_or(|held| held.is_empty())
+    }
+
+    /// Bytes of memory held.
+    pub(crate) fn held(&self) -> usize {
+        self.0.as_ref().map_or(0, |held| held.held())
+    }
+
+    /// Whether some place has two versions.
+    pub(crate) fn has_conflicts(&self) -> bool {
+        self.0.as_ref().is_some_and(|held| held.has_conflicts())
+    }
+
+    /// Takes in what a segment brought. Of a stream in too many pieces the last ones are dropped; the sender sends them again.
+    pub(crate) fn insert(&mut self, start: Offset<S>, bytes: &[u8]) -> Inserted {
+        if bytes.is_empty() {
+            return Inserted::Duplicate;
+        }
+        self.0.get_or_insert_default().insert(start, bytes)
+    }
+
+    /// The end of what is held without a gap from `from` on.
+    pub(crate) fn contiguous_end(&self, from: Offset<S>) -> Offset<S> {
+        self.0.as_ref().map_or(from, |held| held.contiguous_end(from))
+    }
+
+    /// Copies `out.len()` bytes from `from` on; false if they are not all there.
+    pub(crate) fn copy(&self, prefer: Prefer, from: Offset<S>, out: &mut [u8]) -> bool {
+        self.0.as_ref().map_or(out.is_empty(), |held| held.copy(prefer, from, out))
+    }
+
+    /// Forgets `range`.
+    pub(crate) fn remove(&mut self, range: Range<Offset<S>>) {
+        if let Some(held) = &mut self.0 {
+            held.remove(range);
+        }
+    }
+
+    /// Forgets everything before `until`.
+    pub(crate) fn remove_before(&mut self, until: Offset<S>) {
+        if let Some(held) = &mut self.0 {
+            held.remove_before(until);
+        }
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        self.0 = None;
+    }
+
+    /// Gives back memory that is not in use.
+    pub(crate) fn shrink(&mut self) {
+        self.0.take_if(|held| held.is_empty());
+        if let Some(held) = &mut self.0 {
+            held.shrink();
+        }
+    }
+
+    /// The ranges held beyond `after`, as SACK blocks would say it: the one with the latest arrival first.
+    pub(crate) fn sack(&self, after: Offset<S>, out: &mut [Range<Offset<S>>; 4]) -> usize {
+        self.0.as_ref().map_or(0, |held| held.sack(after, out))
+    }
+}
+
+/// What a [`Reassembly`] holds.
+#[derive(Debug)]
+struct Held<S> {
     first: Layer<S>,
     last: Layer<S>,
     /// What is held in either, without gaps: where it begins, and where it ends.
@@ -174,19 +250,19 @@ pub(crate) struct Reassembly<S> {
     recent: [Option<Offset<S>>; 4],
 }
 
-impl<S> Default for Reassembly<S> {
+impl<S> Default for Held<S> {
     fn default() -> Self {
         Self { first: Layer::default(), last: Layer::default(), ranges: BTreeMap::new(), recent: [None; 4] }
     }
 }
 
-impl<S> Reassembly<S> {
-    pub(crate) fn is_empty(&self) -> bool {
+impl<S> Held<S> {
+    fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
 
     /// Bytes of memory held.
-    pub(crate) fn held(&self) -> usize {
+    fn held(&self) -> usize {
         self.first.memory + self.last.memory + self.pieces() * PIECE_COST
     }
 
@@ -199,15 +275,12 @@ impl<S> Reassembly<S> {
     }
 
     /// Whether some place has two versions.
-    pub(crate) fn has_conflicts(&self) -> bool {
+    fn has_conflicts(&self) -> bool {
         !self.last.pieces.is_empty()
     }
 
     /// Takes in what a segment brought. Of a stream in too many pieces the last ones are dropped; the sender sends them again.
-    pub(crate) fn insert(&mut self, start: Offset<S>, bytes: &[u8]) -> Inserted {
-        if bytes.is_empty() {
-            return Inserted::Duplicate;
-        }
+    fn insert(&mut self, start: Offset<S>, bytes: &[u8]) -> Inserted {
         let end = start + bytes.len();
         let kind = if self.differs(Prefer::First, start, bytes) {
             if self.contiguous_end(start) >= end && !self.differs(Prefer::Last, start, bytes) {
@@ -321,12 +394,12 @@ impl<S> Reassembly<S> {
     }
 
     /// The end of what is held without a gap from `from` on.
-    pub(crate) fn contiguous_end(&self, from: Offset<S>) -> Offset<S> {
+    fn contiguous_end(&self, from: Offset<S>) -> Offset<S> {
         self.range_of(from).map_or(from, |(_, to)| to)
     }
 
     /// Copies `out.len()` bytes from `from` on; false if they are not all there.
-    pub(crate) fn copy(&self, prefer: Prefer, from: Offset<S>, out: &mut [u8]) -> bool {
+    fn copy(&self, prefer: Prefer, from: Offset<S>, out: &mut [u8]) -> bool {
         let mut done = 0;
         while let Some(room) = out.get_mut(done..).filter(|r| !r.is_empty()) {
             let Some(held) = self.read(prefer, from + done) else { return false };
@@ -338,7 +411,7 @@ impl<S> Reassembly<S> {
     }
 
     /// Forgets `range`.
-    pub(crate) fn remove(&mut self, range: Range<Offset<S>>) {
+    fn remove(&mut self, range: Range<Offset<S>>) {
         if range.start < range.end {
             self.first.remove(&range);
             self.last.remove(&range);
@@ -347,19 +420,14 @@ impl<S> Reassembly<S> {
     }
 
     /// Forgets everything before `until`.
-    pub(crate) fn remove_before(&mut self, until: Offset<S>) {
+    fn remove_before(&mut self, until: Offset<S>) {
         if let Some((first, _)) = self.ranges.first_key_value() {
             self.remove(*first..until);
         }
     }
 
-    /// Forgets everything.
-    pub(crate) fn clear(&mut self) {
-        *self = Self::default();
-    }
-
     /// Gives back memory that is not in use.
-    pub(crate) fn shrink(&mut self) {
+    fn shrink(&mut self) {
         for layer in [&mut self.first, &mut self.last] {
             layer.memory = 0;
             for piece in layer.pieces.values_mut() {
@@ -374,7 +442,7 @@ impl<S> Reassembly<S> {
     }
 
     /// The ranges held beyond `after`, as SACK blocks would say it: the one with the latest arrival first.
-    pub(crate) fn sack(&self, after: Offset<S>, out: &mut [Range<Offset<S>>; 4]) -> usize {
+    fn sack(&self, after: Offset<S>, out: &mut [Range<Offset<S>>; 4]) -> usize {
         let mut n = 0;
         for start in self.recent.into_iter().flatten() {
             let Some((from, to)) = self.range_of(start).filter(|(from, _)| *from > after) else { continue };
@@ -400,14 +468,14 @@ mod tests {
         Offset::new(n)
     }
 
-    fn text(r: &Reassembly<C>, prefer: Prefer, from: i64, len: usize) -> Option<String> {
+    fn text(r: &Held<C>, prefer: Prefer, from: i64, len: usize) -> Option<String> {
         let mut out = vec![0; len];
         r.copy(prefer, at(from), &mut out).then(|| String::from_utf8(out).expect("letters"))
     }
 
     #[test]
     fn pieces_in_any_order_and_with_overlaps_come_out_whole() {
-        let mut r = Reassembly::default();
+        let mut r = Held::default();
         assert_eq!(r.insert(at(4), b"efgh"), Inserted::New);
         assert_eq!(r.insert(at(0), b"ab"), Inserted::New);
         assert_eq!(r.contiguous_end(at(0)), at(2));
@@ -422,7 +490,7 @@ mod tests {
 
     #[test]
     fn both_versions_of_a_place_are_kept_until_one_is_removed() {
-        let mut r = Reassembly::default();
+        let mut r = Held::default();
         r.insert(at(0), b"FORGED");
         assert_eq!(r.insert(at(2), b"genuine"), Inserted::Conflict);
         assert_eq!(text(&r, Prefer::First, 0, 9).as_deref(), Some("FORGEDine"));
@@ -435,7 +503,7 @@ mod tests {
 
     #[test]
     fn sack_blocks_name_the_latest_arrival_first() {
-        let mut r = Reassembly::default();
+        let mut r = Held::default();
         r.insert(at(10), b"aa");
         r.insert(at(20), b"bb");
         r.insert(at(12), b"cc");
@@ -446,7 +514,7 @@ mod tests {
 
     #[test]
     fn removing_the_middle_leaves_both_ends() {
-        let mut r = Reassembly::default();
+        let mut r = Held::default();
         r.insert(at(0), b"0123456789");
         r.remove(at(3)..at(6));
         assert_eq!(r.contiguous_end(at(0)), at(3));
@@ -456,7 +524,7 @@ mod tests {
     /// One byte at a time from behind: what each further segment costs does not grow.
     #[test]
     fn bytes_in_falling_order_become_one_piece() {
-        let mut r = Reassembly::default();
+        let mut r = Held::default();
         for n in (1..4_000).rev() {
             assert_eq!(r.insert(at(n), &[n as u8]), Inserted::New);
             assert_eq!((r.pieces(), r.ranges.len()), (1, 1));
@@ -466,7 +534,7 @@ mod tests {
 
     #[test]
     fn of_a_stream_in_too_many_pieces_the_furthest_are_dropped() {
-        let mut r = Reassembly::default();
+        let mut r = Held::default();
         for n in 0..10_000 {
             r.insert(at(20_000 - 2 * n), b"x");
             assert!(r.pieces() <= MAX_CRUMBS + 1 && r.ranges.len() == r.pieces());
@@ -475,7 +543,7 @@ mod tests {
         assert_eq!(r.insert(at(30_000), b"x"), Inserted::Refused);
         assert!(r.held() < 64 << 10, "{}", r.held());
         // Much that is whole is not crumbs.
-        let mut r = Reassembly::default();
+        let mut r = Held::default();
         for n in 0..1_000 {
             assert_eq!(r.insert(at(n * 70_000), &[7; 64 << 10]), Inserted::New);
         }
@@ -491,7 +559,7 @@ mod tests {
             (seed >> 33) % n
         };
         for _ in 0..200 {
-            let mut r = Reassembly::default();
+            let mut r = Held::default();
             let mut first = [None::<u8>; 64];
             for _ in 0..40 {
                 let start = random(60) as usize;

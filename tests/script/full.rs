@@ -64,6 +64,9 @@ fn connects_through(policy: Policy, many: bool, eno: bool, rest: u32) -> Option<
         }
     }
     assert!(pair.b.engine.len() <= 3 * FEW, "{} entries", pair.b.engine.len());
+    if pair.have_keys() {
+        confirm(&mut pair.a, &mut pair.b, a_addr(), Seg::clone);
+    }
     state(&pair.b, b_addr(), a_addr())
 }
 
