@@ -60,8 +60,9 @@ fn tc_31_a_weak_sign_erases_the_cache_and_rekeys_what_is_open() {
         assert_eq!(client.engine.counters().disruptions, 1);
         assert_eq!(server.engine.session_count(), 1, "the peer finds out when it proposes to resume");
         // What was erased costs a fresh key exchange and nothing else.
-        let (_, came) = Connection::open(&mut client, &mut server, Numbers::new(1, false, 1), b"question");
+        let (mut fresh, came) = Connection::open(&mut client, &mut server, Numbers::new(1, false, 1), b"question");
         assert!(!came.resumed);
+        assert!(fresh.say(&mut client, &mut server, false, b"reply"));
         let (_, came) = Connection::open(&mut server, &mut client, Numbers::new(1, true, 2), b"question");
         assert!(came.resumed, "the session made since can be resumed");
     }
