@@ -209,9 +209,9 @@ counters! {
     own_timeouts,
     /// Packets with a wrong checksum, dropped.
     bad_checksum,
-    /// Packets that claim to be TCP and cannot be, dropped.
+    /// Packets whose headers cannot be read, or that claim to be TCP and cannot be, dropped.
     malformed,
-    /// TCP fragments, dropped.
+    /// Fragments of TCP, or of what may be that, dropped.
     fragments,
     /// Segments outside the window, dropped.
     out_of_window,
@@ -227,7 +227,7 @@ counters! {
     bad_acknowledgements,
     /// ICMP errors about encrypted connections that were translated.
     icmp_translated,
-    /// ICMP errors about segments that were not in flight, dropped (RFC 5927).
+    /// ICMP errors about segments that were not in flight (RFC 5927), or with an MTU that cannot be, dropped.
     icmp_dropped,
     /// Packets of connections that an earlier, crashed instance had, or that are over here and not for the kernel, refused.
     orphans_refused,

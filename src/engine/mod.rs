@@ -132,23 +132,23 @@ impl Engine {
                 self.counters.packets_plain += 1;
                 match Packet::<P>::parse(bytes) {
                     Ok(packet) => self.from_kernel(now, &packet, offload, bytes, env),
-                    Err(why) => self.not_tcp(side, why, offload, bytes, env),
+                    Err(why) => self.not_tcp(now, side, why, offload, bytes, env),
                 }
             }
             Side::Wire => {
                 self.counters.packets_wire += 1;
                 match Packet::<C>::parse(bytes) {
                     Ok(packet) => self.from_wire(now, &packet, offload, bytes, env),
-                    Err(why) => self.not_tcp(side, why, offload, bytes, env),
+                    Err(why) => self.not_tcp(now, side, why, offload, bytes, env),
                 }
             }
         }
     }
 
-    fn not_tcp(&mut self, side: Side, why: NotTcp, offload: Offload, bytes: &[u8], env: &mut dyn Env) {
+    fn not_tcp(&mut self, now: Instant, side: Side, why: NotTcp, offload: Offload, bytes: &[u8], env: &mut dyn Env) {
         match why {
             NotTcp::OtherProtocol => {
-                if let Some(translated) = self.translate_icmp(side, bytes) {
+                if let Some(translated) = self.translate_icmp(now, side, bytes) {
                     if let Some(packet) = translated {
                         env.forward(side.other(), Offload::NONE, &packet);
                     }
@@ -165,19 +165,28 @@ impl Engine {
 
     /// An ICMP error about an encrypted connection, translated; `Some(None)` if it is to be dropped. `None`: `bytes` are
     /// something else.
-    fn translate_icmp(&mut self, side: Side, bytes: &[u8]) -> Option<Option<Vec<u8>>> {
+    fn translate_icmp(&mut self, now: Instant, side: Side, bytes: &[u8]) -> Option<Option<Vec<u8>>> {
         let error = IcmpError::parse(bytes)?;
         // It quotes a segment that went the other way.
         let key = match side {
             Side::Wire => FlowKey::new(error.src, error.dst),
             Side::Plain => FlowKey::new(error.dst, error.src),
         };
+        if !error.checksum_is_right(bytes) {
+            // What passes unchanged is the receiver's to verify.
+            let passes = matches!(self.table.get(&key), None | Some(Flow::Plain(_)));
+            if passes && !self.unknown.is_over(&key) {
+                return None;
+            }
+            self.counters.bad_checksum += 1;
+            return Some(None);
+        }
         if self.probe_quoted(side, key, &error, bytes) {
             return Some(None);
         }
         let translated = match self.table.get_mut(&key) {
             Some(Flow::Encrypted(encrypted)) => match side {
-                Side::Wire => encrypted.icmp_from_wire(&error, bytes),
+                Side::Wire => encrypted.icmp_from_wire(now, &error, bytes),
                 Side::Plain => encrypted.icmp_from_plain(&error, bytes),
             },
             // It is over, and what is quoted may be plaintext of it.

@@ -12,6 +12,7 @@ use tcpcrypt::{Acceptable, Decision};
 use super::Plain;
 use super::encrypted::AbortReason;
 use super::link::Cx;
+use super::peers::{Agreed, PeerSyn, well_formed};
 use super::shown::squeezed;
 use super::syn::{Opened, Opening, Seen};
 use crate::engine::Side;
@@ -69,13 +70,22 @@ impl Opening {
             // Its SYN-ACK has overtaken it, and the kernel has that.
             return Opened::Still;
         }
-        let has_eno = matches!(area, SynArea::Option(_));
-        self.peer.get_or_insert_with(|| Seen::new(packet, bytes, cx.now));
+        let (seen, eno) = (Seen::new(packet, bytes, cx.now), well_formed(area));
+        let known = self.peers.get(seen.isn);
         // ENO-13: a SYN that comes again counts, too.
-        if (self.agreed.is_none() || !has_eno)
-            && let Err(why) = self.conclude(cx, area)
-        {
-            return self.plain(cx, Plain::Eno(why), true);
+        if known.is_none() || eno.is_none() {
+            let agreed = self.conclude(cx, self.own.as_deref(), area);
+            let declined = match agreed {
+                Agreed::Declined(why) => Some(why),
+                Agreed::Fresh(_) | Agreed::Resumed(..) => None,
+            };
+            if self.peers.is_empty() {
+                let acceptable = Acceptable::syn(area);
+                self.peers.push(PeerSyn { seen, acceptable, eno, agreed, asked: Vec::new(), reply: None });
+            }
+            if let Some(why) = declined {
+                return self.plain(cx, Plain::Eno(why), true);
+            }
         }
         let _ = self.phase.received(Acceptable::syn(area));
         if self.crossing.answered {
@@ -90,7 +100,8 @@ impl Opening {
 
     /// The local kernel, which has opened, answers the peer's SYN.
     pub(super) fn answer_crossing(&mut self, cx: &mut Cx<'_>, packet: &Packet<P>, bytes: &[u8]) -> Opened {
-        if self.agreed.is_none() {
+        // In SYN-SENT it has had a SYN of the peer's that is not known here any more.
+        if !self.peers.choose(packet.ack.0) {
             return Opened::Still;
         }
         let mut options = squeezed(packet.options(bytes)).unwrap_or_default();
@@ -107,9 +118,13 @@ impl Opening {
     /// The peer acknowledges this host's SYN with a SYN-ACK, after its SYN.
     pub(super) fn syn_ack_crosses(&mut self, cx: &mut Cx<'_>, packet: &Packet<C>, bytes: &[u8]) -> Opened {
         let area = packet.options(bytes);
-        let Some(peer) = self.peer.as_mut().filter(|peer| peer.isn == packet.seq.0) else { return Opened::Still };
-        peer.window = packet.window;
-        peer.options.timestamps = peer.options.timestamps.and(SynOptions::parse(area).timestamps);
+        let Some(peer) = self.peers.get(packet.seq.0) else {
+            // One of the two is forged. As in SYN-RECEIVED (RFC 9293, section 3.10.7.4): who is genuine resets it.
+            self.challenge(cx);
+            return Opened::Still;
+        };
+        peer.seen.window = packet.window;
+        peer.seen.options.timestamps = peer.seen.options.timestamps.and(SynOptions::parse(area).timestamps);
         if self.phase.received(Acceptable::syn_ack(&find_syn(area))) == Decision::Plain {
             return self.plain(cx, Plain::AckWithoutEno, true);
         }

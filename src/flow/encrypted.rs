@@ -646,6 +646,7 @@ impl Encrypted {
     /// Notes that a packet has come.
     pub(super) fn note_use(&mut self, now: Instant) {
         self.used = now;
+        self.out.forget_limit(now);
         let at = now + REST_AFTER;
         self.rest_at = Some(self.rest_at.map_or(at, |before| before.min(at)));
     }

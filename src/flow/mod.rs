@@ -13,6 +13,7 @@ mod link;
 mod offer;
 mod outbound;
 mod pass;
+mod peers;
 mod plain;
 mod pool;
 mod reassembly;
@@ -64,7 +65,7 @@ impl Flow {
     pub(crate) fn keys(&self) -> Keys {
         match self {
             Self::Encrypted(e) => e.keys(),
-            Self::Opening(o) if o.session.is_some() => Keys::Possible,
+            Self::Opening(o) if o.resumes() => Keys::Possible,
             Self::Plain(p) if p.suspect.is_some() => Keys::Possible,
             Self::Opening(_) | Self::Plain(_) | Self::Closed(_) => Keys::None,
         }

@@ -8,7 +8,8 @@ use tcpcrypt::eno::option::{SynArea, find_syn};
 use tcpcrypt::resume::ResumeNonce;
 use tcpcrypt::{Aware, Outcome, PlainReason, Proposal, Settings};
 
-use super::link::Cx;
+use super::link::{Cx, FlowKey};
+use super::peers::Agreed;
 use super::syn::Opening;
 use crate::engine::Config;
 use crate::wire::{P, Packet};
@@ -44,7 +45,7 @@ impl Opening {
             && let Some((chain, secret)) = cx.sessions.candidate(cx.now, self.link.key.remote(), allowed)
         {
             let context = [&secret.own_half()[..], bytes.get(..packet.payload.start).unwrap_or(bytes)].concat();
-            let nonce = self.nonce(cx, &context);
+            let nonce = nonce(cx, self.link.key, &context);
             proposal = Some((chain, Proposal { secret, nonce: own_part(&nonce, settings.nonce_len) }));
         }
         let option = active_option(&settings, proposal.as_ref().map(|(_, p)| p), room)?;
@@ -56,28 +57,21 @@ impl Opening {
         Some(option.bytes)
     }
 
-    /// A resumption nonce (TC-14). `context` is all that tells this connection from others.
-    fn nonce(&self, cx: &mut Cx<'_>, context: &[u8]) -> [u8; RESUME_NONCE_MAX] {
-        let mut nonce = [0; RESUME_NONCE_MAX];
-        cx.random("resumption nonce", self.link.key, context, &mut nonce);
-        nonce
-    }
-
     /// Accepts the peer's proposal to resume a session, if it has made one that is known here (TC-16). This waits for
     /// the kernel's SYN-ACK: SYNs that the kernel does not answer use nothing up.
     pub(super) fn accept(&mut self, cx: &mut Cx<'_>, packet: &Packet<P>, bytes: &[u8], room: usize) {
-        let asked = std::mem::take(&mut self.asked);
         let config = cx.config;
         let settings = self.settings(config);
+        let Some(syn) = self.peers.current_mut() else { return };
+        let (asked, peer_isn) = (std::mem::take(&mut syn.asked), syn.seen.isn.to_be_bytes());
         let area = find_syn(&asked);
-        let SynArea::Option(option) = &area else { return };
+        let (SynArea::Option(option), Agreed::Fresh(_)) = (&area, &syn.agreed) else { return };
         let proposes = option.suboptions().any(|s| s.v && s.data.len() >= RESUME_HALF_LEN);
-        if !proposes || !settings.resume || self.omit || self.agreed.is_none() {
+        if !proposes || !settings.resume {
             return;
         }
-        let peer_isn = self.peer.map_or(0, |peer| peer.isn).to_be_bytes();
         let headers = bytes.get(..packet.payload.start).unwrap_or(bytes);
-        let nonce = self.nonce(cx, &[&peer_isn[..], &asked, headers].concat());
+        let nonce = nonce(cx, self.link.key, &[&peer_isn[..], &asked, headers].concat());
         let (now, sessions) = (cx.now, &mut *cx.sessions);
         let mut chain = None;
         let reply = passive_reply(&settings, &area, room, &nonce, |tep, half| {
@@ -91,32 +85,31 @@ impl Opening {
         };
         if let Outcome::Resumed(agreed, session) = conclude(&settings, reply.option.as_deref(), Some(proposal), &area) {
             cx.counters.resumptions_accepted += 1;
-            self.own = reply.option;
-            self.agreed = Some(agreed);
-            self.session = Some((chain, session));
+            syn.reply = reply.option;
+            syn.agreed = Agreed::Resumed(agreed, chain, Box::new(session));
         }
     }
 
-    /// Concludes, as the active opener, from both options (ENO-9, ENO-10; TC-18).
-    pub(super) fn conclude(&mut self, cx: &mut Cx<'_>, area: &SynArea<'_>) -> Result<(), PlainReason> {
-        let proposal = self.proposal.take();
-        let own = self.own.as_deref();
-        match conclude(&self.settings(cx.config), own, proposal.as_ref().map(|(_, p)| p), area) {
-            Outcome::Fresh(negotiated) => {
-                self.agreed = Some(negotiated);
-                if let Some((chain, _)) = proposal {
-                    cx.counters.resumptions_refused += 1;
-                    cx.sessions.refused(chain);
-                }
+    /// What follows from this host's option and the peer's (ENO-9, ENO-10; TC-18). What was proposed can still be agreed to in another
+    /// answer.
+    pub(super) fn conclude(&self, cx: &Cx<'_>, own: Option<&[u8]>, area: &SynArea<'_>) -> Agreed {
+        let proposal = self.proposal.as_ref();
+        match (conclude(&self.settings(cx.config), own, proposal.map(|(_, p)| p), area), proposal) {
+            (Outcome::Fresh(negotiated), _) => Agreed::Fresh(negotiated),
+            (Outcome::Resumed(negotiated, session), Some((chain, _))) => {
+                Agreed::Resumed(negotiated, *chain, Box::new(session))
             }
-            Outcome::Resumed(negotiated, session) => {
-                self.agreed = Some(negotiated);
-                self.session = proposal.map(|(chain, _)| (chain, session));
-            }
-            Outcome::Plain(why) => return Err(why),
+            (Outcome::Resumed(..), None) => Agreed::Declined(PlainReason::NoCommonTep),
+            (Outcome::Plain(why), _) => Agreed::Declined(why),
         }
-        Ok(())
     }
+}
+
+/// A resumption nonce (TC-14). `context` is all that tells this connection from others.
+fn nonce(cx: &mut Cx<'_>, key: FlowKey, context: &[u8]) -> [u8; RESUME_NONCE_MAX] {
+    let mut nonce = [0; RESUME_NONCE_MAX];
+    cx.random("resumption nonce", key, context, &mut nonce);
+    nonce
 }
 
 /// As much of a nonce as this host sends (TC-13).

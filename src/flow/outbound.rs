@@ -22,6 +22,8 @@ const MAX_RTO: Duration = Duration::from_secs(60);
 const FIRST_RTO: Duration = Duration::from_secs(1);
 /// A path that claims to take less is not believed (as Linux's `min_pmtu`).
 const MIN_MSS: usize = 512;
+/// After this time more is tried again (RFC 1191, section 6.3; RFC 8201, section 4; Linux's `mtu_expires`).
+const LIMIT_AGE: Duration = Duration::from_secs(600);
 /// Linux's longest retransmission timeout (`TCP_RTO_MAX`), and a little, for timers are not exact.
 const KERNEL_RTO_MAX: Duration = Duration::from_secs(122);
 
@@ -114,8 +116,10 @@ pub(crate) struct Out {
     pub(super) told_edge: Offset<P>,
     /// Bytes beyond a gap.
     pub(super) early: Reassembly<P>,
-    /// MSS that the peer announced, or this host if that is less.
+    /// MSS that the peer announced, or this host if that is less, or what the path takes.
     pub(super) peer_mss: usize,
+    /// The same but for what the path takes, if a router has said that it takes less, and when.
+    unlimited: Option<(usize, Instant)>,
     /// Bytes of C in a segment, if the kernel's segments show that the path takes less than the MSS.
     pub(super) stride: Option<usize>,
     /// Last urgent byte that the kernel named.
@@ -151,6 +155,7 @@ impl Out {
             told_edge: Offset::START,
             early: Reassembly::default(),
             peer_mss: usize::from(ends.peer_mss),
+            unlimited: None,
             stride: None,
             urgent: None,
             init_end: Offset::START,
@@ -241,14 +246,23 @@ impl Out {
     }
 
     /// The path takes no more than `mss` bytes of TCP options and payload in a segment.
-    pub(super) fn limit(&mut self, mss: usize) {
+    pub(super) fn limit(&mut self, mss: usize, now: Instant) {
+        let most = self.unlimited.map_or(self.peer_mss, |(most, _)| most);
+        self.unlimited = Some((most, now));
         self.peer_mss = self.peer_mss.min(mss.max(MIN_MSS));
+    }
+
+    /// Paths change: what one has taken once is forgotten after a while.
+    pub(super) fn forget_limit(&mut self, now: Instant) {
+        if let Some((most, _)) = self.unlimited.take_if(|(_, at)| now >= *at + LIMIT_AGE) {
+            self.peer_mss = most;
+        }
     }
 
     /// The kernel's number for a segment on the wire, if it may be in flight.
     pub(super) fn in_flight(&self, seq: Seq<C>) -> Option<Seq<P>> {
         let at = self.acked.nearest(self.isn, seq);
-        (at >= self.acked && at <= self.sent.ever).then(|| self.ends.floor_c(at).p.seq(self.isn))
+        (at >= self.acked && at < self.sent.ever).then(|| self.ends.floor_c(at).p.seq(self.isn))
     }
 
     pub(super) fn held(&self) -> usize {

@@ -42,6 +42,10 @@ pub(crate) enum Plain {
     Probe,
     /// It was open before it was selected.
     PreExisting,
+    /// Packets of one direction do not pass here.
+    OneDirection,
+    /// The stack that opens it, or one before it, negotiates ENO itself.
+    LocalEno,
 }
 
 impl fmt::Display for Plain {
@@ -60,6 +64,8 @@ impl fmt::Display for Plain {
             Self::PathStripsEno => "path-strips-eno",
             Self::Probe => "probe",
             Self::PreExisting => "pre-existing",
+            Self::OneDirection => "one-direction",
+            Self::LocalEno => "local-eno",
         })
     }
 }

@@ -4,26 +4,27 @@
 //! SYN or SYN-ACK has its MSS lowered by what a frame adds, and, until keys are made, a window of zero, so that it sends
 //! nothing that would have to wait here. A resumed session has its keys with the SYNs: the window is the peer's at once.
 
+use std::time::Duration;
+
 use tcpcrypt::constants::RESUME_NONCE_MAX;
-use tcpcrypt::eno::negotiate::{conclude, passive_reply};
+use tcpcrypt::eno::negotiate::passive_reply;
 use tcpcrypt::eno::option::{SynArea, find_syn};
 use tcpcrypt::frame::{Header, OVERHEAD};
 use tcpcrypt::handshake::Initiator;
-use tcpcrypt::{
-    Acceptable, AckPhase, Decision, Negotiated, OpenError, Outcome, PlainReason, Proposal, Record, Role, Session,
-};
+use tcpcrypt::{Acceptable, AckPhase, Decision, Negotiated, OpenError, PlainReason, Proposal, Record, Role};
 
 use super::crossing::{Crossing, Told};
 use super::encrypted::{AbortReason, Encrypted, Ends, Stage};
 use super::link::{Clocks, Cx, Link, Lost};
 use super::outbound::Out;
+use super::peers::{Agreed, PeerSyn, PeerSyns, well_formed};
 use super::shown::{squeezed, without_accurate_ecn};
 use super::{OpenQuestion, Plain, Rules};
 use crate::engine::{Advice, ChainId, Finding, PathKey, ProbeMode, Side, hop_id};
 use crate::selector::Policy;
 use crate::time::Instant;
 use crate::wire::build::TcpFields;
-use crate::wire::options::{self, OptionBuf, SegmentOptions, SynOptions, kind};
+use crate::wire::options::{self, OptionBuf, SegmentOptions, SynOptions, Timestamps, kind};
 use crate::wire::{C, Flags, P, Packet};
 
 /// What a SYN or SYN-ACK said.
@@ -32,7 +33,7 @@ pub(super) struct Seen {
     pub(super) isn: u32,
     pub(super) options: SynOptions,
     pub(super) window: u16,
-    at: Instant,
+    pub(super) at: Instant,
 }
 
 impl Seen {
@@ -48,7 +49,8 @@ pub(crate) struct Opening {
     /// Whether the local kernel opens, not only answers.
     pub(super) active: bool,
     pub(super) local: Option<Seen>,
-    pub(super) peer: Option<Seen>,
+    /// The peer's SYNs or SYN-ACKs, and what was agreed with each.
+    pub(super) peers: PeerSyns,
     /// Where a simultaneous open is.
     pub(super) crossing: Crossing,
     /// This host's ENO option (ENO-14), as long as one is sent.
@@ -57,23 +59,16 @@ pub(crate) struct Opening {
     attempts: u8,
     /// As many are sent at most, if policy allows plain TCP.
     tries: u8,
-    /// The peer's latest SYN came without an option: the next SYN-ACK goes without (docs/readings.md, reading 9).
-    pub(super) omit: bool,
-    pub(super) agreed: Option<Negotiated>,
-    /// Why the peer's SYN is answered with a vacuous option.
-    declined: Option<PlainReason>,
     /// What this host's SYN proposes to resume. Nothing else does ever (TC-19).
     pub(super) proposal: Option<(ChainId, Proposal)>,
-    /// The session that both options resume.
-    pub(super) session: Option<(ChainId, Session)>,
-    /// The options of the peer's SYN, until they are answered.
-    pub(super) asked: Vec<u8>,
     pub(super) phase: AckPhase,
     /// The local kernel has an older connection on these ports, and what it has received of that.
     older: Option<u32>,
     pub(super) deadline: Instant,
     /// When its first SYN came.
     began: Instant,
+    /// When the peer was last told what is expected.
+    challenged: Option<Instant>,
 }
 
 /// What becomes of an opening after a packet.
@@ -101,32 +96,37 @@ impl Opening {
             rules,
             active,
             local: None,
-            peer: None,
+            peers: PeerSyns::default(),
             crossing: Crossing::default(),
             own: None,
             attempts: 0,
             tries: if rules.probe.is_some() { u8::MAX } else { cx.config.syn_attempts },
-            omit: false,
-            agreed: None,
-            declined: None,
             proposal: None,
-            session: None,
-            asked: Vec::new(),
             phase: AckPhase::new(),
             older: None,
             deadline: cx.now + cx.config.handshake_timeout,
             began: cx.now,
+            challenged: None,
         }
     }
 
     /// The SYN it began with.
     pub(crate) fn isn(&self) -> Option<u32> {
-        if self.active { self.local } else { self.peer }.map(|seen| seen.isn)
+        if self.active { self.local } else { self.peer() }.map(|seen| seen.isn)
+    }
+
+    /// What the peer's SYN or SYN-ACK says that is in force.
+    pub(super) fn peer(&self) -> Option<Seen> {
+        self.peers.current().map(|syn| syn.seen)
+    }
+
+    fn agreed(&self) -> Option<&Agreed> {
+        self.peers.current().map(|syn| &syn.agreed)
     }
 
     /// The first sequence numbers of both ends, as far as they are known.
     pub(crate) fn isns(&self) -> [Option<u32>; 2] {
-        [self.local, self.peer].map(|seen| seen.map(|seen| seen.isn))
+        [self.local, self.peer()].map(|seen| seen.map(|seen| seen.isn))
     }
 
     pub(crate) fn is_active(&self) -> bool {
@@ -142,18 +142,23 @@ impl Opening {
     /// may be frames, which no application is to see, and what the kernel sends must not get onto the wire.
     pub(crate) fn has_agreed(&self) -> bool {
         let answered = !self.active || self.crossing.answered || self.crossing.told == Told::SynAck;
-        answered && self.agreed.is_some() && self.local.is_some()
+        answered && self.peers.any_agreed() && self.local.is_some()
     }
 
     /// The next sequence numbers of the peer and of the local kernel, if that may take the connection for open.
     pub(crate) fn kernel_expects(&self) -> Option<(u32, u32)> {
-        let (local, peer) = (self.local?, self.peer?);
+        let (local, peer) = (self.local?, self.peer()?);
         (self.crossing.told != Told::Nothing).then(|| (peer.isn.wrapping_add(1), local.isn.wrapping_add(1)))
+    }
+
+    /// Whether one of the peer's SYNs or SYN-ACKs has resumed a session.
+    pub(crate) fn resumes(&self) -> bool {
+        self.peers.any_resumed()
     }
 
     /// Whether a SYN or SYN-ACK of this host has named a session secret and a nonce: what keys are made of then.
     pub(crate) fn has_named_a_secret(&self) -> bool {
-        self.proposal.is_some() || self.session.is_some()
+        self.proposal.is_some() || self.resumes()
     }
 
     /// Plain TCP, or refusal if policy says so. `pass`: the packet at hand is to be passed on.
@@ -168,7 +173,7 @@ impl Opening {
 
     /// Tells whoever knows of the connection that it is over.
     pub(crate) fn refuse(&mut self, cx: &mut Cx<'_>) {
-        let (local, peer) = (self.local.map(|s| s.isn), self.peer.map(|s| s.isn));
+        let [local, peer] = self.isns();
         let next = |isn: Option<u32>| isn.map_or(0, |isn| isn.wrapping_add(1));
         if local.is_some() {
             // In SYN-SENT the acknowledgement is what makes it believable (RFC 9293, section 3.10.7.3).
@@ -203,9 +208,9 @@ impl Opening {
         if packet.flags.any(Flags::RST) {
             // Believable in SYN-SENT only if it acknowledges the SYN, after a SYN of the peer's only if it is exactly
             // where the next byte is expected (RFC 5961, section 3.2).
-            let next = |seen: Option<Seen>| seen.map(|s| s.isn.wrapping_add(1));
-            let answers = self.active && packet.flags.any(Flags::ACK) && next(self.local) == Some(packet.ack.0);
-            if answers || next(self.peer) == Some(packet.seq.0) {
+            let next = self.local.map(|seen| seen.isn.wrapping_add(1));
+            let answers = self.active && packet.flags.any(Flags::ACK) && next == Some(packet.ack.0);
+            if answers || self.peers.any_next(packet.seq.0) {
                 return Opened::Over(self.has_agreed());
             }
             if self.older.is_some() && self.older == Some(packet.seq.0) {
@@ -229,6 +234,9 @@ impl Opening {
     fn syn_out(&mut self, cx: &mut Cx<'_>, packet: &Packet<P>, bytes: &[u8]) -> Opened {
         let seen = SynOptions::parse(packet.options(bytes));
         if self.attempts == 0 {
+            if self.rules.policy != Policy::Required && negotiates(packet.options(bytes)) {
+                return self.plain(cx, Plain::LocalEno, true);
+            }
             if !cx.env.random_is_ready() {
                 return self.plain(cx, Plain::NoEntropy, true);
             }
@@ -247,7 +255,7 @@ impl Opening {
                 return self.plain(cx, Plain::OptionSpace, true);
             }
         } else if self.attempts >= self.tries
-            && self.agreed.is_none()
+            && self.peers.is_empty()
             && self.rules.policy != Policy::Required
             && self.may_go_without(cx)
         {
@@ -320,6 +328,8 @@ impl Opening {
                 OpenQuestion::Answer { sent, began: self.began }
             }
             Plain::PeerNoEno if !self.active => OpenQuestion::FirstAck,
+            // It may have taken the answer to its first SYN.
+            Plain::Eno(_) if !self.active && self.peers.any_agreed() => OpenQuestion::FirstAck,
             _ => OpenQuestion::None,
         }
     }
@@ -329,91 +339,156 @@ impl Opening {
         if self.active {
             return self.answer_crossing(cx, packet, bytes);
         }
+        if !self.peers.choose(packet.ack.0) {
+            // It answers a SYN of an older connection, or one that is not known any more: another one will come.
+            return Opened::Still;
+        }
         let seen = SynOptions::parse(packet.options(bytes));
         let mut options = squeezed(packet.options(bytes)).unwrap_or_default();
-        if !self.asked.is_empty() && !seen.signed {
+        if !seen.signed {
             self.accept(cx, packet, bytes, options.room());
         }
-        let fits = self.own.as_deref().is_some_and(|own| options.push(own));
+        let Some(syn) = self.peers.current_mut() else { return Opened::Still };
+        let declined = match syn.agreed {
+            Agreed::Declined(why) => Some(Plain::Eno(why)),
+            Agreed::Fresh(_) | Agreed::Resumed(..) => None,
+        };
+        if let (Some(why), None) = (declined, &syn.reply) {
+            return self.plain(cx, why, true);
+        }
+        let fits = syn.reply.as_deref().is_some_and(|own| options.push(own));
         if seen.signed || !fits {
             // The kernel sees a lowered MSS all the same; that does no harm.
-            self.own = None;
             return self.plain(cx, if seen.signed { Plain::Signed } else { Plain::OptionSpace }, true);
         }
-        if self.omit {
-            let options = squeezed(packet.options(bytes)).unwrap_or_default();
-            self.emit_syn(cx, Side::Wire, packet, options, packet.window);
-        } else {
-            self.emit_syn(cx, Side::Wire, packet, options, packet.window);
-            self.phase.sent_ack();
-        }
-        if self.agreed.is_none() {
+        self.own.clone_from(&syn.reply);
+        // What the kernel answers, it has judged.
+        let _ = self.phase.received(syn.acceptable);
+        self.emit_syn(cx, Side::Wire, packet, options, packet.window);
+        self.phase.sent_ack();
+        match declined {
             // ENO-11: a vacuous answer has been given; nothing more will come of it.
-            return self.plain(cx, self.declined.map_or(Plain::NotNegotiated, Plain::Eno), false);
+            Some(why) => self.plain(cx, why, false),
+            None => Opened::Still,
         }
-        Opened::Still
     }
 
     /// The peer opens.
     fn syn_in(&mut self, cx: &mut Cx<'_>, packet: &Packet<C>, bytes: &[u8]) -> Opened {
         let area = find_syn(packet.options(bytes));
-        if let (Some(peer), Some(local)) = (self.peer, self.local)
+        if let (Some(peer), Some(_)) = (self.peer(), self.local)
             && peer.isn != packet.seq.0
         {
             // Forged, or the peer has forgotten the first one: then its RST answers this (RFC 5961, section 4.2).
-            let mut options = OptionBuf::default();
-            if self.phase.must_carry() && self.own.is_some() && !self.omit {
-                // ENO-12
-                let fits = options.push(&tcpcrypt::eno::option::NON_SYN_OPTION);
-                debug_assert!(fits, "nothing else is in there");
-            }
-            let (seq, ack) = (local.isn.wrapping_add(1), peer.isn.wrapping_add(1));
-            self.link.acknowledge(cx.env, Side::Wire, seq, ack, options.padded());
+            self.challenge(cx);
             return Opened::Still;
         }
         if self.active {
             return self.syn_crosses(cx, packet, bytes, &area);
         }
-        let again = self.peer.is_some_and(|seen| seen.isn == packet.seq.0);
-        self.peer = Some(Seen::new(packet, bytes, cx.now));
-        let seen = SynOptions::parse(packet.options(bytes));
-        if !again {
-            if seen.mptcp {
-                return self.plain(cx, Plain::Mptcp, true);
+        let seen = Seen::new(packet, bytes, cx.now);
+        let acceptable = Acceptable::syn(&area);
+        match self.peers.get(seen.isn) {
+            Some(known) if known.eno.is_some() && well_formed(&area).is_none() => {
+                // ENO-13: the peer, or the path, has disabled ENO, for good (docs/readings.md, reading 9).
+                let why = match &area {
+                    SynArea::None => Plain::PeerNoEno,
+                    _ => Plain::Eno(self.why_none(cx, &area)),
+                };
+                return self.plain(cx, why, true);
             }
-            if seen.signed {
-                return self.plain(cx, Plain::Signed, true);
-            }
-            if !cx.env.random_is_ready() {
-                return self.plain(cx, Plain::NoEntropy, true);
-            }
-            // For fresh keys; whether a session is resumed is seen when the kernel has answered.
-            let settings = self.settings(cx.config);
-            let reply = passive_reply(&settings, &area, REPLY_ROOM, &[0; RESUME_NONCE_MAX], |_, _| None);
-            self.asked = packet.options(bytes).to_vec();
-            self.own = reply.option;
-            match conclude(&settings, self.own.as_deref(), None, &area) {
-                Outcome::Fresh(negotiated) => self.agreed = Some(negotiated),
-                Outcome::Resumed(..) => {}
-                // ENO-11: the kernel's SYN-ACK tells the peer, in a vacuous option.
-                Outcome::Plain(why) if self.own.is_some() && self.rules.policy != Policy::Required => {
-                    self.declined = Some(why);
+            Some(known) => known.renew(seen),
+            None => match self.first_syn(cx, packet, bytes, &area) {
+                Ok((agreed, reply)) => {
+                    let (eno, asked) = (well_formed(&area), packet.options(bytes).to_vec());
+                    self.peers.push(PeerSyn { seen, acceptable, eno, agreed, asked, reply });
                 }
-                Outcome::Plain(why) => {
-                    let why = match &area {
-                        SynArea::None => Plain::PeerNoEno,
-                        _ => Plain::Eno(why),
-                    };
-                    return self.plain(cx, why, true);
+                Err(why) => {
+                    let first = self.peers.is_empty();
+                    let reason = if let Plain::Eno(reason) = why { reason } else { PlainReason::NotOffered };
+                    let (eno, agreed) = (well_formed(&area), Agreed::Declined(reason));
+                    self.peers.push(PeerSyn { seen, acceptable, eno, agreed, asked: Vec::new(), reply: None });
+                    if first {
+                        return self.plain(cx, why, true);
+                    }
                 }
-            }
-            let received = self.phase.received(Acceptable::syn(&area));
-            debug_assert_eq!(received, Decision::Pending);
+            },
         }
-        self.omit = matches!(area, SynArea::None);
         let options = self.for_kernel(cx.config.wire_mtu, packet.options(bytes));
         self.emit_syn(cx, Side::Plain, packet, options, packet.window);
         Opened::Still
+    }
+
+    /// What a SYN of the peer's comes to, and this host's answer. For fresh keys: whether a session is resumed is seen when the kernel
+    /// has answered.
+    fn first_syn(
+        &self,
+        cx: &Cx<'_>,
+        packet: &Packet<C>,
+        bytes: &[u8],
+        area: &SynArea<'_>,
+    ) -> Result<(Agreed, Option<Vec<u8>>), Plain> {
+        let seen = SynOptions::parse(packet.options(bytes));
+        if seen.mptcp {
+            return Err(Plain::Mptcp);
+        }
+        if seen.signed {
+            return Err(Plain::Signed);
+        }
+        if !cx.env.random_is_ready() {
+            return Err(Plain::NoEntropy);
+        }
+        let settings = self.settings(cx.config);
+        let reply = passive_reply(&settings, area, REPLY_ROOM, &[0; RESUME_NONCE_MAX], |_, _| None).option;
+        let required = self.rules.policy == Policy::Required;
+        match self.conclude(cx, reply.as_deref(), area) {
+            // ENO-11: the kernel's SYN-ACK tells the peer, in a vacuous option.
+            Agreed::Declined(why) if reply.is_some() && !required => Ok((Agreed::Declined(why), reply)),
+            // To a peer with b = 1 nobody answers who waits for connections. But the kernel may be opening, too, and its SYN under way
+            // (ENO-7); it is refused when the kernel answers.
+            Agreed::Declined(why @ PlainReason::SameRole) if required => Ok((Agreed::Declined(why), None)),
+            Agreed::Declined(PlainReason::PeerNoEno) if self.peers.is_empty() => Err(Plain::PeerNoEno),
+            Agreed::Declined(why) => Err(Plain::Eno(why)),
+            agreed => Ok((agreed, reply)),
+        }
+    }
+
+    fn why_none(&self, cx: &Cx<'_>, area: &SynArea<'_>) -> PlainReason {
+        match self.conclude(cx, None, area) {
+            Agreed::Declined(why) => why,
+            Agreed::Fresh(_) | Agreed::Resumed(..) => PlainReason::NotOffered,
+        }
+    }
+
+    /// Answers what is not acceptable with what is expected (RFC 9293, section 3.10.7.4), now and then.
+    pub(super) fn challenge(&mut self, cx: &mut Cx<'_>) {
+        let (Some(local), Some(peer)) = (self.local, self.peer()) else { return };
+        if self.challenged.is_some_and(|at| cx.now < at + CHALLENGE_PAUSE) {
+            return;
+        }
+        self.challenged = Some(cx.now);
+        let mut options = OptionBuf::default();
+        let mut fits = true;
+        if let Some((own, peers)) = local.options.timestamps.zip(peer.options.timestamps) {
+            fits &= options.push_timestamps(Timestamps { value: own.value, echo: peers.value });
+        }
+        if self.phase.must_carry() && self.own.is_some() {
+            // ENO-12
+            fits &= options.push(&tcpcrypt::eno::option::NON_SYN_OPTION);
+            self.phase.sent_ack();
+        }
+        debug_assert!(fits, "timestamps and an empty ENO option are 14 bytes");
+        // The window of a SYN is not scaled, this one is: no part of what was announced is taken back.
+        let scale = local.options.window_scale.filter(|_| peer.options.window_scale.is_some());
+        let tcp = TcpFields {
+            seq: local.isn.wrapping_add(1),
+            ack: peer.isn.wrapping_add(1),
+            flags: Flags::ACK,
+            window: u32::from(local.window).div_ceil(1 << scale.unwrap_or(0)).try_into().unwrap_or(u16::MAX),
+            urgent: 0,
+            options: options.padded(),
+        };
+        self.link.emit(cx.env, Side::Wire, &tcp, &[], None);
     }
 
     /// The peer answers.
@@ -428,35 +503,63 @@ impl Opening {
         if self.crossing.told == Told::Syn {
             return self.syn_ack_crosses(cx, packet, bytes);
         }
-        let again = self.peer.is_some_and(|seen| seen.isn == packet.seq.0);
-        self.peer = Some(Seen::new(packet, bytes, cx.now));
-        if !again || self.agreed.is_none() {
-            let area = find_syn(packet.options(bytes));
-            match self.conclude(cx, &area) {
-                Ok(()) => {}
-                Err(_) if matches!(area, SynArea::None) => {
-                    // To b = 1 nobody answers who waits for connections (ENO-7).
-                    if !self.settings(cx.config).active_b {
-                        cx.learn(self.link.key, true, Finding::NoEno);
-                    }
-                    return self.plain(cx, Plain::PeerNoEno, true);
+        let (area, seen) = (find_syn(packet.options(bytes)), Seen::new(packet, bytes, cx.now));
+        let eno = well_formed(&area);
+        let first = self.peers.is_empty();
+        match self.peers.get(seen.isn) {
+            // Once there was one with ACK, those without the option do not count (ENO-13).
+            Some(known) if eno.is_none() || known.eno == eno => known.renew(seen),
+            _ => {
+                let agreed = self.conclude(cx, self.own.as_deref(), &area);
+                let declined = match &agreed {
+                    Agreed::Declined(why) if first => Some(*why),
+                    _ => None,
+                };
+                let acceptable = Acceptable::syn_ack(&area);
+                let syn = PeerSyn { seen, acceptable, eno, agreed, asked: Vec::new(), reply: None };
+                match self.peers.get(seen.isn) {
+                    // Another answer for the same number: nothing of the first stays.
+                    Some(known) => *known = syn,
+                    None => self.peers.push(syn),
                 }
-                Err(why) => {
-                    let mut options = options::walk(packet.options(bytes));
-                    if options.any(|(k, option)| k == kind::ENO && Some(option) == self.own.as_deref()) {
-                        cx.learn(self.link.key, true, Finding::Echoed);
-                    }
-                    return self.plain(cx, Plain::Eno(why), true);
+                if let Some(why) = declined {
+                    return self.answered_without(cx, packet, bytes, &area, why);
                 }
             }
-            let _ = self.phase.received(Acceptable::syn_ack(&area));
         }
         self.crossing.note_syn_ack();
         let options = self.for_kernel(cx.config.wire_mtu, packet.options(bytes));
-        let ends = self.session.as_ref().and_then(|_| self.settled(cx, 0, None));
-        let window = ends.map_or(0, |(ends, ..)| Out::first_window(&ends));
+        let resumed = self.agreed().is_some_and(|agreed| agreed.session().is_some());
+        let ends = resumed.then(|| self.settled(cx, 0, None)).flatten();
+        let window = match self.agreed() {
+            Some(Agreed::Declined(_)) => packet.window,
+            _ => ends.map_or(0, |(ends, ..)| Out::first_window(&ends)),
+        };
         self.emit_syn(cx, Side::Plain, packet, options, window);
         Opened::Still
+    }
+
+    /// The peer's only answer is one with which there is no encryption.
+    fn answered_without(
+        &mut self,
+        cx: &mut Cx<'_>,
+        packet: &Packet<C>,
+        bytes: &[u8],
+        area: &SynArea<'_>,
+        why: PlainReason,
+    ) -> Opened {
+        if matches!(area, SynArea::None) {
+            // To b = 1 nobody answers who waits for connections (ENO-7).
+            if !self.settings(cx.config).active_b {
+                cx.learn(self.link.key, true, Finding::NoEno);
+            }
+            return self.plain(cx, Plain::PeerNoEno, true);
+        }
+        let mut options = options::walk(packet.options(bytes));
+        if options.any(|(k, option)| k == kind::ENO && Some(option) == self.own.as_deref()) {
+            cx.learn(self.link.key, true, Finding::Echoed);
+        }
+        self.plain(cx, Plain::Eno(why), true)
     }
 
     /// The first segment of the local kernel that is no SYN.
@@ -467,13 +570,26 @@ impl Opening {
             self.link.acknowledge(cx.env, Side::Wire, packet.seq.0, packet.ack.0, &[]);
             return Opened::Still;
         }
-        let (Some(local), Some(peer)) = (self.local, self.peer) else { return Opened::Still };
+        let Some(local) = self.local else { return Opened::Still };
+        let follows = packet.flags.any(Flags::ACK) && packet.seq.0 == local.isn.wrapping_add(1);
+        if self.active && self.crossing.told != Told::Syn && follows && !self.peers.choose(packet.ack.0) {
+            // It has an answer that did not pass here.
+            return self.let_go(cx, Side::Plain, packet.ack.0, packet.seq.0);
+        }
         if !self.active || self.crossing.told != Told::SynAck {
             // Whoever answered a SYN cannot send before the peer's acknowledgement; what it sends is of an older
             // connection.
             return Opened::Still;
         }
-        let rtt = Some(peer.at.since(local.at));
+        if !self.peers.choose(packet.ack.0) {
+            return Opened::Still;
+        }
+        let Some(syn) = self.peers.current() else { return Opened::Still };
+        if let Agreed::Declined(why) = syn.agreed {
+            return self.plain(cx, Plain::Eno(why), true);
+        }
+        let _ = self.phase.received(syn.acceptable);
+        let rtt = Some(syn.seen.at.since(local.at));
         let Some((ends, mut clocks, negotiated)) = self.settled(cx, packet.window, rtt) else {
             return Opened::Still;
         };
@@ -496,6 +612,19 @@ impl Opening {
         Opened::Encrypted(Box::new(encrypted), true)
     }
 
+    /// Packets of one direction take another way (asymmetric routes through a gateway): what cannot be followed cannot be
+    /// encrypted. A segment on `side` with these numbers has shown it.
+    fn let_go(&mut self, cx: &mut Cx<'_>, side: Side, ack: u32, seq: u32) -> Opened {
+        cx.learn(self.link.key, self.active, Finding::OneDirection);
+        self.phase.disable();
+        if self.rules.policy != Policy::Required {
+            return Opened::Plain(Plain::OneDirection, true);
+        }
+        self.link.reset(cx.env, side, ack, seq);
+        self.link.reset(cx.env, side.other(), seq, ack);
+        Opened::Refused(Plain::OneDirection)
+    }
+
     /// The connection as an encrypted one: with the keys of the session it resumes, or its part in the key exchange
     /// begun (TC-3).
     pub(super) fn begin(
@@ -507,25 +636,33 @@ impl Opening {
     ) -> Result<Encrypted, AbortReason> {
         let kind = (self.active, !self.rules.options.no_cache);
         let mut encrypted = Encrypted::new(cx, self.link.clone(), ends, negotiated.clone(), self.phase, clocks, kind);
-        if let Some((chain, session)) = self.session.take() {
-            encrypted.ready(cx, session, Some(chain));
-        } else if negotiated.role == Role::A {
-            let context = [&ends.local_isn.to_be_bytes()[..], &ends.peer_isn.to_be_bytes()].concat();
-            let (key, ciphers, provider) = (self.link.key, cx.config.ciphers.clone(), cx.provider);
-            let started = Initiator::start(provider, negotiated, &ciphers, &mut |wanted, out| {
-                cx.random_for_init(Role::A, wanted, key, &context, out);
-            });
-            let (init1, initiator) = started.map_err(AbortReason::KeyExchange)?;
-            encrypted.stage = Stage::WaitInit2(Box::new(initiator));
-            encrypted.out.push_own(init1);
-            cx.counters.own_segments += 1;
+        let proposed = self.proposal.take();
+        match std::mem::take(&mut self.peers).into_agreed() {
+            Some(Agreed::Resumed(_, chain, session)) => encrypted.ready(cx, *session, Some(chain)),
+            _ => {
+                if let Some((chain, _)) = proposed {
+                    cx.counters.resumptions_refused += 1;
+                    cx.sessions.refused(chain);
+                }
+                if negotiated.role == Role::A {
+                    let context = [&ends.local_isn.to_be_bytes()[..], &ends.peer_isn.to_be_bytes()].concat();
+                    let (key, ciphers, provider) = (self.link.key, cx.config.ciphers.clone(), cx.provider);
+                    let started = Initiator::start(provider, negotiated, &ciphers, &mut |wanted, out| {
+                        cx.random_for_init(Role::A, wanted, key, &context, out);
+                    });
+                    let (init1, initiator) = started.map_err(AbortReason::KeyExchange)?;
+                    encrypted.stage = Stage::WaitInit2(Box::new(initiator));
+                    encrypted.out.push_own(init1);
+                    cx.counters.own_segments += 1;
+                }
+            }
         }
         Ok(encrypted)
     }
 
     /// The peer's first segment that is no SYN: it says whether encryption is on (ENO-13, ENO-15).
     fn first_from_wire(&mut self, cx: &mut Cx<'_>, packet: &Packet<C>, bytes: &[u8]) -> Opened {
-        if let (Some(local), None) = (self.local, self.peer)
+        if let (Some(local), true) = (self.local, self.peers.is_empty())
             && self.active
             && packet.ack.0 != local.isn.wrapping_add(1)
         {
@@ -534,17 +671,35 @@ impl Opening {
             self.link.acknowledge(cx.env, Side::Plain, packet.seq.0, packet.ack.0, &[]);
             return Opened::Still;
         }
-        let (Some(local), Some(peer)) = (self.local, self.peer) else { return Opened::Still };
+        if !self.active && self.local.is_none() && self.peers.any_next(packet.seq.0) {
+            // The answer to its SYN did not pass here.
+            return self.let_go(cx, Side::Wire, packet.ack.0, packet.seq.0);
+        }
+        let (Some(local), Some(peer)) = (self.local, self.peer()) else { return Opened::Still };
         if self.active && !self.crossing.is_answered() {
             // A segment of the peer that overtook nothing: the kernel has not acknowledged the SYN-ACK yet.
             return Opened::Still;
         }
         let options = SegmentOptions::parse(packet.options(bytes));
         let ahead = packet.seq.0.wrapping_sub(peer.isn.wrapping_add(1));
-        // With the keys there, segments behind a lost one may wait.
-        let near = ahead == 0 || (self.session.is_some() && options.eno && ahead < u32::from(local.window));
-        if packet.ack.0 != local.isn.wrapping_add(1) || !near {
-            // Not the acknowledgement of this SYN-ACK. One that lies ahead has lost it on the way and will be sent again.
+        let has_keys = self.agreed().is_some_and(|agreed| agreed.session().is_some());
+        // RFC 9293, section 3.10.7.4, in SYN-RECEIVED: what is outside of the window is answered with what is expected ...
+        if ahead >= u32::from(local.window).max(1) {
+            cx.counters.out_of_window += 1;
+            self.challenge(cx);
+            return Opened::Still;
+        }
+        // ... and what acknowledges something else with a RST: whoever takes that for its own has another connection in mind.
+        if packet.ack.0 != local.isn.wrapping_add(1) {
+            cx.counters.out_of_window += 1;
+            if ahead == 0 {
+                self.link.reset(cx.env, Side::Wire, packet.ack.0, packet.seq.0);
+            }
+            return Opened::Still;
+        }
+        // With the keys there, segments behind a lost one may wait. Others have lost the acknowledgement of the SYN-ACK on the
+        // way, and will be sent again.
+        if ahead != 0 && !(has_keys && options.eno) {
             return Opened::Still;
         }
         match self.phase.received(Acceptable::non_syn(options.eno)) {
@@ -559,7 +714,7 @@ impl Opening {
                     return Opened::Aborted(AbortReason::OneSided);
                 }
                 let plain = if options.eno { Plain::NotNegotiated } else { Plain::AckWithoutEno };
-                if plain == Plain::AckWithoutEno && !self.omit {
+                if plain == Plain::AckWithoutEno {
                     cx.learn(self.link.key, false, Finding::AckWithoutEno);
                 }
                 return self.plain(cx, plain, true);
@@ -579,7 +734,7 @@ impl Opening {
     /// The keys of the session that this host has agreed to resume, to tell frames if the connection became plain
     /// here and perhaps not at the peer.
     pub(crate) fn suspect(&self, cx: &Cx<'_>) -> Option<Box<Record>> {
-        self.session.as_ref().map(|(_, session)| Box::new(Record::new(cx.provider, session)))
+        self.agreed().and_then(Agreed::session).map(|session| Box::new(Record::new(cx.provider, session)))
     }
 
     /// What both SYNs add up to.
@@ -587,9 +742,9 @@ impl Opening {
         &self,
         cx: &Cx<'_>,
         local_window: u16,
-        rtt: Option<std::time::Duration>,
+        rtt: Option<Duration>,
     ) -> Option<(Ends, Clocks, Negotiated)> {
-        let (local, peer) = (self.local?, self.peer?);
+        let (local, peer) = (self.local?, self.peer()?);
         let scaled = local.options.window_scale.zip(peer.options.window_scale);
         let (local_scale, peer_scale) = scaled.unwrap_or((0, 0));
         let timestamps = local.options.timestamps.zip(peer.options.timestamps);
@@ -608,7 +763,7 @@ impl Opening {
             rtt,
         };
         let (l, p) = timestamps.unwrap_or_default();
-        Some((ends, Clocks::new(l, p, cx.now), self.agreed.clone()?))
+        Some((ends, Clocks::new(l, p, cx.now), self.agreed()?.negotiated()?.clone()))
     }
 
     /// Sends a SYN or SYN-ACK on, without data (ENO-16).
@@ -657,6 +812,14 @@ pub(crate) fn begins_frame(record: &mut Record, payload: &[u8]) -> bool {
         },
     }
 }
+
+/// Whether a SYN of the plain side has an ENO option already: its stack, or one behind this gateway, negotiates end to end.
+fn negotiates(area: &[u8]) -> bool {
+    matches!(find_syn(area), SynArea::Option(_))
+}
+
+/// Time between answers to what is not acceptable, as Linux's `tcp_invalid_ratelimit`.
+const CHALLENGE_PAUSE: Duration = Duration::from_millis(500);
 
 /// SYNs with ENO of a connection that tries it again on a path that seemed to drop them: one can be lost anywhere.
 const RETRY_SYNS: u8 = 2;

@@ -20,6 +20,7 @@ pub struct IcmpError {
     time_exceeded: bool,
     outer: (IpAddr, IpAddr),
     icmp_at: usize,
+    icmp_end: usize,
     tcp_at: usize,
 }
 
@@ -45,6 +46,21 @@ impl IcmpError {
     #[must_use]
     pub fn reporter(&self) -> IpAddr {
         self.outer.0
+    }
+
+    /// Whether its checksum is right, computed over `bytes`, which is what was parsed.
+    #[must_use]
+    pub fn checksum_is_right(&self, bytes: &[u8]) -> bool {
+        let Some(icmp) = bytes.get(self.icmp_at..self.icmp_end) else { return false };
+        checksum::sum(self.pseudo_header(icmp.len()), icmp) == 0xffff
+    }
+
+    /// What the checksum begins with.
+    fn pseudo_header(&self, len: usize) -> u16 {
+        match self.outer.0 {
+            IpAddr::V4(_) => 0,
+            IpAddr::V6(_) => checksum::pseudo_header(self.outer.0, self.outer.1, ICMPV6, len),
+        }
     }
 
     /// What is quoted, if the error is "time exceeded" (RFC 792, RFC 4443 section 3.3). `bytes` is what was parsed.
@@ -102,6 +118,7 @@ impl IcmpError {
             time_exceeded: kind == if v6 { 3 } else { 11 },
             outer,
             icmp_at,
+            icmp_end: icmp_at + icmp.len(),
             tcp_at: icmp_at + ICMP_HEADER + header_len,
         })
     }
@@ -134,8 +151,7 @@ impl IcmpError {
             out.get_mut(10..12)?.copy_from_slice(&sum.to_be_bytes());
         }
         out.get_mut(self.icmp_at + 2..self.icmp_at + 4)?.fill(0);
-        let start = if v6 { checksum::pseudo_header(self.outer.0, self.outer.1, ICMPV6, icmp_len) } else { 0 };
-        let sum = !checksum::sum(start, out.get(self.icmp_at..)?);
+        let sum = !checksum::sum(self.pseudo_header(icmp_len), out.get(self.icmp_at..)?);
         out.get_mut(self.icmp_at + 2..self.icmp_at + 4)?.copy_from_slice(&sum.to_be_bytes());
         Some(out)
     }
@@ -181,6 +197,10 @@ mod tests {
         assert_eq!((again.seq, again.mtu), (99, Some(1380)));
         assert_eq!(checksum::sum(0, &out[..20]), 0xffff);
         assert_eq!(checksum::sum(0, &out[20..]), 0xffff);
+        assert!(again.checksum_is_right(&out) && !error.checksum_is_right(&bytes));
+        let mut damaged = out.clone();
+        damaged[26] ^= 1;
+        assert!(!again.checksum_is_right(&damaged));
         assert!(!out.windows(9).any(|w| w == b"plaintext"));
     }
 

@@ -138,10 +138,40 @@ pub struct Packet<S> {
 pub enum NotTcp {
     /// Another protocol: none of our business.
     OtherProtocol,
-    /// A fragment of a TCP packet: its ports and meaning cannot be known.
+    /// A fragment of a TCP packet, or of one that may be: its ports and meaning cannot be known.
     Fragment,
-    /// It says it is TCP but cannot be.
+    /// Its headers cannot be read, or it says it is TCP and cannot be.
     Malformed,
+}
+
+/// Whether what is behind the IPv6 fragment header of `bytes` may be TCP for all that this fragment says. In all but the first
+/// what follows is no header: another header named there hides the protocol.
+fn may_be_tcp(bytes: &[u8]) -> bool {
+    const HOP_BY_HOP: u8 = 0;
+    const TCP: u8 = 6;
+    const ROUTING: u8 = 43;
+    const FRAGMENT: u8 = 44;
+    const AUTHENTICATION: u8 = 51;
+    const DESTINATION: u8 = 60;
+    if bytes.first().is_none_or(|first| first >> 4 != 6) {
+        return false;
+    }
+    let Some(mut next) = bytes.get(6).copied() else { return true };
+    let mut at = 40;
+    loop {
+        let Some(header) = bytes.get(at..).filter(|header| header.len() >= 8) else { return true };
+        let [following, len, offset, low, ..] = *header else { return true };
+        let len = match next {
+            HOP_BY_HOP | ROUTING | DESTINATION => (usize::from(len) + 1) * 8,
+            AUTHENTICATION => (usize::from(len) + 2) * 4,
+            FRAGMENT if u16::from_be_bytes([offset, low]) >> 3 == 0 => 8,
+            FRAGMENT => {
+                return matches!(following, HOP_BY_HOP | TCP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION);
+            }
+            protocol => return protocol == TCP,
+        };
+        (next, at) = (following, at + len);
+    }
 }
 
 impl<S> Packet<S> {
@@ -150,18 +180,11 @@ impl<S> Packet<S> {
     /// # Errors
     /// If it is no whole TCP packet.
     pub fn parse(bytes: &[u8]) -> Result<Self, NotTcp> {
-        // Cheap look first: nothing but TCP deserves a parse.
-        let ip = IpSlice::from_slice(bytes).map_err(|_| {
-            let tcp = match bytes.first().map(|b| b >> 4) {
-                Some(4) => bytes.get(9) == Some(&6),
-                Some(6) => bytes.get(6) == Some(&6),
-                _ => false,
-            };
-            if tcp { NotTcp::Malformed } else { NotTcp::OtherProtocol }
-        })?;
+        // What cannot be read to its end may be TCP for whoever reads it otherwise.
+        let ip = IpSlice::from_slice(bytes).map_err(|_| NotTcp::Malformed)?;
         let payload = ip.payload();
         if payload.ip_number != etherparse::IpNumber::TCP {
-            return Err(NotTcp::OtherProtocol);
+            return Err(if payload.fragmented && may_be_tcp(bytes) { NotTcp::Fragment } else { NotTcp::OtherProtocol });
         }
         if payload.fragmented {
             return Err(NotTcp::Fragment);
@@ -236,5 +259,67 @@ impl<S> Packet<S> {
     #[must_use]
     pub fn payload_len(&self) -> usize {
         self.payload.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An IPv6 packet of these extension headers, the first of which has this number, and a payload.
+    fn v6(next: u8, behind: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0x60, 0, 0, 0, 0, behind.len() as u8, next, 64];
+        bytes.resize(40, 1);
+        bytes.extend(behind);
+        bytes
+    }
+
+    fn verdict(bytes: &[u8]) -> Result<(), NotTcp> {
+        Packet::<crate::wire::P>::parse(bytes).map(|_| ())
+    }
+
+    const TCP: [u8; 20] = [0, 80, 0, 81, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0, 0, 0, 0, 0, 0];
+
+    #[test]
+    fn headers_that_cannot_be_read_are_no_other_protocol() {
+        let with = |headers: &[u8]| [headers, &TCP].concat();
+        let options = |next: u8, len: u8| [next, len, 1, 4, 0, 0, 0, 0];
+        assert_eq!(verdict(&v6(60, &with(&options(6, 0)))), Ok(()), "destination options before TCP");
+        for (why, bytes) in [
+            ("hop-by-hop options that are not first", v6(60, &with(&[options(0, 0), options(6, 0)].concat()))),
+            ("a header longer than the packet", v6(60, &with(&options(6, 200)))),
+            ("a routing header that ends behind the packet", v6(43, &[6, 9, 0, 0])),
+            ("more payload than there is", v6(17, &[0; 8])[..44].to_vec()),
+            ("an IPv4 header of 12 bytes", [&[0x43, 0, 0, 40, 0, 0, 0, 0, 64, 17][..], &[0; 30]].concat()),
+            ("more IPv4 than there is", [&[0x45, 0, 0, 90, 0, 0, 0, 0, 64, 17][..], &[0; 30]].concat()),
+            ("another version", vec![0x75; 60]),
+            ("nothing", Vec::new()),
+        ] {
+            assert_eq!(verdict(&bytes), Err(NotTcp::Malformed), "{why}");
+        }
+    }
+
+    #[test]
+    fn other_protocols_are_others_with_extension_headers_and_in_fragments() {
+        let fragment = |next: u8, offset: u16| {
+            let [high, low] = (offset << 3).to_be_bytes();
+            [next, 0, high, low, 0, 0, 0, 9]
+        };
+        let behind = |header: [u8; 8]| v6(44, &[&header[..], &[60, 200, 1, 2, 3, 4, 5, 6, 7, 8]].concat());
+        for (why, bytes) in [
+            ("UDP", v6(17, &[0; 8])),
+            ("ICMPv6 behind a router alert", v6(0, &[58, 0, 5, 2, 0, 0, 1, 0, 143, 0, 0, 0, 0, 0, 0, 0])),
+            ("ESP", v6(50, &[0; 16])),
+            ("no next header", v6(59, &[])),
+            ("a later fragment of UDP", behind(fragment(17, 100))),
+            ("IPv4 UDP", [&[0x45, 0, 0, 40, 0, 0, 0, 0, 64, 17][..], &[0; 30]].concat()),
+            ("a fragment of it", [&[0x45, 0, 0, 40, 0, 0, 0, 9, 64, 17][..], &[0; 30]].concat()),
+        ] {
+            assert_eq!(verdict(&bytes), Err(NotTcp::OtherProtocol), "{why}");
+        }
+        assert_eq!(verdict(&behind(fragment(6, 100))), Err(NotTcp::Fragment));
+        // Its protocol stands in the first fragment only. What is here in its place is data, and can be read as anything.
+        let hidden = v6(44, &[&fragment(60, 100)[..], &[17, 0, 1, 4, 0, 0, 0, 0, 9, 9, 9, 9, 9, 9, 9, 9]].concat());
+        assert_eq!(verdict(&hidden), Err(NotTcp::Fragment));
     }
 }

@@ -98,24 +98,14 @@ fn a_kernel_that_has_no_such_connection_any_more_is_believed() {
     assert_eq!(pair.a.engine.len(), 0);
 }
 
-/// "Administratively prohibited", about a segment that was given to the client's kernel, quoting 64 bytes of it.
-fn quoting(seg: &Seg) -> Vec<u8> {
-    let mut quote = seg.build();
-    quote.truncate(20 + 20 + 24);
-    let mut bytes = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 1, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2, 3, 13, 0, 0, 0, 0, 0, 0];
-    bytes.extend(quote);
-    let length = (bytes.len() as u16).to_be_bytes();
-    bytes[2..4].copy_from_slice(&length);
-    bytes
-}
-
 /// A firewall rejects with an ICMP error what was delivered, and that quotes it.
 #[test]
 fn what_an_icmp_error_quotes_of_a_connection_that_is_over_does_not_get_onto_the_wire() {
     let mut pair = Pair::connected();
     let mut seg = pair.from_b();
     seg.payload = b"secret of an hour ago".to_vec();
-    let error = quoting(&seg);
+    // "Administratively prohibited".
+    let error = icmp::error(3, 13, 0, &seg);
     assert!(pair.a.icmp_on_wire(&error).is_some_and(|bytes| !bytes.windows(6).any(|at| at == b"secret")), "translated");
     reset_by_peer(&mut pair);
     assert_eq!(pair.a.icmp_on_wire(&error), None, "it was reset just now");

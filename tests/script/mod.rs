@@ -17,6 +17,7 @@ mod ecn;
 mod forged;
 mod forgotten;
 mod full;
+mod icmp;
 mod keys;
 mod limits;
 mod liveness;
@@ -145,6 +146,13 @@ impl Host {
         self.engine.handle_packet(self.now, Side::Plain, Offload::NONE, &mut error.to_vec(), &mut self.stage);
         let sent = std::mem::take(&mut self.stage.out);
         sent.into_iter().find(|(side, ..)| *side == Side::Wire).map(|(_, bytes, ..)| bytes)
+    }
+
+    /// What becomes for the kernel of an ICMP error from the wire.
+    pub fn icmp_to_kernel(&mut self, error: &[u8]) -> Option<Vec<u8>> {
+        self.engine.handle_packet(self.now, Side::Wire, Offload::NONE, &mut error.to_vec(), &mut self.stage);
+        let sent = std::mem::take(&mut self.stage.out);
+        sent.into_iter().find(|(side, ..)| *side == Side::Plain).map(|(_, bytes, ..)| bytes)
     }
 
     /// Lets time pass, timers included.

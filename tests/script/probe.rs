@@ -30,6 +30,8 @@ fn time_exceeded(syn: &Seg, hop: u8, tcp: usize) -> Vec<u8> {
     let mut bytes = vec![0x45, 0, 0, (28 + quote.len()) as u8, 0, 0, 0, 0, 64, 1, 0, 0, 192, 0, 2, hop, 10, 0, 0, 1];
     bytes.extend([11, 0, 0, 0, 0, 0, 0, 0]);
     bytes.extend_from_slice(quote);
+    let right = icmp::sum(&bytes[20..]).to_be_bytes();
+    bytes[22..24].copy_from_slice(&right);
     bytes
 }
 

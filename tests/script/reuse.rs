@@ -88,8 +88,8 @@ impl Kernels {
         let host = if h == 0 { &mut self.pair.a } else { &mut self.pair.b };
         let [own, peer] = if self.open[h] { self.has[h] } else { [self.isns[h], self.isns[1 - h]] };
         if seg.has(SYN) && !seg.has(ACK) {
-            let syn_ack = if self.open[h] {
-                // RFC 5961, section 4.2
+            let syn_ack = if self.open[h] && seg.seq != peer {
+                // RFC 5961, section 4.2. In SYN-RECEIVED, the same SYN gets the same answer.
                 answer(ACK, own.wrapping_add(1), peer.wrapping_add(1))
             } else {
                 (self.open[h], self.has[h]) = (true, [own, seg.seq]);
