@@ -59,3 +59,31 @@ d, a = s.recvfrom(9000); s.sendto(d, a)" &
 import socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(5)
 s.sendto(b\"u\" * 4000, (\"$SERVER4\", 5353)); assert s.recv(9000) == b\"u\" * 4000"'
+stop_daemon a
+stop_daemon b
+
+# IPv6 link-local addresses cannot be diverted: where they are required they are refused, and what is open goes on.
+link_local=$(ns b ip -6 -o addr show dev eth0 scope link | awk '{print $4}' | cut -d/ -f1)%eth0
+opens() { ns a timeout 5 "$PYTHON" "$NETNS_DIR/tools/tcp.py" many "$link_local" "$1" 1 100; }
+mkfifo "$WORK/more"
+ns a "$PYTHON" -c '
+import socket, sys
+s = socket.create_connection((sys.argv[1], 7777), 5)
+print("open", flush=True)
+sys.stdin.readline()
+s.settimeout(5); s.sendall(b"more"); print(s.recv(9).decode(), flush=True)' "$link_local" <"$WORK/more" >"$WORK/open" &
+exec 3>"$WORK/more"
+wait_for 5 grep -q open "$WORK/open"
+start_daemon b --policy required local:7777
+plain_mode || {
+    check "a required port, link-local: refused" fails opens 7777
+    check "another port, link-local: not touched" opens 7778
+    echo >&3
+    check "a link-local connection from before goes on" wait_for 5 grep -q more "$WORK/open"
+    stop_daemon b
+    start_daemon a --policy required ::/0
+    check "everything required, link-local: refused" fails opens 7778
+    stop_daemon a
+    check "nothing is refused any more" opens 7777
+}
+exec 3>&-
