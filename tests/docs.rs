@@ -182,14 +182,13 @@ fn what_an_operator_must_know_has_its_place() {
         ("versions", &["kernel", "nft"]),
         ("monitoring", &["tcpdump", "ciphertext", "plaintext"]),
         ("overload", &["tx_dropped"]),
-        ("secrets", &["core dumps", "LimitCORE=0", "wap"]),
+        ("secrets", &["core dump", "swapped"]),
         ("precedence", &["which-selector-decides"]),
     ] {
         for word in words {
             assert!(operating.contains(word), "{what}: {word}");
         }
     }
-    assert!(read("docs/configuration.md").contains("LimitCORE=0"));
     for text in [read("README.md"), read("docs/host.md")] {
         assert!(text.contains("IPv4 fragments"), "fragments");
     }
