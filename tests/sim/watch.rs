@@ -221,7 +221,9 @@ impl Watch {
             }
         }
         // What lies beyond the peer's window, it discards with the acknowledgement in it (RFC 9293, section 3.10.7.4).
+        // An engine that has lost its memory wants to be answered, and acknowledges nothing.
         if seg.payload.is_empty()
+            && seg.ack != 0
             && !seg.has(SYN | RST | FIN)
             && let Some(edge) = conn.ways[1 - host].edge
             && conn.syn_with_eno
