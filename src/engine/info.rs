@@ -183,6 +183,8 @@ counters! {
     paths_avoided,
     /// Connections that tried ENO again on such a path.
     paths_retried,
+    /// Paths forgotten to make room.
+    paths_evicted,
     /// Connections refused because policy requires encryption.
     connections_refused,
     /// Connections that enotun aborted (TC-6).
@@ -231,6 +233,8 @@ counters! {
     icmp_dropped,
     /// Packets of connections that an earlier, crashed instance had, or that are over here and not for the kernel, refused.
     orphans_refused,
+    /// Connections that are over here and perhaps not for the kernel, forgotten to make room.
+    orphans_forgotten,
     /// Segments of unknown connections, refused: policy `required`, or one that began with ENO.
     unknown_refused,
     /// Segments of unknown connections passed on with policy `opportunistic`.

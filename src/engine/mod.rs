@@ -383,6 +383,8 @@ impl Engine {
         let erased = self.sessions.take_erased();
         self.counters.sessions_expired += erased.expired;
         self.counters.sessions_evicted += erased.evicted;
+        self.counters.paths_evicted += self.paths.take_evicted();
+        self.counters.orphans_forgotten += self.unknown.take_forgotten();
     }
 
     /// Does what is due at `now`.

@@ -13,6 +13,8 @@ pub(super) struct Orphans {
     until: HashMap<FlowKey, Instant>,
     /// By time. What was removed in between is passed over.
     order: VecDeque<(Instant, FlowKey)>,
+    /// Forgotten before their time, since it was last asked.
+    pub(super) forgotten: u64,
 }
 
 impl Orphans {
@@ -24,7 +26,7 @@ impl Orphans {
         self.order.push_back((until, key));
         while self.until.len() > most || self.order.len() > most.saturating_mul(2) {
             let Some((until, key)) = self.order.pop_front() else { return };
-            self.forget(until, key);
+            self.forgotten += u64::from(self.forget(until, key));
         }
     }
 
@@ -47,14 +49,12 @@ impl Orphans {
     pub(super) fn expire(&mut self, now: Instant) {
         while let Some((until, key)) = self.order.front().copied().filter(|(until, _)| *until <= now) {
             self.order.pop_front();
-            self.forget(until, key);
+            let _ = self.forget(until, key);
         }
     }
 
-    fn forget(&mut self, until: Instant, key: FlowKey) {
-        if self.until.get(&key) == Some(&until) {
-            self.until.remove(&key);
-        }
+    fn forget(&mut self, until: Instant, key: FlowKey) -> bool {
+        self.until.get(&key) == Some(&until) && self.until.remove(&key).is_some()
     }
 }
 

@@ -222,6 +222,8 @@ impl Path {
 /// The memory.
 #[derive(Debug)]
 pub(crate) struct Paths {
+    /// Forgotten to make room, since it was last asked.
+    evicted: u64,
     limits: PathLimits,
     paths: HashMap<PathKey, Path>,
     /// What is forgotten first comes first.
@@ -230,7 +232,7 @@ pub(crate) struct Paths {
 
 impl Paths {
     pub(crate) fn new(limits: PathLimits) -> Self {
-        Self { limits, paths: HashMap::new(), by_rank: BTreeSet::new() }
+        Self { evicted: 0, limits, paths: HashMap::new(), by_rank: BTreeSet::new() }
     }
 
     /// What a connection should do for which policy allows plain TCP. Of several that ask when a pause is over, the
@@ -330,7 +332,13 @@ impl Paths {
         while self.paths.len() > self.limits.max {
             let Some((_, _, first)) = self.by_rank.pop_first() else { break };
             self.paths.remove(&first);
+            self.evicted += 1;
         }
+    }
+
+    /// How many were forgotten to make room since this was last asked.
+    pub(crate) fn take_evicted(&mut self) -> u64 {
+        std::mem::take(&mut self.evicted)
     }
 
     /// When the next path may have to be forgotten.

@@ -76,6 +76,11 @@ impl Unknown {
         self.orphans.remove(key);
     }
 
+    /// How many of them were forgotten to make room since this was last asked.
+    pub(super) fn take_forgotten(&mut self) -> u64 {
+        std::mem::take(&mut self.orphans.forgotten)
+    }
+
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.questions.front().map(|(at, ..)| *at)
     }
