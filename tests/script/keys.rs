@@ -56,6 +56,27 @@ fn tc_31_the_age_of_a_key_counts_from_its_first_frame() {
     assert_eq!(generations, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]);
 }
 
+/// The data that a key has protected counts, in however few frames.
+#[test]
+fn tc_31_a_key_is_replaced_after_so_many_bytes() {
+    let mut config = Config::default();
+    config.rekey.bytes = 1_000;
+    let mut pair = Pair::connected_with(config);
+    let mut generations = Vec::new();
+    for n in 0..7 {
+        for seg in pair.a_writes(&[n; 500]).wire {
+            for answer in pair.b.wire(&seg).wire {
+                pair.a.wire(&answer);
+            }
+        }
+        for seg in pair.b.kernel(&pair.from_b()).wire {
+            pair.a.wire(&seg);
+        }
+        generations.push(generation(pair.flow_a()).expect("encrypted"));
+    }
+    assert_eq!(generations, [0, 0, 1, 1, 2, 2, 3]);
+}
+
 /// The first data of an open connection may be lost for as long as kernels try (`tcp_retries2`): key exchanges are that.
 #[test]
 fn tc_3_a_key_exchange_may_take_as_long_as_kernels_send_again() {

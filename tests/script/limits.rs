@@ -17,6 +17,50 @@ fn segments_in_crumbs_do_not_use_up_memory() {
     assert_eq!(pair.b.wire(&frame).delivered(), [1; 100], "what comes next is taken all the same");
 }
 
+/// What the client's host holds for the connection is the server's data, of which the first segment is lost.
+#[test]
+fn what_waits_behind_a_gap_is_bounded_for_all_connections_together() {
+    let config = Config { max_held_bytes: 8 << 10, ..Config::default() };
+    let mut pair = Pair::connected_with(config);
+    let mut sent = Vec::new();
+    for n in 0..40 {
+        let mut seg = pair.from_b();
+        seg.payload = vec![n; 1_000];
+        pair.b_next = pair.b_next.wrapping_add(1_000);
+        sent.extend(pair.b.kernel(&seg).wire);
+    }
+    for seg in &sent[1..] {
+        assert!(pair.a.wire(seg).delivered().is_empty());
+    }
+    let held = pair.a.engine.held_bytes();
+    assert!((8 << 10..12 << 10).contains(&held), "{held} bytes");
+    assert!(pair.a.engine.counters().limit_memory > 0);
+    // What comes next is taken all the same.
+    let mut got = Vec::new();
+    for seg in &sent {
+        got.extend(pair.a.wire(seg).delivered());
+    }
+    assert!(got == (0..40).flat_map(|n| [n; 1_000]).collect::<Vec<u8>>(), "{} bytes arrive", got.len());
+}
+
+#[test]
+fn what_lies_beyond_the_edge_of_the_window_is_not_taken() {
+    let mut pair = Pair::connected();
+    let seg = pair.a_writes(b"data").wire.remove(0);
+    let sent = pair.b.wire(&seg);
+    assert_eq!(sent.delivered(), b"data");
+    let mut ack = pair.from_b();
+    ack.ack = pair.a_next;
+    let told = pair.b.kernel(&ack).wire.pop().expect("an acknowledgement");
+    let edge = told.ack.wrapping_add(u32::from(told.win));
+    // Half of it within the window, and a gap before it.
+    let mut across = seg.clone();
+    (across.seq, across.payload) = (edge.wrapping_sub(50), vec![9; 100]);
+    let answer = pair.b.wire(&across).wire.pop().expect("an answer");
+    let sack = answer.option(5).expect("SACK");
+    assert_eq!(sack, [edge.wrapping_sub(50).to_be_bytes(), edge.to_be_bytes()].concat());
+}
+
 /// The peer starts rekeys and acknowledges none of the answers (TC-32).
 #[test]
 fn answers_to_rekeys_do_not_pile_up() {

@@ -26,6 +26,7 @@ mod option_space;
 mod own_bytes;
 mod paths;
 mod probe;
+mod resumed;
 mod reuse;
 mod segments;
 mod unknown;
