@@ -541,11 +541,20 @@ fn a_dry_run_prints_and_changes_nothing() {
 
 #[test]
 fn a_dry_run_prints_all_that_up_does() {
-    let Some(mut host) = Namespace::new("alldry") else { return };
     let selectors = ["--policy", "required", "198.51.100.0/24", "2001:db8::/32", ":8443", "local:22"];
-    let dry = stdout(&host.enotun(&[&["up", "--dry-run"], &selectors[..]].concat()));
+    prints_all_that_it_does("alldry", &selectors);
+}
+
+#[test]
+fn a_dry_run_of_a_gateway_prints_all_that_up_does() {
+    prints_all_that_it_does("gatedry", &["--policy", "required", "--gateway", "eth1", "::/0", "local:22"]);
+}
+
+fn prints_all_that_it_does(name: &str, selectors: &[&str]) {
+    let Some(mut host) = Namespace::new(name) else { return };
+    let dry = stdout(&host.enotun(&[&["up", "--dry-run"], selectors].concat()));
     let before = host.state();
-    host.up(&selectors);
+    host.up(selectors);
     let run = |arguments: &[&str]| {
         let output = Command::new("ip").args(["netns", "exec", &host.name]).args(arguments).output().unwrap();
         stdout(&output)

@@ -119,8 +119,8 @@ pub(super) fn rules(settings: &Settings, divert: &Divert, zones: bool, other: bo
     let [tcp_out, outward] = selected(divert, ["daddr", "dport", "sport"], ["out", "stop_out", "own_out"]);
     let mut chains = Vec::new();
     if !divert.link_local.is_empty() {
-        chains.push(chain("own_out", nft::refuse_link_local(nft::to("lo"), ["dport", "sport"], Part::Drop)));
-        chains.push(chain("own_in", nft::refuse_link_local(nft::from("lo"), ["sport", "dport"], Part::Drop)));
+        chains.push(chain("own_out", nft::refuse_link_local("oifname", gateway, ["dport", "sport"], Part::Drop)));
+        chains.push(chain("own_in", nft::refuse_link_local("iifname", gateway, ["sport", "dport"], Part::Drop)));
     }
     chains.extend([
         chain("stop_in", stop_in),
@@ -206,6 +206,39 @@ mod tests {
              input meta l4proto tcp goto tcp_in\n\
              postrouting meta l4proto tcp goto tcp_out"
         );
+    }
+
+    #[test]
+    fn required_link_local_addresses_are_refused_by_the_table_and_by_the_guard() {
+        let list = [Rule::new("local:80".parse().expect("selector"), Policy::Required)];
+        for gateway in [&[][..], &["eth1".to_owned()]] {
+            let settings = Settings { gateway: gateway.to_vec(), ..Settings::default() };
+            let divert = Divert::new(&list, &[]);
+            let closed = nft::Closed::default();
+            for (ruleset, out) in [
+                (Ruleset::new(&settings, &divert, &closed, false), "reject with tcp reset"),
+                (rules(&settings, &divert, false, false), "drop"),
+            ] {
+                let lines = ruleset.lines();
+                let at = |chain: &str, rule: &str| {
+                    let line = format!("nft add rule inet {} {chain} {rule}", ruleset.table());
+                    lines.iter().position(|it| *it == line).unwrap_or_else(|| panic!("{line}: {lines:#?}"))
+                };
+                let set = format!("nft add set inet {} link_local ", ruleset.table());
+                let set = lines.iter().find(|line| line.starts_with(&set)).expect("the set");
+                assert!(set.ends_with("elements = { 1-65535 . 80 }; }"), "{set}");
+                at("out", "ip6 daddr fe80::/10 goto own_out");
+                at("in", "ip6 saddr fe80::/10 goto own_in");
+                let refused = at("own_out", &format!("@th,110,1 0x1 tcp dport . tcp sport @link_local {out}"));
+                assert!(at("own_out", "oifname lo return") < refused);
+                let dropped = at("own_in", "@th,110,1 0x1 tcp sport . tcp dport @link_local drop");
+                assert!(at("own_in", "iifname lo return") < dropped);
+                if !gateway.is_empty() {
+                    assert!(at("own_out", "oifname @inside return") < refused);
+                    assert!(at("own_in", "iifname @inside return") < dropped);
+                }
+            }
+        }
     }
 
     #[test]

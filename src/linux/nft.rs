@@ -76,11 +76,11 @@ impl Ruleset {
             let remote = remote.map(|(ip, set)| vec![is_remote(ip, address, port, set), Part::Goto(chain)]);
             ports.chain(remote).collect::<Vec<_>>()
         };
-        let excepted = |address, port, link_local| {
+        let excepted = |address, port, link_local: Option<&'static str>| {
             let except = [("ip", "except4"), ("ip6", "except6")].into_iter().filter(|(_, set)| filled(set));
             let mut rules: Vec<Vec<Part>> =
                 except.map(|(ip, set)| vec![is_remote(ip, address, port, set), Part::Return]).collect();
-            let then = if divert.link_local.is_empty() { Part::Return } else { Part::Goto(link_local) };
+            let then = link_local.filter(|_| !divert.link_local.is_empty()).map_or(Part::Return, Part::Goto);
             rules.push(vec![Part::Is(Left::Field("ip6", address), Right::Prefix(link_local_net())), then]);
             rules
         };
@@ -101,7 +101,7 @@ impl Ruleset {
         output.extend(quotes_tcp("icmp_out", "icmp6_out"));
         let mut tcp_out = kept("daddr", "dport", "sport", Part::Goto("out_now"));
         tcp_out.extend(selected("daddr", "dport", "sport", "out"));
-        let mut out = excepted("daddr", "dport", "own_out");
+        let mut out = excepted("daddr", "dport", Some("own_out"));
         if gateway {
             out.push(vec![Part::Is(Left::Meta("oifname"), Right::Set("inside")), Part::Return]);
         }
@@ -125,7 +125,7 @@ impl Ruleset {
         }
         tcp_in.extend(kept("saddr", "sport", "dport", Part::Goto("in_now")));
         tcp_in.extend(selected("saddr", "sport", "dport", "in"));
-        let mut inbound = excepted("saddr", "sport", "own_in");
+        let mut inbound = excepted("saddr", "sport", Some("own_in"));
         inbound.push(vec![Part::Goto("in_now")]);
         let mut in_now = vec![vec![Part::Is(Left::Meta("iifname"), devices()), Part::Return]];
         if !gateway {
@@ -137,8 +137,8 @@ impl Ruleset {
         let chain = |name, rules| Chain { name, hook: None, rules };
         let mut chains = forward(settings, closed);
         if !divert.link_local.is_empty() {
-            chains.push(chain("own_out", refuse_link_local(to("lo"), ["dport", "sport"], Part::Reject)));
-            chains.push(chain("own_in", refuse_link_local(from("lo"), ["sport", "dport"], Part::Drop)));
+            chains.push(chain("own_out", refuse_link_local("oifname", gateway, ["dport", "sport"], Part::Reject)));
+            chains.push(chain("own_in", refuse_link_local("iifname", gateway, ["sport", "dport"], Part::Drop)));
         }
         chains.extend([
             chain("in_now", in_now),
@@ -151,7 +151,7 @@ impl Ruleset {
         ]);
         // At a gateway, plaintext on its way out from the hosts inside. What stays inside is left alone.
         if gateway {
-            let mut inside = excepted("daddr", "dport", "own_out");
+            let mut inside = excepted("daddr", "dport", None);
             inside.push(vec![Part::Is(Left::DestinationType, local()), Part::Return]);
             let stays = Part::Is(Left::DestinationInterface, Right::OneOf(settings.gateway.clone()));
             inside.push(vec![stays, Part::Return]);
@@ -278,12 +278,22 @@ impl Ruleset {
 }
 
 /// What is done with link-local addresses where they are `required`: since they cannot be diverted, no connection begins.
-/// `lo`: the packet stays inside this host. `ports`: the remote and the local one.
-pub(super) fn refuse_link_local(lo: Part, ports: [&'static str; 2], refuse: Part) -> Vec<Vec<Part>> {
+/// `interface`: by which it goes or comes; what stays inside of this host, or of a gateway's network, is not concerned.
+/// `ports`: the remote and the local one.
+pub(super) fn refuse_link_local(
+    interface: &'static str,
+    gateway: bool,
+    ports: [&'static str; 2],
+    refuse: Part,
+) -> Vec<Vec<Part>> {
     let [remote, local] = ports;
+    let stays = |name| vec![Part::Is(Left::Meta(interface), name), Part::Return];
+    let mut rules = vec![stays(Right::Word("lo".to_owned()))];
+    rules.extend(gateway.then(|| stays(Right::Set("inside"))));
     let required = Part::Is(Left::Concat(vec![("tcp", remote), ("tcp", local)]), Right::Set("link_local"));
     // The SYN bit.
-    vec![vec![lo, Part::Return], vec![Part::Is(Left::Bits(110, 1), Right::Number(1)), required, refuse]]
+    rules.push(vec![Part::Is(Left::Bits(110, 1), Right::Number(1)), required, refuse]);
+    rules
 }
 
 /// Rules that send ICMP errors about TCP (RFC 792, RFC 4443 section 3) to chains that look at the quoted packet.
@@ -307,11 +317,11 @@ fn quotes_tcp(v4: &'static str, v6: &'static str) -> Vec<Vec<Part>> {
     ]
 }
 
-pub(super) fn from(name: &str) -> Part {
+fn from(name: &str) -> Part {
     Part::Is(Left::Meta("iifname"), Right::Word(name.to_owned()))
 }
 
-pub(super) fn to(name: &str) -> Part {
+fn to(name: &str) -> Part {
     Part::Is(Left::Meta("oifname"), Right::Word(name.to_owned()))
 }
 
