@@ -6,12 +6,16 @@
 
 #[path = "scripted/duplicates.rs"]
 mod duplicates;
+#[path = "scripted/forgers.rs"]
+mod forgers;
 #[path = "scripted/full_window.rs"]
 mod full_window;
 #[path = "scripted/gate.rs"]
 mod gate;
 #[path = "sim/packet.rs"]
 mod packet;
+#[path = "sim/rng.rs"]
+mod rng;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -362,12 +362,13 @@ impl Engine {
         }
     }
 
-    /// Forgets a connection. The local kernel may not have heard that it is over.
+    /// Forgets a connection. The local kernel may not have heard that it is over, nor that all it sent was acknowledged: a SYN that
+    /// anybody can send does not change that.
     fn remove(&mut self, now: Instant, key: &FlowKey) {
         if let Some(Flow::Closed(closed)) = self.table.remove(key)
-            && closed.kernel_may_go_on()
+            && let Some(time) = closed.outlived_by(&self.config, now)
         {
-            self.unknown.outlives(now, *key, self.config.plain_idle_timeout, &self.config);
+            self.unknown.outlives(now, *key, time, &self.config);
         }
     }
 

@@ -49,8 +49,8 @@ impl Encrypted {
             clocks.from_kernel(ts, cx.now);
         }
         let told = self.inn.told();
-        self.inn.from_kernel(cx.now, packet.ack, packet.window, cx.pool);
-        if !options.sack().is_empty() {
+        let has_room_again = self.inn.from_kernel(cx.now, packet.ack, packet.window, cx.pool);
+        if has_room_again || !options.sack().is_empty() {
             self.redeliver(cx);
         }
         let keep = Flags(packet.flags.0 & (Flags::ECE.0 | Flags::CWR.0 | Flags::PSH.0));

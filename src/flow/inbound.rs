@@ -18,6 +18,8 @@ use crate::wire::{C, Offset, P, Seq};
 
 /// Plaintext is given to the kernel again if it was not acknowledged for this long: longer than it delays acknowledgements.
 const REDELIVER_AFTER: Duration = Duration::from_millis(300);
+/// As many times without an answer count of a kernel that has answered with a closed window.
+const PATIENT_REDELIVERIES: u8 = 8;
 /// The same damage this often, over this time, is no accident on the way: the peer is broken (TC-28, TC-29).
 const STUBBORN_TIMES: u8 = 3;
 const STUBBORN_TIME: Duration = Duration::from_secs(1);
@@ -87,6 +89,8 @@ pub(crate) struct In {
     pub(super) partial_timer: Option<Instant>,
     pub(super) last_delivery: Instant,
     pub(super) redeliveries: u8,
+    /// The kernel has dropped what was within its window, and says that it has none.
+    taken_back: bool,
     suspicion: Option<Suspicion>,
     /// How often segments that are not taken in were answered.
     pub(super) answers: Answers,
@@ -124,6 +128,7 @@ impl In {
             partial_timer: None,
             last_delivery: Instant::ZERO,
             redeliveries: 0,
+            taken_back: false,
             suspicion: None,
             answers: Answers::default(),
             total: 0,
@@ -232,11 +237,11 @@ impl In {
         self.waiting.sack(self.waiting.contiguous_end(self.next.c), out)
     }
 
-    /// Takes in acknowledgement and window of a segment from the kernel.
-    pub(super) fn from_kernel(&mut self, now: Instant, ack: Seq<P>, window: u16, pool: &mut Pool) {
+    /// Takes in acknowledgement and window of a segment from the kernel; whether it has room again for what it had no memory for.
+    pub(super) fn from_kernel(&mut self, now: Instant, ack: Seq<P>, window: u16, pool: &mut Pool) -> bool {
         let ack = self.kernel_ack.nearest(self.isn, ack);
         if ack > self.delivered {
-            return;
+            return false;
         }
         if ack > self.kernel_ack {
             self.kernel_ack = ack;
@@ -248,7 +253,15 @@ impl In {
                 self.urgent = None;
             }
         }
-        self.kernel_edge = self.kernel_edge.max(ack + (usize::from(window) << self.kernel_scale));
+        let edge = ack + (usize::from(window) << self.kernel_scale);
+        self.kernel_edge = self.kernel_edge.max(edge);
+        // Windows are rounded down to their unit.
+        let takes_back = edge + (1_usize << self.kernel_scale) <= self.delivered;
+        if takes_back {
+            // It is there, and that is waited for, as for a window that was never opened (RFC 9293, section 3.8.6.1).
+            self.redeliveries = self.redeliveries.min(PATIENT_REDELIVERIES);
+        }
+        std::mem::replace(&mut self.taken_back, takes_back) && !takes_back && self.kernel_ack < self.delivered
     }
 
     /// The urgent pointer for a segment that starts at `at`: the byte after the last urgent one.

@@ -102,8 +102,9 @@ impl Stream {
         self.fin.is_some() && self.fin == self.acked
     }
 
-    /// Takes in a segment that its end has sent.
-    fn send<S>(&mut self, packet: &Packet<S>) {
+    /// Takes in a segment that its end has sent. `believed`: nobody else can have forged it. Where it began before anybody looked,
+    /// only that says where it is.
+    fn send<S>(&mut self, packet: &Packet<S>, believed: bool) {
         let syn = packet.flags.any(Flags::SYN);
         #[expect(clippy::cast_possible_truncation, reason = "a packet's payload is shorter than 2^16")]
         let len = packet.payload_len() as u32;
@@ -113,6 +114,9 @@ impl Stream {
             if self.acked.is_none() {
                 (self.isn, self.sent) = (Some(packet.seq.0), Some(end));
             }
+            return;
+        }
+        if self.sent.is_none() && !believed {
             return;
         }
         let follows = self.sent.is_none_or(|sent| reaches(sent, packet.seq.0));
@@ -137,7 +141,8 @@ impl Stream {
                 ack
             }
             Some(sent) => sent,
-            None => *self.sent.insert(ack),
+            None if believed => *self.sent.insert(ack),
+            None => return,
         };
         let first = self.isn.map(|isn| isn.wrapping_add(1));
         let from = self.acked.or(first);
@@ -298,10 +303,11 @@ impl PlainFlow {
             }
             return false;
         }
-        own.send(packet);
+        // The peer's numbers are known to the local kernel, and to nobody who guesses.
+        let believed = side == Side::Plain;
+        own.send(packet, believed);
         if let Some(ack) = ack {
-            // The peer's numbers are known to the local kernel, and to nobody who guesses.
-            other.acknowledge(ack, self.stage, side == Side::Plain);
+            other.acknowledge(ack, self.stage, believed);
         }
         match self.stage {
             Stage::Opening if own.is_acked() && other.is_acked() => {
@@ -407,7 +413,8 @@ impl PlainFlow {
     }
 
     fn until(&self) -> Instant {
-        let closing = self.streams.iter().all(|stream| stream.fin.is_some());
+        // Anybody can send a FIN somewhere: one counts behind what was sent before it.
+        let closing = self.streams.iter().all(|stream| stream.fin.is_some() && stream.fin == stream.sent);
         self.last_seen
             + match self.stage {
                 Stage::Opening => self.patience.opening,

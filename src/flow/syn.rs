@@ -604,7 +604,7 @@ impl Opening {
             return Opened::Encrypted(Box::new(encrypted), false);
         }
         // The kernel's acknowledgement goes out with Init1 as its payload.
-        encrypted.inn.from_kernel(cx.now, packet.ack, packet.window, cx.pool);
+        let _nothing_was_delivered = encrypted.inn.from_kernel(cx.now, packet.ack, packet.window, cx.pool);
         let _ = encrypted.flush(cx, Flags::PSH);
         if !encrypted.wire_told {
             encrypted.emit_own_ack(cx);

@@ -30,6 +30,7 @@ mod resumed;
 mod reuse;
 mod segments;
 mod unknown;
+mod unproven;
 mod windows;
 
 /// Initial sequence numbers of the client and the server.
