@@ -88,3 +88,20 @@ fn show(common: &Common, settings: &Settings) -> Result<(), Failed> {
     }
     print(&text)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_defaults_in_the_help_are_those_of_the_engine() {
+        let help = crate::cli::Cli::command().find_subcommand_mut("up").unwrap().render_long_help().to_string();
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        let default = crate::engine::Config::default();
+        let teps = default.negotiation.teps.iter().map(|tep| tep.short_name()).collect::<Vec<_>>().join(",");
+        let aeads = default.ciphers.iter().map(|aead| aead.short_name()).collect::<Vec<_>>().join(",");
+        for words in [teps.as_str(), &aeads, &super::Policy::default().to_string(), super::DEFAULT_TUN] {
+            assert!(help.contains(&format!("[default: {words}")), "{words}: {help}");
+        }
+    }
+}
