@@ -182,7 +182,8 @@ fn random_source_that_brings_no_key_ends_in_an_error() {
 #[test]
 fn secrets_are_not_printed() {
     let (init1, initiator) = start(Tep::Curve25519, &AeadId::ALL);
-    assert!(!alloc::format!("{initiator:?}").contains("private"));
+    let said = alloc::format!("{initiator:?}");
+    assert!(said.starts_with("Initiator { negotiated: Negotiated {") && said.ends_with(", .. }"), "{said}");
     let (_, session) = answer(Tep::Curve25519, &init1).expect("answer");
     assert_eq!(alloc::format!("{session:?}"), "Session(..)");
 }

@@ -189,6 +189,12 @@ fn tc_28_frame_shorter_than_a_tag_is_not_authentic() {
 }
 
 #[test]
+fn tc_28_a_header_that_leaves_no_room_for_a_tag_is_not_plausible() {
+    let plausible = |clen| Header { control: 0, clen }.is_plausible();
+    assert_eq!([0, 15, 16, 17, u16::MAX].map(plausible), [false, false, true, true, true]);
+}
+
+#[test]
 fn tc_28_what_is_not_one_frame_is_the_callers_mistake() {
     let mut pair = Pair::new();
     let (at, frame) = pair.a_seals(&data(b"hello"));
@@ -203,7 +209,7 @@ fn tc_28_what_is_not_one_frame_is_the_callers_mistake() {
 fn tc_29_nothing_is_sealed_after_fin() {
     let mut pair = Pair::new();
     pair.a_seals(&Plaintext { fin: true, ..data(b"bye") });
-    assert!(pair.a.fin_sealed());
+    assert!(pair.a.fin_sealed() && !pair.b.fin_sealed());
     let mut frame = [0; 40];
     assert_eq!(pair.a.seal(1000, &data(b"more"), &mut frame), Err(Misuse::SealAfterFin.into()));
     assert!(!pair.a.start_rekey());
@@ -403,9 +409,27 @@ fn resting_records_go_on() {
     for text in [b"one", b"two"] {
         let (at, mut frame) = pair.a_seals(&data(text));
         assert!(pair.b.open(at, &mut frame).is_ok());
+        assert!(pair.a.send.ready.is_some() && pair.b.receive.ready.is_some());
         pair.a.rest();
         pair.b.rest();
+        for record in [&pair.a, &pair.b] {
+            assert!(record.send.ready.is_none() && record.receive.ready.is_none(), "expanded keys are given back");
+        }
     }
+}
+
+#[test]
+fn what_is_said_of_a_record_and_its_errors_is_useful_and_no_secret() {
+    let mut pair = Pair::new();
+    pair.rekey();
+    let said = alloc::format!("{:?}", pair.a);
+    assert_eq!(said, "Record { aead: Aes128Gcm, local_generation: 1, remote_generation: 1, .. }");
+    assert_eq!(alloc::format!("{}", OpenError::NotAuthentic), "frame does not authenticate");
+    let violation = OpenError::from(PeerViolation::FrameAfterFin);
+    assert_eq!(
+        alloc::format!("{violation}"),
+        alloc::format!("the peer broke the protocol: {}", PeerViolation::FrameAfterFin)
+    );
 }
 
 #[test]

@@ -116,6 +116,7 @@ fn tc_10_session_id_begins_with_the_byte_b_sent() {
     assert_eq!(fresh.as_bytes()[1..], resumed.as_bytes()[1..]);
     assert_ne!(fresh, secret().session_id(0x23, &nonces(&[1], &[])));
     assert_eq!(format!("{fresh}").len(), 66);
+    assert_eq!(format!("{fresh:?}"), format!("{fresh}"));
 }
 
 #[test]
