@@ -476,7 +476,7 @@ impl Encrypted {
         let options = self.plain_options(sack);
         let (ack, window) = self.kernel_fields();
         let tcp = TcpFields {
-            seq: seq.seq(self.inn.isn).0,
+            seq: self.inn.acceptable_seq(seq).0,
             ack,
             flags: flags.with(Flags::ACK),
             window,

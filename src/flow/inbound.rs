@@ -64,6 +64,8 @@ pub(crate) struct In {
     pub(super) kernel_ack: Offset<P>,
     /// Right edge of the kernel's window.
     pub(super) kernel_edge: Offset<P>,
+    /// The same as its latest segment says: kernels may take back what they have announced (Linux's `tcp_shrink_window`).
+    kernel_latest: Offset<P>,
     pub(super) kernel_scale: u8,
     /// Highest acknowledgement on enotun's own account: of a part of a frame, or of what the kernel has no room for.
     pub(super) own_ack: Offset<C>,
@@ -112,6 +114,7 @@ impl In {
             delivered: start_p(),
             kernel_ack: start_p(),
             kernel_edge: start_p() + usize::from(ends.local_window),
+            kernel_latest: start_p() + usize::from(ends.local_window),
             kernel_scale: ends.local_scale,
             own_ack: start,
             told_ack: start,
@@ -229,6 +232,15 @@ impl In {
         self.next.c > Offset::START
     }
 
+    /// The number of a segment for the kernel that has no data: `at`, if it would take that. What lies beyond its window it
+    /// discards, with the acknowledgement that is in it.
+    pub(super) fn acceptable_seq(&self, at: Offset<P>) -> Seq<P> {
+        let edge = self.kernel_latest.max(self.kernel_ack);
+        // A FIN is delivered behind a full window too.
+        let edge = if self.delivered > self.data_end() { edge + 1_i64 } else { edge };
+        at.min(edge).seq(self.isn)
+    }
+
     /// What waits behind a gap, for SACK blocks.
     pub(super) fn sack(&self, out: &mut [Range<Offset<C>>; 4]) -> usize {
         if self.waiting.is_empty() {
@@ -255,6 +267,9 @@ impl In {
         }
         let edge = ack + (usize::from(window) << self.kernel_scale);
         self.kernel_edge = self.kernel_edge.max(edge);
+        if ack == self.kernel_ack {
+            self.kernel_latest = edge;
+        }
         // Windows are rounded down to their unit.
         let takes_back = edge + (1_usize << self.kernel_scale) <= self.delivered;
         if takes_back {

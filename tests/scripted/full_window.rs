@@ -102,6 +102,26 @@ fn what_is_sent_beside_a_full_window_has_a_number_that_the_peer_accepts() {
     );
 }
 
+/// The same towards the kernel: one that takes back a window (Linux with `tcp_shrink_window`) goes on with what it sends.
+#[test]
+fn what_the_kernel_is_told_has_a_number_that_it_accepts() {
+    let mut b = Bench::encrypted_with_window(10_000);
+    for n in 0..8 {
+        let (at, bytes) = b.frame(&[n; 1_000], false);
+        b.from_peer(at, PSH, &bytes);
+    }
+    // It has taken half of it and shrinks its window.
+    let mut shrunk = b.kernel_seg(0, 4_000, PSH, b"hello");
+    shrunk.win = 1_000;
+    let sent = b.give(Side::Plain, shrunk.build()).wire_bytes().len() as u32;
+    b.engine_made += sent;
+    let at = b.peer_made;
+    let told = b.from_peer(at, 0, &[]).plain;
+    let last = told.last().expect("the kernel hears of the acknowledgement");
+    assert_eq!(last.ack, KERNEL_ISN + 1 + 5);
+    assert_eq!(last.seq, PEER_ISN.wrapping_add(1 + 5_000), "{told:?}");
+}
+
 /// What was a probe may be taken all the same, if the window has opened and that was lost.
 #[test]
 fn a_probe_beyond_the_window_can_be_acknowledged() {

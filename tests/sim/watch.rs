@@ -90,11 +90,21 @@ pub struct Watch {
     pub fingerprint: u64,
     /// Lines, if wanted.
     pub trace: Option<Vec<String>>,
+    /// By host: payload that the kernel has handed over as a single packet just now, and the segments on the wire since.
+    single: [Option<(usize, Vec<usize>)>; 2],
 }
 
 impl Watch {
     pub fn new(mtu: usize, trace: bool) -> Self {
-        Self { conns: Vec::new(), faults: Vec::new(), mtu, packets: 0, fingerprint: 0, trace: trace.then(Vec::new) }
+        Self {
+            conns: Vec::new(),
+            faults: Vec::new(),
+            mtu,
+            packets: 0,
+            fingerprint: 0,
+            trace: trace.then(Vec::new),
+            single: [None, None],
+        }
     }
 
     /// A line for the trace.
@@ -124,6 +134,7 @@ impl Watch {
         if let Some(seg) = seg.as_ref().filter(|seg| seg.has(packet::URG)) {
             self.see_urgent(host, seen.tap, seg);
         }
+        self.see_single(now, host, seen, seg.as_ref());
         if seen.tap == Tap::KernelOut
             && let Some(conn) = seg.as_ref().filter(|seg| seg.has(FIN)).and_then(|seg| self.conn_of(seg, host))
         {
@@ -140,6 +151,30 @@ impl Watch {
         {
             self.check(now, conn, host, &seg);
         }
+    }
+
+    /// What the kernel hands over as one packet leaves as one segment, if it leaves at once and whole: it may be trying out what
+    /// the path takes (RFC 4821).
+    fn see_single(&mut self, now: Instant, host: usize, seen: &Seen, seg: Option<&Seg>) {
+        let single = &mut self.single[host];
+        let len = seg.map_or(0, |seg| seg.payload.len());
+        if seen.tap == Tap::WireOut {
+            if let Some((_, sizes)) = single.as_mut().filter(|_| len > 0) {
+                sizes.push(len);
+            }
+            return;
+        }
+        if let Some((handed, sizes)) = single.take() {
+            let whole: usize = sizes.iter().sum();
+            // Headers of at most 40 bytes of IP and 60 of TCP.
+            if sizes.len() > 1 && whole == handed + tcpcrypt::frame::OVERHEAD && whole + 100 <= self.mtu {
+                self.faults.push(format!(
+                    "at {:.6}: host {host}: a packet with {handed} bytes left as {sizes:?}",
+                    now.as_micros() as f64 / 1e6
+                ));
+            }
+        }
+        *single = (seen.tap == Tap::KernelOut && seen.gso.is_none() && len > 0).then(|| (len, Vec::new()));
     }
 
     /// The urgent byte lies before the one that the pointer names (RFC 6093). On the wire nothing is urgent (TC-30).
