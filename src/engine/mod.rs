@@ -401,6 +401,7 @@ impl Engine {
         self.table.shrink();
         self.count_erased();
         while let Some(key) = self.table.next_due(now) {
+            let mut forgot_opening = false;
             self.with_flow(now, key, env, |cx, flow| {
                 if flow.poll_timeout().is_none_or(|due| due > cx.now) {
                     return Fate::Stay;
@@ -411,7 +412,10 @@ impl Engine {
                         // Nothing is remembered of a SYN that nobody stands by: what comes late is refused as unknown.
                         match opening.kernel_expects() {
                             Some(expects) => fail(cx, key, AbortReason::Timeout, Some(expects)),
-                            None => Fate::Remove,
+                            None => {
+                                forgot_opening = true;
+                                Fate::Remove
+                            }
                         }
                     }
                     Flow::Closed(closed) => {
@@ -436,6 +440,9 @@ impl Engine {
                     }
                 }
             });
+            if forgot_opening {
+                self.table.forgot_opening = Some(now);
+            }
         }
     }
 }

@@ -11,6 +11,7 @@ use enotun::wire::{Offload, Outgoing};
 use crate::packet::{self, ACK, SYN, Seg};
 
 mod aware;
+mod blind;
 mod closing;
 mod crossing;
 mod ecn;

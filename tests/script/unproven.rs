@@ -48,3 +48,18 @@ fn forgeries_do_not_end_a_connection_that_was_open_before() {
     host.wire(&rst);
     assert_eq!(host.engine.flow(a_addr(), b_addr()).map(|flow| flow.state), Some(FlowState::Closed));
 }
+
+/// The server's kernel sends its SYN-ACK for longer than the opening is remembered: what said that it has ENO is not followed by
+/// one that says that it has not.
+#[test]
+fn a_late_syn_ack_of_an_opening_that_has_timed_out_makes_nothing_plain() {
+    let mut pair = Pair::new();
+    let syn = pair.a.kernel(&Pair::syn()).wire.remove(0);
+    pair.b.wire(&syn);
+    assert!(pair.b.kernel(&Pair::syn_ack()).wire[0].option(packet::ENO).is_some());
+    for _ in 0..2 {
+        pair.b.wait(Duration::from_millis(61_500));
+        let sent = pair.b.kernel(&Pair::syn_ack()).wire;
+        assert!(sent.iter().all(|seg| seg.option(packet::ENO).is_some()), "{sent:?}");
+    }
+}
