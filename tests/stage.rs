@@ -6,7 +6,7 @@
 #[path = "sim/packet.rs"]
 #[allow(dead_code, reason = "shared with the simulation, which uses all of it")]
 mod packet;
-mod script;
 #[path = "sim/rng.rs"]
 #[allow(dead_code, reason = "shared with the simulation, which uses all of it")]
 mod rng;
+mod script;

@@ -48,11 +48,17 @@ impl Twins {
             let guess = rng.range(200_000, 1 << 31) as u32;
             // An exact number before the SYN-ACK looks like one whose SYN-ACK took another way, 2^32 guesses for that.
             let exact = if h == 1 && !self.answered { 2 } else { rng.pick(&[0, 1, 2]) };
-            seg.seq = if exact == 1 && seg.flags & (RST | SYN) == 0 { peer.wrapping_add(1) } else { peer.wrapping_add(guess) };
-            seg.ack = if exact == 2 && seg.flags & (RST | SYN) == 0 { isn.wrapping_add(1) } else { isn.wrapping_sub(guess) };
+            seg.seq = if exact == 1 && seg.flags & (RST | SYN) == 0 {
+                peer.wrapping_add(1)
+            } else {
+                peer.wrapping_add(guess)
+            };
+            seg.ack =
+                if exact == 2 && seg.flags & (RST | SYN) == 0 { isn.wrapping_add(1) } else { isn.wrapping_sub(guess) };
             seg.win = rng.pick(&[0, 1, 0xffff]);
             if seg.flags & SYN != 0 {
-                let eno = rng.pick(&[&[][..], &[ENO, 4, 1, 0x23], &[ENO, 4, 0x23, 1], &[ENO, 2, 1, 1], &[ENO, 9, 1, 1]]);
+                let eno =
+                    rng.pick(&[&[][..], &[ENO, 4, 1, 0x23], &[ENO, 4, 0x23, 1], &[ENO, 2, 1, 1], &[ENO, 9, 1, 1]]);
                 seg.options = [&syn_options(7)[..], eno].concat();
             } else {
                 seg.options = rng.pick(&[&[][..], &[ENO, 2, 1, 1]]).to_vec();
