@@ -91,6 +91,15 @@ fn tc_3_a_key_exchange_may_take_as_long_as_kernels_send_again() {
     for seg in pair.b.wire(&init1).wire {
         pair.a.wire(&seg);
     }
+    // Each shows the other that it has the keys.
+    for seg in pair.a_writes(b"at last").wire {
+        assert_eq!(pair.b.wire(&seg).delivered(), b"at last");
+    }
+    let mut seg = pair.from_b();
+    seg.payload = b"indeed".to_vec();
+    for seg in pair.b.kernel(&seg).wire {
+        assert_eq!(pair.a.wire(&seg).delivered(), b"indeed");
+    }
     assert_eq!(pair.flow_a().map(|flow| flow.state), Some(enotun::engine::FlowState::Encrypted));
     assert_eq!(pair.flow_b().map(|flow| flow.state), Some(enotun::engine::FlowState::Encrypted));
     // Not for ever.
