@@ -1,5 +1,6 @@
 //! One connection: from its SYN over plain TCP or encryption to its end.
 
+mod active;
 mod closed;
 mod crossing;
 mod egress;
@@ -13,6 +14,7 @@ mod link;
 mod offer;
 mod outbound;
 mod pass;
+mod passive;
 mod peers;
 mod plain;
 mod pool;

@@ -6,25 +6,21 @@
 
 use std::time::Duration;
 
-use tcpcrypt::constants::RESUME_NONCE_MAX;
-use tcpcrypt::eno::negotiate::passive_reply;
-use tcpcrypt::eno::option::{SynArea, find_syn};
 use tcpcrypt::frame::{Header, OVERHEAD};
 use tcpcrypt::handshake::Initiator;
-use tcpcrypt::{Acceptable, AckPhase, Decision, Negotiated, OpenError, PlainReason, Proposal, Record, Role};
+use tcpcrypt::{Acceptable, AckPhase, Decision, Negotiated, OpenError, Proposal, Record, Role};
 
 use super::crossing::{Crossing, Told};
 use super::encrypted::{AbortReason, Encrypted, Ends, Stage};
 use super::link::{Clocks, Cx, Link, Lost};
-use super::outbound::Out;
-use super::peers::{Agreed, PeerSyn, PeerSyns, well_formed};
-use super::shown::{squeezed, without_accurate_ecn};
+use super::peers::{Agreed, PeerSyns};
+use super::shown::without_accurate_ecn;
 use super::{OpenQuestion, Plain, Rules};
-use crate::engine::{Advice, ChainId, Finding, PathKey, ProbeMode, Side, hop_id};
+use crate::engine::{ChainId, Finding, Side};
 use crate::selector::Policy;
 use crate::time::Instant;
 use crate::wire::build::TcpFields;
-use crate::wire::options::{self, OptionBuf, SegmentOptions, SynOptions, Timestamps, kind};
+use crate::wire::options::{OptionBuf, SegmentOptions, SynOptions, Timestamps};
 use crate::wire::{C, Flags, P, Packet};
 
 /// What a SYN or SYN-ACK said.
@@ -56,19 +52,19 @@ pub(crate) struct Opening {
     /// This host's ENO option (ENO-14), as long as one is sent.
     pub(super) own: Option<Vec<u8>>,
     /// SYNs sent with it.
-    attempts: u8,
+    pub(super) attempts: u8,
     /// As many are sent at most, if policy allows plain TCP.
-    tries: u8,
+    pub(super) tries: u8,
     /// What this host's SYN proposes to resume. Nothing else does ever (TC-19).
     pub(super) proposal: Option<(ChainId, Proposal)>,
     pub(super) phase: AckPhase,
     /// The local kernel has an older connection on these ports, and what it has received of that.
-    older: Option<u32>,
+    pub(super) older: Option<u32>,
     pub(super) deadline: Instant,
     /// When its first SYN came.
-    began: Instant,
+    pub(super) began: Instant,
     /// When the peer was last told what is expected.
-    challenged: Option<Instant>,
+    pub(super) challenged: Option<Instant>,
 }
 
 /// What becomes of an opening after a packet.
@@ -120,7 +116,7 @@ impl Opening {
         self.peers.current().map(|syn| syn.seen)
     }
 
-    fn agreed(&self) -> Option<&Agreed> {
+    pub(super) fn agreed(&self) -> Option<&Agreed> {
         self.peers.current().map(|syn| &syn.agreed)
     }
 
@@ -230,94 +226,9 @@ impl Opening {
         }
     }
 
-    /// The local kernel opens: its SYN goes out with ENO.
-    fn syn_out(&mut self, cx: &mut Cx<'_>, packet: &Packet<P>, bytes: &[u8]) -> Opened {
-        let seen = SynOptions::parse(packet.options(bytes));
-        if self.attempts == 0 {
-            if self.rules.policy != Policy::Required && negotiates(packet.options(bytes)) {
-                return self.plain(cx, Plain::LocalEno, true);
-            }
-            if !cx.env.random_is_ready() {
-                return self.plain(cx, Plain::NoEntropy, true);
-            }
-            if seen.mptcp {
-                return self.plain(cx, Plain::Mptcp, true);
-            }
-            if seen.signed {
-                return self.plain(cx, Plain::Signed, true);
-            }
-            if let Some(why) = self.avoid(cx) {
-                return self.plain(cx, why, true);
-            }
-            let room = options::MAX_AREA - squeezed(packet.options(bytes)).map_or(options::MAX_AREA, |o| o.used());
-            self.own = self.propose(cx, packet, bytes, room);
-            if self.own.is_none() {
-                return self.plain(cx, Plain::OptionSpace, true);
-            }
-        } else if self.attempts >= self.tries
-            && self.peers.is_empty()
-            && self.rules.policy != Policy::Required
-            && self.may_go_without(cx)
-        {
-            // ENO-14: the path may be dropping SYNs with options it does not know.
-            return Opened::Plain(Plain::SynLost, true);
-        }
-        self.crossing.note_syn_again();
-        self.attempts = self.attempts.saturating_add(1);
-        // ENO-14: as long as the kernel sends its SYN, the option is remembered.
-        self.deadline = cx.now + cx.config.handshake_timeout;
-        let mut options = squeezed(packet.options(bytes)).unwrap_or_default();
-        if !self.own.as_deref().is_some_and(|own| options.push(own)) {
-            return self.plain(cx, Plain::OptionSpace, true);
-        }
-        self.emit_syn(cx, Side::Wire, packet, options, packet.window);
-        if let Some(ProbeMode::Insist { hops }) = self.rules.probe
-            && self.attempts == 1
-        {
-            let link = self.link.clone();
-            for hop in 1..=hops {
-                self.link = link.limited(hop, hop_id(hop));
-                self.emit_syn(cx, Side::Wire, packet, options, packet.window);
-            }
-            self.link = link;
-        }
-        Opened::Still
-    }
-
     /// The option of this host's SYN.
     pub(crate) fn own(&self) -> Option<&[u8]> {
         self.own.as_deref()
-    }
-
-    /// Whether a plain connection that comes of this goes on with ENO in its segments.
-    pub(crate) fn insists(&self, why: Plain) -> bool {
-        why == Plain::PeerNoEno && self.active && matches!(self.rules.probe, Some(ProbeMode::Insist { .. }))
-    }
-
-    fn may_go_without(&self, cx: &mut Cx<'_>) -> bool {
-        let (path, session) = (PathKey::new(self.link.key.remote(), true), cx.knows(self.link.key));
-        cx.paths.may_go_without(cx.now, path, session, cx.now.since(self.began))
-    }
-
-    /// Whether what is remembered of the path to the peer speaks against ENO. Policy `required` has no choice.
-    fn avoid(&mut self, cx: &mut Cx<'_>) -> Option<Plain> {
-        if self.rules.probe == Some(ProbeMode::Bare) {
-            return Some(Plain::Probe);
-        }
-        if self.rules.policy == Policy::Required || self.rules.probe.is_some() {
-            return None;
-        }
-        let finding = match cx.paths.advice(cx.now, PathKey::new(self.link.key.remote(), true)) {
-            Advice::Offer => return None,
-            Advice::TryAgain => {
-                self.tries = RETRY_SYNS;
-                cx.counters.paths_retried += 1;
-                return None;
-            }
-            Advice::Avoid(finding) => finding,
-        };
-        cx.counters.paths_avoided += 1;
-        Some(if finding == Finding::SynDropped { Plain::PathDropsEno } else { Plain::PathStripsEno })
     }
 
     /// What the peer's next segment can tell about the path once this is plain TCP, `why` being the reason.
@@ -331,132 +242,6 @@ impl Opening {
             // It may have taken the answer to its first SYN.
             Plain::Eno(_) if !self.active && self.peers.any_agreed() => OpenQuestion::FirstAck,
             _ => OpenQuestion::None,
-        }
-    }
-
-    /// The local kernel answers: its SYN-ACK goes out with ENO, unless the peer's SYN had none.
-    fn syn_ack_out(&mut self, cx: &mut Cx<'_>, packet: &Packet<P>, bytes: &[u8]) -> Opened {
-        if self.active {
-            return self.answer_crossing(cx, packet, bytes);
-        }
-        if !self.peers.choose(packet.ack.0) {
-            // It answers a SYN of an older connection, or one that is not known any more: another one will come.
-            return Opened::Still;
-        }
-        let seen = SynOptions::parse(packet.options(bytes));
-        let mut options = squeezed(packet.options(bytes)).unwrap_or_default();
-        if !seen.signed {
-            self.accept(cx, packet, bytes, options.room());
-        }
-        let Some(syn) = self.peers.current_mut() else { return Opened::Still };
-        let declined = match syn.agreed {
-            Agreed::Declined(why) => Some(Plain::Eno(why)),
-            Agreed::Fresh(_) | Agreed::Resumed(..) => None,
-        };
-        if let (Some(why), None) = (declined, &syn.reply) {
-            return self.plain(cx, why, true);
-        }
-        let fits = syn.reply.as_deref().is_some_and(|own| options.push(own));
-        if seen.signed || !fits {
-            // The kernel sees a lowered MSS all the same; that does no harm.
-            return self.plain(cx, if seen.signed { Plain::Signed } else { Plain::OptionSpace }, true);
-        }
-        self.own.clone_from(&syn.reply);
-        // What the kernel answers, it has judged.
-        let _ = self.phase.received(syn.acceptable);
-        self.emit_syn(cx, Side::Wire, packet, options, packet.window);
-        self.phase.sent_ack();
-        match declined {
-            // ENO-11: a vacuous answer has been given; nothing more will come of it.
-            Some(why) => self.plain(cx, why, false),
-            None => Opened::Still,
-        }
-    }
-
-    /// The peer opens.
-    fn syn_in(&mut self, cx: &mut Cx<'_>, packet: &Packet<C>, bytes: &[u8]) -> Opened {
-        let area = find_syn(packet.options(bytes));
-        if let (Some(peer), Some(_)) = (self.peer(), self.local)
-            && peer.isn != packet.seq.0
-        {
-            // Forged, or the peer has forgotten the first one: then its RST answers this (RFC 5961, section 4.2).
-            self.challenge(cx);
-            return Opened::Still;
-        }
-        if self.active {
-            return self.syn_crosses(cx, packet, bytes, &area);
-        }
-        let seen = Seen::new(packet, bytes, cx.now);
-        let acceptable = Acceptable::syn(&area);
-        match self.peers.get(seen.isn) {
-            Some(known) if known.eno.is_some() && well_formed(&area).is_none() => {
-                // ENO-13: the peer, or the path, has disabled ENO, for good (docs/readings.md, reading 9).
-                let why = match &area {
-                    SynArea::None => Plain::PeerNoEno,
-                    _ => Plain::Eno(self.why_none(cx, &area)),
-                };
-                return self.plain(cx, why, true);
-            }
-            Some(known) => known.renew(seen),
-            None => match self.first_syn(cx, packet, bytes, &area) {
-                Ok((agreed, reply)) => {
-                    let (eno, asked) = (well_formed(&area), packet.options(bytes).to_vec());
-                    self.peers.push(PeerSyn { seen, acceptable, eno, agreed, asked, reply });
-                }
-                Err(why) => {
-                    let first = self.peers.is_empty();
-                    let reason = if let Plain::Eno(reason) = why { reason } else { PlainReason::NotOffered };
-                    let (eno, agreed) = (well_formed(&area), Agreed::Declined(reason));
-                    self.peers.push(PeerSyn { seen, acceptable, eno, agreed, asked: Vec::new(), reply: None });
-                    if first {
-                        return self.plain(cx, why, true);
-                    }
-                }
-            },
-        }
-        let options = self.for_kernel(cx.config.wire_mtu, packet.options(bytes));
-        self.emit_syn(cx, Side::Plain, packet, options, packet.window);
-        Opened::Still
-    }
-
-    /// What a SYN of the peer's comes to, and this host's answer. For fresh keys: whether a session is resumed is seen when the kernel
-    /// has answered.
-    fn first_syn(
-        &self,
-        cx: &Cx<'_>,
-        packet: &Packet<C>,
-        bytes: &[u8],
-        area: &SynArea<'_>,
-    ) -> Result<(Agreed, Option<Vec<u8>>), Plain> {
-        let seen = SynOptions::parse(packet.options(bytes));
-        if seen.mptcp {
-            return Err(Plain::Mptcp);
-        }
-        if seen.signed {
-            return Err(Plain::Signed);
-        }
-        if !cx.env.random_is_ready() {
-            return Err(Plain::NoEntropy);
-        }
-        let settings = self.settings(cx.config);
-        let reply = passive_reply(&settings, area, REPLY_ROOM, &[0; RESUME_NONCE_MAX], |_, _| None).option;
-        let required = self.rules.policy == Policy::Required;
-        match self.conclude(cx, reply.as_deref(), area) {
-            // ENO-11: the kernel's SYN-ACK tells the peer, in a vacuous option.
-            Agreed::Declined(why) if reply.is_some() && !required => Ok((Agreed::Declined(why), reply)),
-            // To a peer with b = 1 nobody answers who waits for connections. But the kernel may be opening, too, and its SYN under way
-            // (ENO-7); it is refused when the kernel answers.
-            Agreed::Declined(why @ PlainReason::SameRole) if required => Ok((Agreed::Declined(why), None)),
-            Agreed::Declined(PlainReason::PeerNoEno) if self.peers.is_empty() => Err(Plain::PeerNoEno),
-            Agreed::Declined(why) => Err(Plain::Eno(why)),
-            agreed => Ok((agreed, reply)),
-        }
-    }
-
-    fn why_none(&self, cx: &Cx<'_>, area: &SynArea<'_>) -> PlainReason {
-        match self.conclude(cx, None, area) {
-            Agreed::Declined(why) => why,
-            Agreed::Fresh(_) | Agreed::Resumed(..) => PlainReason::NotOffered,
         }
     }
 
@@ -491,130 +276,9 @@ impl Opening {
         self.link.emit(cx.env, Side::Wire, &tcp, &[], None);
     }
 
-    /// The peer answers.
-    fn syn_ack_in(&mut self, cx: &mut Cx<'_>, packet: &Packet<C>, bytes: &[u8]) -> Opened {
-        let Some(local) = self.local.filter(|_| self.active) else { return Opened::Still };
-        if packet.ack.0 != local.isn.wrapping_add(1) {
-            // An old duplicate, or forged: the kernel knows what to answer.
-            let area = squeezed(packet.options(bytes)).unwrap_or_default();
-            self.emit_syn(cx, Side::Plain, packet, area, packet.window);
-            return Opened::Still;
-        }
-        if self.crossing.told == Told::Syn {
-            return self.syn_ack_crosses(cx, packet, bytes);
-        }
-        let (area, seen) = (find_syn(packet.options(bytes)), Seen::new(packet, bytes, cx.now));
-        let eno = well_formed(&area);
-        let first = self.peers.is_empty();
-        match self.peers.get(seen.isn) {
-            // Once there was one with ACK, those without the option do not count (ENO-13).
-            Some(known) if eno.is_none() || known.eno == eno => known.renew(seen),
-            _ => {
-                let agreed = self.conclude(cx, self.own.as_deref(), &area);
-                let declined = match &agreed {
-                    Agreed::Declined(why) if first => Some(*why),
-                    _ => None,
-                };
-                let acceptable = Acceptable::syn_ack(&area);
-                let syn = PeerSyn { seen, acceptable, eno, agreed, asked: Vec::new(), reply: None };
-                match self.peers.get(seen.isn) {
-                    // Another answer for the same number: nothing of the first stays.
-                    Some(known) => *known = syn,
-                    None => self.peers.push(syn),
-                }
-                if let Some(why) = declined {
-                    return self.answered_without(cx, packet, bytes, &area, why);
-                }
-            }
-        }
-        self.crossing.note_syn_ack();
-        let options = self.for_kernel(cx.config.wire_mtu, packet.options(bytes));
-        let resumed = self.agreed().is_some_and(|agreed| agreed.session().is_some());
-        let ends = resumed.then(|| self.settled(cx, 0, None)).flatten();
-        let window = match self.agreed() {
-            Some(Agreed::Declined(_)) => packet.window,
-            _ => ends.map_or(0, |(ends, ..)| Out::first_window(&ends)),
-        };
-        self.emit_syn(cx, Side::Plain, packet, options, window);
-        Opened::Still
-    }
-
-    /// The peer's only answer is one with which there is no encryption.
-    fn answered_without(
-        &mut self,
-        cx: &mut Cx<'_>,
-        packet: &Packet<C>,
-        bytes: &[u8],
-        area: &SynArea<'_>,
-        why: PlainReason,
-    ) -> Opened {
-        if matches!(area, SynArea::None) {
-            // To b = 1 nobody answers who waits for connections (ENO-7).
-            if !self.settings(cx.config).active_b {
-                cx.learn(self.link.key, true, Finding::NoEno);
-            }
-            return self.plain(cx, Plain::PeerNoEno, true);
-        }
-        let mut options = options::walk(packet.options(bytes));
-        if options.any(|(k, option)| k == kind::ENO && Some(option) == self.own.as_deref()) {
-            cx.learn(self.link.key, true, Finding::Echoed);
-        }
-        self.plain(cx, Plain::Eno(why), true)
-    }
-
-    /// The first segment of the local kernel that is no SYN.
-    fn first_from_kernel(&mut self, cx: &mut Cx<'_>, packet: &Packet<P>, bytes: &[u8]) -> Opened {
-        if !self.active && self.local.is_none() && packet.flags.any(Flags::ACK) {
-            // A connection from before that the kernel takes for open, or in TIME-WAIT: it asks the peer (RFC 5961, section 4.2).
-            self.older = Some(packet.ack.0);
-            self.link.acknowledge(cx.env, Side::Wire, packet.seq.0, packet.ack.0, &[]);
-            return Opened::Still;
-        }
-        let Some(local) = self.local else { return Opened::Still };
-        let follows = packet.flags.any(Flags::ACK) && packet.seq.0 == local.isn.wrapping_add(1);
-        if self.active && self.crossing.told != Told::Syn && follows && !self.peers.choose(packet.ack.0) {
-            // It has an answer that did not pass here.
-            return self.let_go(cx, Side::Plain, packet.ack.0, packet.seq.0);
-        }
-        if !self.active || self.crossing.told != Told::SynAck {
-            // Whoever answered a SYN cannot send before the peer's acknowledgement; what it sends is of an older
-            // connection.
-            return Opened::Still;
-        }
-        if !self.peers.choose(packet.ack.0) {
-            return Opened::Still;
-        }
-        let Some(syn) = self.peers.current() else { return Opened::Still };
-        if let Agreed::Declined(why) = syn.agreed {
-            return self.plain(cx, Plain::Eno(why), true);
-        }
-        let _ = self.phase.received(syn.acceptable);
-        let rtt = Some(syn.seen.at.since(local.at));
-        let Some((ends, mut clocks, negotiated)) = self.settled(cx, packet.window, rtt) else {
-            return Opened::Still;
-        };
-        if let Some(ts) = SegmentOptions::parse(packet.options(bytes)).timestamps {
-            clocks.from_kernel(ts, cx.now);
-        }
-        let mut encrypted = match self.begin(cx, &ends, clocks, negotiated) {
-            Ok(encrypted) => encrypted,
-            Err(why) => return Opened::Aborted(why),
-        };
-        if !matches!(encrypted.stage, Stage::WaitInit2(_)) {
-            return Opened::Encrypted(Box::new(encrypted), false);
-        }
-        // The kernel's acknowledgement goes out with Init1 as its payload.
-        let _nothing_was_delivered = encrypted.inn.from_kernel(cx.now, packet.ack, packet.window, cx.pool);
-        let _ = encrypted.flush(cx, Flags::PSH);
-        if !encrypted.wire_told {
-            encrypted.emit_own_ack(cx);
-        }
-        Opened::Encrypted(Box::new(encrypted), true)
-    }
-
     /// Packets of one direction take another way (asymmetric routes through a gateway): what cannot be followed cannot be
     /// encrypted. A segment on `side` with these numbers has shown it.
-    fn let_go(&mut self, cx: &mut Cx<'_>, side: Side, ack: u32, seq: u32) -> Opened {
+    pub(super) fn let_go(&mut self, cx: &mut Cx<'_>, side: Side, ack: u32, seq: u32) -> Opened {
         cx.learn(self.link.key, self.active, Finding::OneDirection);
         self.phase.disable();
         if self.rules.policy != Policy::Required {
@@ -813,16 +477,5 @@ pub(crate) fn begins_frame(record: &mut Record, payload: &[u8]) -> bool {
     }
 }
 
-/// Whether a SYN of the plain side has an ENO option already: its stack, or one behind this gateway, negotiates end to end.
-fn negotiates(area: &[u8]) -> bool {
-    matches!(find_syn(area), SynArea::Option(_))
-}
-
 /// Time between answers to what is not acceptable, as Linux's `tcp_invalid_ratelimit`.
 const CHALLENGE_PAUSE: Duration = Duration::from_millis(500);
-
-/// SYNs with ENO of a connection that tries it again on a path that seemed to drop them: one can be lost anywhere.
-const RETRY_SYNS: u8 = 2;
-
-/// Room that a SYN-ACK has for ENO: MSS, SACK permitted, timestamps and window scale take 19 bytes.
-const REPLY_ROOM: usize = options::MAX_AREA - 19;
