@@ -317,7 +317,8 @@ mod tests {
                 let length = [0, 6, 7, 8, 30, 31, 32][next(7) as usize];
                 let address = std::net::Ipv4Addr::from(0x0a00_0000 + next(4) as u32);
                 let net = ipnet::Ipv4Net::new(address, length).expect("length").trunc();
-                let text = match next(5) {
+                let text = match next(6) {
+                    5 => ["::/0", "2001:db8::/32", "[::/0]:3", "[2001:db8::/32]:2-4"][next(4) as usize].to_owned(),
                     0 => format!("local:{first}-{last}"),
                     1 => format!(":{first}-{last}"),
                     2 => net.to_string(),
@@ -328,8 +329,8 @@ mod tests {
             }
             let divert = Divert::new(&list, &[]);
             let table = PolicyTable::new(list.clone());
-            for host in 0..4 {
-                let remote: std::net::IpAddr = std::net::Ipv4Addr::from(0x0a00_0000 + host).into();
+            let hosts = (0..4).map(|host| std::net::IpAddr::from(std::net::Ipv4Addr::from(0x0a00_0000 + host)));
+            for remote in hosts.chain(["2001:db8::1", "2001:db9::1"].map(|text| text.parse().expect("address"))) {
                 for (remote_port, local_port) in (0..10).flat_map(|r| (0..10).map(move |l| (r, l))) {
                     let within = |entries: &[NetPorts]| {
                         entries

@@ -55,7 +55,9 @@ impl Ports {
             while let Some(next) = coming.next_if(|(range, _)| range.first <= first) {
                 here.push(next);
             }
-            let narrowest = |range: PortRange| !here.iter().any(|(other, _)| *other != range && range.covers(*other));
+            let narrowest = |range: PortRange| {
+                !here.iter().any(|(other, _)| real(*other) != real(range) && real(range).covers(real(*other)))
+            };
             let winners: Indices =
                 here.iter().filter(|(range, _)| narrowest(*range)).map(|(_, index)| *index).collect();
             match flat.last_mut() {
@@ -122,15 +124,15 @@ impl PolicyTable {
         let mut local = Vec::new();
         for (index, rule) in rules.iter().enumerate() {
             match &rule.selector {
-                Selector::Local(ports) => local.push((real(*ports), index)),
+                Selector::Local(ports) => local.push((*ports, index)),
                 Selector::Remote(Remote::Name(_), _) => {}
                 Selector::Remote(Remote::Net(net), ports) => {
                     let family = if net.addr().is_ipv4() { &mut v4 } else { &mut v6 };
-                    family.entry(net.trunc()).or_default().push((real(*ports), index));
+                    family.entry(net.trunc()).or_default().push((*ports, index));
                 }
                 Selector::Remote(Remote::Any, ports) => {
-                    v4.entry(any_v4()).or_default().push((real(*ports), index));
-                    v6.entry(any_v6()).or_default().push((real(*ports), index));
+                    v4.entry(any_v4()).or_default().push((*ports, index));
+                    v6.entry(any_v6()).or_default().push((*ports, index));
                 }
             }
         }
@@ -155,13 +157,9 @@ impl PolicyTable {
     ) -> impl Iterator<Item = Match<'_>> {
         let remote = canonical(remote);
         let (family, any) = if remote.is_ipv4() { (&self.v4, any_v4()) } else { (&self.v6, any_v6()) };
-        let local = self.local.find(local_port.max(1)).iter().copied();
-        family.find(remote, remote_port.max(1)).chain(local).filter_map(move |index| {
+        let local = self.local.find(local_port).iter().copied();
+        family.find(remote, remote_port).chain(local).filter_map(move |index| {
             let rule = self.rules.get(index)?;
-            let (Selector::Remote(_, ports) | Selector::Local(ports)) = &rule.selector;
-            // A segment with port 0 belongs to those alone that say nothing of ports.
-            let port = if matches!(rule.selector, Selector::Local(_)) { local_port } else { remote_port };
-            ports.contains(port).then_some(())?;
             Some(Match { index, rule, scope: Scope::of(&rule.selector, any)? })
         })
     }

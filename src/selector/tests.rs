@@ -151,6 +151,15 @@ fn a_local_port_is_a_part_of_every_address_and_of_no_network() {
 }
 
 #[test]
+fn a_segment_with_port_0_belongs_to_what_is_selected_whatever_the_port() {
+    use Policy::{Off, Opportunistic, Required};
+    let table = table(&[("10.0.0.0/8", Required), ("10.0.0.0/8:1-2", Opportunistic), (":1-65535", Off)]);
+    assert_eq!(policy(&table, "10.0.0.1", 0, 40000), Some(Required));
+    assert_eq!(policy(&table, "10.0.0.1", 1, 40000), Some(Opportunistic));
+    assert_eq!(policy(&table, "192.0.2.1", 0, 40000), None);
+}
+
+#[test]
 fn of_crossing_rules_of_one_policy_the_longest_prefix_the_fewest_ports_and_the_last_have_their_options() {
     let deciding = |texts: &[&str], remote_port| {
         let rules = texts.iter().map(|text| text.parse::<Selected>().unwrap().rule(Policy::Opportunistic));
