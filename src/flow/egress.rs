@@ -9,6 +9,7 @@ use std::ops::Range;
 use tcpcrypt::frame::MAX_FRAME;
 
 use super::encrypted::{AbortReason, Bare, Cut, Encrypted, Next, Stage, piece};
+use super::gate::{self, LocalPosition, Reason, Verdict};
 use super::inbound::Eof;
 use super::link::Cx;
 use super::outbound::Fin;
@@ -32,13 +33,21 @@ impl Encrypted {
     pub(crate) fn from_kernel(&mut self, cx: &mut Cx<'_>, packet: &Packet<P>, bytes: &[u8], offload: &Offload) -> Next {
         self.wire_told = false;
         self.kernel_told = false;
-        self.note_use(cx.now);
         let options = SegmentOptions::parse(packet.options(bytes));
-        if packet.flags.any(Flags::RST) {
-            self.emit_wire_bare(cx, Bare::Next, Flags::RST);
-            self.kernel_gone = true;
-            return Next::Reset;
+        let start = self.out.next().nearest(self.out.isn, packet.seq);
+        match self.judge_local(packet, start) {
+            Verdict::Reset => {
+                self.emit_wire_bare(cx, Bare::Next, Flags::RST);
+                self.kernel_gone = true;
+                return Next::Reset;
+            }
+            Verdict::Refused(why) if !packet.flags.any(Flags::SYN) => {
+                self.refuse_local(cx, why, !packet.payload.is_empty());
+                return Next::Stay;
+            }
+            _ => {}
         }
+        self.note_use(cx.now);
         if packet.flags.any(Flags::SYN) {
             // The kernel has not seen the acknowledgement of its SYN-ACK.
             let seq = self.inn.delivered;
@@ -55,7 +64,6 @@ impl Encrypted {
         }
         let keep = Flags(packet.flags.0 & (Flags::ECE.0 | Flags::CWR.0 | Flags::PSH.0));
 
-        let start = self.out.next().nearest(self.out.isn, packet.seq);
         let data = bytes.get(packet.payload.clone()).unwrap_or(&[]);
         let fin = packet.flags.any(Flags::FIN);
         if packet.flags.any(Flags::URG) && packet.urgent > 0 {
@@ -88,6 +96,34 @@ impl Encrypted {
         // Window the kernel has opened lets in what waits.
         self.deliver(cx, Flags::default());
         self.next()
+    }
+
+    /// Takes a segment of the local end through the gate.
+    fn judge_local(&self, packet: &Packet<P>, start: Offset<P>) -> Verdict {
+        let (inn, out) = (&self.inn, &self.out);
+        let position = LocalPosition {
+            acknowledged: out.ends.base().p,
+            next: out.next(),
+            edge: out.told_edge,
+            taken: inn.kernel_ack,
+            delivered: inn.delivered,
+        };
+        gate::judge_local(&position, packet.flags, start, inn.kernel_ack.nearest(inn.isn, packet.ack))
+    }
+
+    /// Counts a segment of the local end that is not believed, and answers it with what is expected: if that is not what it has,
+    /// its RST is exact then (RFC 5961, section 3.2).
+    fn refuse_local(&mut self, cx: &mut Cx<'_>, why: Reason, has_data: bool) {
+        let counters = &mut *cx.counters;
+        *match why {
+            Reason::ResetInWindow | Reason::ResetElsewhere => &mut counters.resets_ignored,
+            Reason::Acknowledgement | Reason::NoAck => &mut counters.bad_acknowledgements,
+            Reason::OutOfWindow | Reason::Syn | Reason::OldTimestamp => &mut counters.out_of_window,
+        } += 1;
+        if self.out.answers.allow(cx.now, has_data) {
+            let seq = self.inn.delivered;
+            self.emit_plain_bare(cx, seq, Flags::default(), &[]);
+        }
     }
 
     /// A segment without data before what the peer acknowledged is a window probe, which the peer sees as one, or a

@@ -8,7 +8,7 @@
 use super::link::Clocks;
 use crate::time::Instant;
 use crate::wire::options::Timestamps;
-use crate::wire::{C, Flags, Offset};
+use crate::wire::{C, Flags, Offset, P};
 
 /// How far before the window repeated payload may lie and still be answered as such.
 const REPEATED: i64 = 1 << 16;
@@ -110,6 +110,47 @@ pub(super) fn judge(at: &Position, clocks: Option<&Clocks>, now: Instant, segmen
         return Verdict::Refused(Reason::OldTimestamp);
     }
     if ack > at.sent || ack < at.unacknowledged - i64::try_from(at.max_window).unwrap_or(i64::MAX) {
+        return Verdict::Refused(Reason::Acknowledgement);
+    }
+    Verdict::Acceptable
+}
+
+/// How far the local end's numbers may lie behind what is known: as much as is on its way to it.
+const BEHIND: i64 = 1 << 20;
+
+/// Where the local end is, in its own numbers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LocalPosition {
+    /// What it was told is acknowledged,
+    pub(super) acknowledged: Offset<P>,
+    /// what is expected from it next,
+    pub(super) next: Offset<P>,
+    /// and where the window ends that it was told.
+    pub(super) edge: Offset<P>,
+    /// What it has acknowledged, and how far it was given anything.
+    pub(super) taken: Offset<P>,
+    pub(super) delivered: Offset<P>,
+}
+
+/// Judges a segment of the local end that is no SYN, with its `start` and `ack`. On a gateway that is another host, and whoever
+/// is near it can forge what it sends.
+pub(super) fn judge_local(at: &LocalPosition, flags: Flags, start: Offset<P>, ack: Offset<P>) -> Verdict {
+    if flags.any(Flags::RST) {
+        // A socket that is closed sends it at its end; without one, what was acknowledged is answered with that number.
+        return if [at.acknowledged, at.next, at.edge].contains(&start) {
+            Verdict::Reset
+        } else {
+            Verdict::Refused(Reason::ResetInWindow)
+        };
+    }
+    if !flags.any(Flags::ACK) {
+        return Verdict::Refused(Reason::NoAck);
+    }
+    // It is told its window in whole units, and probes beyond it.
+    if start < at.acknowledged - BEHIND || start > at.edge + REPEATED {
+        return Verdict::Refused(Reason::OutOfWindow);
+    }
+    if ack > at.delivered || ack < at.taken - BEHIND {
         return Verdict::Refused(Reason::Acknowledgement);
     }
     Verdict::Acceptable

@@ -7,7 +7,7 @@ use tcpcrypt::{Plaintext, Record};
 
 use super::encrypted::{Ends, piece};
 use super::frames::{Acknowledged, Boundaries, Boundary, Store};
-use super::gate::SendWindow;
+use super::gate::{Answers, SendWindow};
 use super::link::Cx;
 use super::pool::Pool;
 use super::reassembly::Reassembly;
@@ -111,6 +111,8 @@ pub(crate) struct Out {
     /// Right edge of the peer's window, as its newest segment says.
     pub(super) edge: Offset<C>,
     pub(super) window: SendWindow,
+    /// How often segments of the local end that are not believed were answered.
+    pub(super) answers: Answers,
     pub(super) peer_scale: u8,
     /// Right edge that the kernel was told. Not taken back.
     pub(super) told_edge: Offset<P>,
@@ -150,6 +152,7 @@ impl Out {
             sent: Sent::default(),
             acked: Offset::START,
             edge: Offset::START + usize::from(ends.peer_window),
+            answers: Answers::default(),
             window: SendWindow::new(usize::from(ends.peer_window)),
             peer_scale: ends.peer_scale,
             told_edge: Offset::START,

@@ -306,3 +306,39 @@ fn tc_29_bytes_of_anybodys_behind_finp_change_nothing() {
     let seen = b.from_peer(b.peer_made, FIN, &[]);
     assert_eq!(seen.wire[0].ack, PEER_ISN.wrapping_add(1).wrapping_add(b.peer_made + 1));
 }
+
+/// On a gateway the local end is another host, and whoever is near it knows ports and guesses numbers just as well.
+#[test]
+fn what_is_forged_on_the_plain_side_moves_no_clock_and_no_window_and_resets_nothing() {
+    for clocks in [false, true] {
+        let mut b = if clocks { Bench::encrypted_with_clocks() } else { Bench::encrypted() };
+        let sent = b.from_kernel(0, 0, PSH, b"from the kernel").wire_bytes();
+        b.engine_made += sent.len() as u32;
+        let right = b.clocks;
+        for n in 0..200_u32 {
+            b.clocks = right.map(|_| (n.wrapping_mul(77_777_777), n.wrapping_mul(2_654_435_761)));
+            let far = 20_000_000 + n * 20_000_000;
+            let (seq, ack) = [(far, 0), (15, far), (far, far), (15, OLD)][n as usize % 4];
+            let flags = [RST, PSH, 0, FIN, RST][n as usize % 5];
+            let seq = if flags == RST && seq == 15 { 16 } else { seq };
+            let mut forged = b.kernel_seg(seq, ack, flags, if flags == PSH { b"forged" } else { b"" });
+            forged.traffic_class = 0;
+            let seen = b.give(Side::Plain, forged.build());
+            assert!(seen.wire.is_empty(), "{forged:?} leads to {seen:?}");
+        }
+        b.clocks = right.map(|(peer, kernel)| (peer + 1, kernel + 1));
+        let seen = b.from_kernel(15, 0, PSH, b" and more");
+        assert_eq!(b.open(b.engine_made, &seen.wire_bytes()).0, b" and more");
+        if clocks {
+            assert_eq!(timestamps_of(&seen.wire[0]).0, 5_001);
+        }
+        b.engine_made += seen.wire_bytes().len() as u32;
+        b.assert_alive();
+        // A host that has no such connection any more: what it is asked then is exact.
+        b.pass_time(Duration::from_secs(1));
+        let seen = b.from_kernel(5, 0, RST, b"");
+        assert!(seen.wire.is_empty() && seen.plain.len() == 1, "{seen:?}");
+        let exact = seen.plain[0].ack.wrapping_sub(KERNEL_ISN + 1);
+        assert!(b.from_kernel(exact, 0, RST, b"").wire.iter().any(|seg| seg.has(RST)));
+    }
+}
