@@ -45,9 +45,9 @@ Selectors name the remote side of connections:
   :5432                                       that port of any address
 or, for services offered here, the local side:
   local:8080                                  whoever connects to port 8080
-A selector whose connections are all among another's is an exception from it and decides. Where two cross
-instead (a port and a network), `required` decides, else `off`, else `opportunistic`; `required` and `off` that cross
-are refused. `required` takes no host names: a name's next address would not be known.
+A selector within another is an exception from it, and decides. Where two cross instead (a port
+and a network), `required` decides, else `off`, else `opportunistic`; `required` and `off` that
+cross are refused. `required` takes no host names: a name's next address would not be known.
 
 Options follow a selector after commas, as in 10.0.0.0/8:443,no-resume:
   no-resume         neither propose nor accept resumption: always a fresh key exchange
