@@ -152,6 +152,12 @@ fn connect_encrypted(host: &mut Host, port: u16) {
     for seg in init2 {
         host.hear(Side::Wire, &seg);
     }
+    // The peer shows its keys.
+    let mut data = Seg::new(address(2, 80), address(1, port));
+    (data.seq, data.ack, data.flags, data.win, data.payload) = (5001, 1001, ACK, 60_000, b"x".to_vec());
+    for seg in server.to_wire(Side::Plain, &data) {
+        host.hear(Side::Wire, &seg);
+    }
 }
 
 /// Fills `table` and returns how many entries of it there were at most.

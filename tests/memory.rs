@@ -211,3 +211,55 @@ fn a_connection_that_goes_on_allocates_nothing() {
     assert_eq!(ALLOCATIONS.get(), 0, "allocations in 180 rounds after the first 20");
     assert!(counted.iter().any(|n| *n > 0), "the first rounds allocate, so the test can see it");
 }
+
+/// SYNs that nobody stands by: forged ones from the network, each from another address, with ENO and without. Returns bytes for each entry
+/// and nanoseconds for each SYN beyond the bound.
+fn flood(eno: bool) -> (i64, u128) {
+    let mut host = Host::new(1);
+    host.engine.set_policy(PolicyTable::new([Rule::new("0.0.0.0/0".parse().unwrap(), Policy::Opportunistic)]));
+    let most = Config::default().max_half_open as u32;
+    let before = LIVE_BYTES.get();
+    let mut now = Instant::from_micros(1_000_000);
+    let send = |host: &mut Host, now: &mut Instant, n: u32| {
+        let mut syn = segment(0, true, n, 0, SYN, b"");
+        syn.src = SocketAddr::from(([11, (n >> 16) as u8, (n >> 8) as u8, n as u8], 1024 + (n % 50_000) as u16));
+        syn.options.truncate(4);
+        if eno {
+            syn.options.extend([packet::ENO, 6, 0x22, 0x24, 0x21, 0x23, 1, 1]);
+        }
+        let mut bytes = syn.build();
+        *now = *now + Duration::from_micros(20);
+        let start = std::time::Instant::now();
+        host.engine.handle_packet(*now, Side::Wire, Offload::NONE, &mut bytes, &mut host.env);
+        let took = start.elapsed();
+        host.env.out.clear();
+        took
+    };
+    for n in 0..most {
+        send(&mut host, &mut now, n);
+    }
+    let each = (LIVE_BYTES.get() - before) / i64::from(most);
+    let full = LIVE_BYTES.get();
+    let took: Duration = (most..2 * most).map(|n| send(&mut host, &mut now, n)).sum();
+    assert!(LIVE_BYTES.get() <= full + full / 8, "a table that is full does not grow");
+    for _ in 0..3 {
+        now = now + Duration::from_secs(61);
+        host.engine.handle_timeout(now, &mut host.env);
+        host.env.out.clear();
+    }
+    assert!(host.engine.is_empty());
+    // What a flood has taken is given back.
+    host.env.out.shrink_to_fit();
+    let left = LIVE_BYTES.get() - before;
+    assert!(left < 200_000, "{left} bytes are left");
+    (each, took.as_nanos() / u128::from(most))
+}
+
+#[test]
+fn an_opening_that_nobody_stands_by_costs_less_than_1500_bytes_and_is_given_back() {
+    for eno in [true, false] {
+        let (each, nanos) = flood(eno);
+        println!("with ENO {eno}: {each} bytes for each opening, {nanos} ns for each SYN in a full table");
+        assert!(each < 1500, "with ENO {eno}: {each} bytes");
+    }
+}

@@ -305,7 +305,7 @@ impl Table {
 
     /// Gives back memory that a flood has left.
     pub(super) fn shrink(&mut self) {
-        let len = self.entries.len().max(512);
+        let len = self.entries.len().max(64);
         if self.entries.capacity() > 8 * len {
             self.entries.shrink_to(2 * len);
         }
