@@ -71,6 +71,9 @@ impl Host {
     fn hear(&mut self, side: Side, seg: &Seg) -> Vec<(Side, Seg)> {
         self.now = self.now + Duration::from_micros(10);
         self.engine.handle_packet(self.now, side, Offload::NONE, &mut seg.build(), &mut self.out);
+        while self.engine.poll_timeout().is_some_and(|due| due <= self.now) {
+            self.engine.handle_timeout(self.now, &mut self.out);
+        }
         let sent = std::mem::take(&mut self.out.packets);
         let segments = sent.into_iter().flat_map(|(side, bytes, offload)| {
             packet::materialise(&bytes, offload, true).expect("a packet").into_iter().map(move |bytes| (side, bytes))

@@ -177,6 +177,7 @@ fn a_crash_is_over_for_connections_that_were_not_open_then() {
     let mut other = Pair::new().from_a();
     other.src.set_port(5);
     host.engine.refuse(host.now, &[(other.src, b_addr())]);
+    host.wait(Duration::from_secs(5));
     assert_eq!(host.kernel(&data(Pair::new().from_a())).wire.len(), 1, "it passes as unknown");
     assert!(host.kernel(&data(other.clone())).wire.is_empty());
     // The kernel has none there any more: that is over, too.
