@@ -236,14 +236,14 @@ impl Engine {
             }
         });
         if packet.flags.any(Flags::RST) {
-            self.heard(key);
+            self.heard(key, packet.seq.0);
         }
     }
 
     /// The kernel says itself that a connection is over.
-    fn heard(&mut self, key: FlowKey) {
+    fn heard(&mut self, key: FlowKey, seq: u32) {
         if let Some(Flow::Closed(closed)) = self.table.get_mut(&key) {
-            closed.kernel_has_reset();
+            closed.kernel_has_reset(seq);
         }
     }
 

@@ -69,9 +69,11 @@ impl Closed {
         Self { link, why, reset: true, wire, plain, clocks, facts, totals, unheard, repeat, repeats: 0, until }
     }
 
-    /// The local kernel has sent a RST: it knows.
-    pub(crate) fn kernel_has_reset(&mut self) {
-        (self.unheard, self.repeat) = (false, None);
+    /// The local kernel has sent a RST with this number: if it is the one that it was told last, it knows.
+    pub(crate) fn kernel_has_reset(&mut self, seq: u32) {
+        if seq == self.plain.ack {
+            (self.unheard, self.repeat) = (false, None);
+        }
     }
 
     /// Whether the local kernel may not know yet that it is over.

@@ -185,8 +185,10 @@ impl Opening {
         if packet.flags.any(Flags::RST) {
             // In SYN-SENT it resets whoever acknowledges what it has not sent, and waits on (RFC 9293, section 3.10.7.3). Were
             // the opening over with that, the genuine SYN-ACK would make the connection plain.
-            let own = self.local.map(|seen| seen.isn.wrapping_add(1));
-            if self.active && !packet.flags.any(Flags::ACK) && own != Some(packet.seq.0) {
+            // Without a listener it acknowledges the SYN that it refuses. On a gateway anybody near it may have sent anything else.
+            let exact = self.local.is_some_and(|seen| seen.isn.wrapping_add(1) == packet.seq.0);
+            let refuses = packet.flags.any(Flags::ACK) && self.peers.any_next(packet.ack.0);
+            if !exact && !refuses {
                 self.emit_syn(cx, Side::Wire, packet, OptionBuf::default(), packet.window);
                 return Opened::Still;
             }

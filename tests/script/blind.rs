@@ -144,3 +144,44 @@ fn openings_go_on_exactly_as_without_a_host_that_guesses() {
         }
     }
 }
+
+/// On a gateway the hosts on the plain side have neighbours who guess, too.
+#[test]
+fn resets_of_anybodys_on_the_plain_side_end_no_opening() {
+    let mut pair = Pair::new();
+    let reset = |host: &mut Host, like: Seg| {
+        for n in 1..50_u32 {
+            let mut rst = like.clone();
+            (rst.flags, rst.seq, rst.ack) =
+                ([RST, RST | ACK][n as usize % 2], n.wrapping_mul(70_000_001), n.wrapping_mul(999_999_937));
+            let sent = host.kernel(&rst);
+            assert!(sent.plain.is_empty());
+        }
+    };
+    let (like_a, like_b) = (pair.from_a(), pair.from_b());
+    let syn = pair.a.kernel(&Pair::syn()).wire.remove(0);
+    reset(&mut pair.a, like_a.clone());
+    pair.b.wire(&syn);
+    reset(&mut pair.b, like_b.clone());
+    let syn_ack = pair.b.kernel(&Pair::syn_ack()).wire.remove(0);
+    reset(&mut pair.b, like_b);
+    pair.a.wire(&syn_ack);
+    reset(&mut pair.a, like_a);
+    for seg in pair.a.kernel(&pair.from_a()).wire {
+        for seg in pair.b.wire(&seg).wire {
+            pair.a.wire(&seg);
+        }
+    }
+    for seg in pair.b.wait(Duration::from_micros(10)).wire {
+        pair.a.wire(&seg);
+    }
+    assert_eq!(pair.flow_a().map(|flow| flow.state), Some(FlowState::Encrypted));
+    // A server's kernel that has no listener is believed.
+    let mut pair = Pair::new();
+    let syn = pair.a.kernel(&Pair::syn()).wire.remove(0);
+    pair.b.wire(&syn);
+    let mut refusal = pair.from_b();
+    (refusal.flags, refusal.seq, refusal.ack) = (RST | ACK, 0, A_ISN.wrapping_add(1));
+    assert!(pair.b.kernel(&refusal).wire[0].has(RST));
+    assert!(pair.flow_b().is_none());
+}

@@ -342,3 +342,22 @@ fn what_is_forged_on_the_plain_side_moves_no_clock_and_no_window_and_resets_noth
         assert!(b.from_kernel(exact, 0, RST, b"").wire.iter().any(|seg| seg.has(RST)));
     }
 }
+
+/// The kernel may have missed that its connection is over. Who forges its RST does not make that heard.
+#[test]
+fn a_reset_of_anybodys_on_the_plain_side_does_not_say_that_the_kernel_knows() {
+    let mut b = Bench::encrypted();
+    let sent = b.from_kernel(0, 0, PSH, b"from the kernel").wire_bytes();
+    b.engine_made += sent.len() as u32;
+    b.from_peer(b.peer_made, 0, &[]);
+    assert!(b.from_peer(b.peer_made, RST, &[]).plain.iter().any(|seg| seg.has(RST)));
+    assert_eq!(b.engine.unheard().len(), 1);
+    for seq in [0, 14, 16, 1 << 30] {
+        b.from_kernel(seq, 0, RST, &[]);
+        assert_eq!(b.engine.unheard().len(), 1, "{seq}");
+    }
+    let asked = b.pass_time(Duration::from_secs(2)).plain;
+    let asked = asked.iter().find(|seg| !seg.has(RST)).expect("an acknowledgement that is answered");
+    b.from_kernel(asked.ack.wrapping_sub(KERNEL_ISN + 1), 0, RST, &[]);
+    assert_eq!(b.engine.unheard().len(), 0);
+}
