@@ -12,8 +12,12 @@ mod forgers;
 mod full_window;
 #[path = "scripted/gate.rs"]
 mod gate;
+#[path = "scripted/held.rs"]
+mod held;
 #[path = "sim/packet.rs"]
 mod packet;
+#[path = "scripted/proof.rs"]
+mod proof;
 #[path = "sim/rng.rs"]
 mod rng;
 
@@ -95,7 +99,11 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let mut engine = Engine::new(Config::default(), &PROVIDER);
+        Self::with(Config::default())
+    }
+
+    fn with(config: Config) -> Self {
+        let mut engine = Engine::new(config, &PROVIDER);
         let selector = "0.0.0.0/0".parse().expect("a selector");
         engine.set_policy(PolicyTable::new([Rule::new(selector, Policy::Opportunistic)]));
         Self {
@@ -249,6 +257,11 @@ impl Bench {
     }
 
     fn exchange_keys(self) -> Self {
+        self.exchange_keys_after(|_| {})
+    }
+
+    /// The same, with something before Init1 comes.
+    fn exchange_keys_after(self, before: impl FnOnce(&mut Self)) -> Self {
         let mut b = self;
         let (_, syn_ack) = b.handshake();
         let settings = settings();
@@ -259,6 +272,7 @@ impl Bench {
         let mut random = |_, out: &mut [u8]| out.fill(0x42);
         let ciphers = [AeadId::Aes128Gcm];
         let (init1, initiator) = Initiator::start(&PROVIDER, negotiated, &ciphers, &mut random).expect("Init1");
+        before(&mut b);
         let mut seg = b.peer_seg(0, 0, PSH, &init1);
         seg.set_options(&[vec![(ENO, vec![])], b.timestamps(true)].concat());
         let seen = b.give(Side::Wire, seg.build());

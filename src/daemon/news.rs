@@ -34,7 +34,6 @@ const ADVICE: &[(&str, &str)] = &[
         "segments of connections that enotun does not know, refused: policy required, or an opening forgotten in a flood",
     ),
     ("limit_exchanges", "key exchanges were put off until the peer asks again: a service is flooded"),
-    ("limit_pieces", "segments were dropped because a connection's lay in too many pieces: somebody sends crumbs"),
     (
         "limit_memory",
         "segments dropped, too much is held for slow readers and lost segments: raise limits.max-held-bytes",

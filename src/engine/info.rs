@@ -255,6 +255,10 @@ counters! {
     evicted_plain,
     /// Connections that were over and were forgotten early to make room.
     evicted_closed,
+    /// Connections that let go of unproven bytes beyond a gap, for no frame had opened for a minute.
+    held_expired,
+    /// Connections that had to let go of unproven bytes beyond a gap, because the memory for held bytes was used up.
+    evicted_held,
     /// Segments dropped because the memory for held bytes was used up.
     limit_memory,
     /// Key exchanges put off because too many wait, until the peer sends its message again.

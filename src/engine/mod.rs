@@ -347,6 +347,20 @@ impl Engine {
         if exchange_due {
             self.queue_exchange(now, key);
         }
+        self.let_go();
+    }
+
+    /// Lets go of unproven bytes if too much is held: they come again.
+    fn let_go(&mut self) {
+        while self.table.held() >= self.config.max_held_bytes
+            && let Some(key) = self.table.longest_waiting()
+        {
+            if let Some(Flow::Encrypted(encrypted)) = self.table.get_mut(&key) {
+                encrypted.shed();
+            }
+            self.counters.evicted_held += 1;
+            self.table.settle(&key);
+        }
     }
 
     /// Lets go what has proven least, now that `newest` is of `class`.

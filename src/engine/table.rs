@@ -9,7 +9,7 @@ use std::hash::BuildHasher;
 use std::net::IpAddr;
 
 use super::{Config, Counters};
-use crate::flow::{Flow, FlowKey};
+use crate::flow::{Flow, FlowKey, Waits};
 use crate::time::Instant;
 
 /// What a connection has proven.
@@ -83,6 +83,7 @@ pub(super) struct Entry {
     /// When it is looked at next: its place in the order of its class.
     due: Option<Instant>,
     held: usize,
+    waits: Option<Waits>,
 }
 
 /// All entries of one class.
@@ -107,6 +108,10 @@ pub(super) struct Table {
     kinds: [Kind; 9],
     hasher: RandomState,
     held: usize,
+    /// Who holds bytes that nobody has proven: whose peer has not shown the keys, and for longest, first.
+    waiting: BTreeSet<(bool, Instant, FlowKey)>,
+    /// How many bytes that are for each peer, by hash.
+    unproven: Vec<usize>,
     /// When an opening had to go last.
     pub(super) forgot_opening: Option<Instant>,
 }
@@ -188,13 +193,14 @@ impl Table {
         self.remove(&key);
         let class = Class::of(&flow);
         self.join(class, &key);
-        self.entries.insert(key, Entry { flow, class, due: None, held: 0 });
+        self.entries.insert(key, Entry { flow, class, due: None, held: 0, waits: None });
     }
 
     pub(super) fn remove(&mut self, key: &FlowKey) -> Option<Flow> {
         let entry = self.entries.remove(key)?;
         self.leave(entry.class, key, entry.due);
         self.held -= entry.held;
+        self.note_waits(key, entry.waits, None);
         Some(entry.flow)
     }
 
@@ -205,6 +211,15 @@ impl Table {
         let held = entry.flow.held();
         self.held = self.held + held - entry.held;
         entry.held = held;
+        let waits = match &entry.flow {
+            Flow::Encrypted(encrypted) => encrypted.waits(),
+            Flow::Opening(_) | Flow::Plain(_) | Flow::Closed(_) => None,
+        };
+        if waits != entry.waits {
+            let before = std::mem::replace(&mut entry.waits, waits);
+            self.note_waits(key, before, waits);
+        }
+        let Some(entry) = self.entries.get_mut(key) else { return None };
         let (class, was) = (Class::of(&entry.flow), entry.class);
         let due = entry.flow.poll_timeout();
         if class == was {
@@ -229,6 +244,33 @@ impl Table {
             self.kinds[class as usize].due.insert((due, *key));
         }
         Some(class)
+    }
+
+    fn note_waits(&mut self, key: &FlowKey, before: Option<Waits>, now: Option<Waits>) {
+        if before.is_none() && now.is_none() {
+            return;
+        }
+        let bucket = self.bucket(key);
+        self.unproven.resize(CROWD, 0);
+        let bytes = |waits: Option<Waits>| waits.map_or(0, |waits| waits.bytes);
+        if let Some(held) = self.unproven.get_mut(bucket) {
+            *held = *held + bytes(now) - bytes(before);
+        }
+        if let Some(Waits { confirmed, since, .. }) = before {
+            self.waiting.remove(&(confirmed, since, *key));
+        }
+        if let Some(Waits { confirmed, since, .. }) = now {
+            self.waiting.insert((confirmed, since, *key));
+        }
+    }
+
+    /// Who is to let go of unproven bytes: of those that have held them longest, one of the peer that has most.
+    pub(super) fn longest_waiting(&self) -> Option<FlowKey> {
+        let bytes = |key: &FlowKey| self.unproven.get(self.bucket(key)).copied().unwrap_or(0);
+        let (first, ..) = self.waiting.first()?;
+        let alike = self.waiting.iter().filter(|(confirmed, ..)| confirmed == first).take(COMPARED);
+        // Of equals the oldest.
+        alike.map(|(.., key)| *key).min_by_key(|key| std::cmp::Reverse(bytes(key)))
     }
 
     /// When a connection is looked at next.

@@ -12,7 +12,7 @@ use tcpcrypt::schedule::KeyFingerprint;
 use tcpcrypt::{AckPhase, AeadId, Negotiated, Record, Role, Session, SessionId};
 
 use super::Keys;
-use super::inbound::{Eof, In};
+use super::inbound::{Eof, In, Waits};
 use super::link::{Clocks, Cx, Link, Lost};
 use super::outbound::Out;
 use crate::engine::{ChainId, ConnectionKeys, Finding, Sessions, Side};
@@ -427,10 +427,13 @@ impl Encrypted {
         }
         debug_assert!(fits, "timestamps and an empty ENO option are 14 bytes");
         if with_sack && self.sack {
-            let mut ranges = std::array::from_fn(|_| Offset::START..Offset::START);
-            let n = self.inn.sack(&mut ranges);
             let isn = self.inn.isn;
-            let blocks = ranges.map(|r: std::ops::Range<Offset<C>>| (r.start.seq(isn).0, r.end.seq(isn).0));
+            let mut blocks = [(0, 0); 4];
+            let mut n = 0;
+            for (block, range) in blocks.iter_mut().zip(self.inn.sack()) {
+                *block = (range.start.seq(isn).0, range.end.seq(isn).0);
+                n += 1;
+            }
             options.push_sack(blocks.get(..n).unwrap_or(&[]));
         }
         options
@@ -452,6 +455,7 @@ impl Encrypted {
     /// Sends a segment without data to the wire.
     pub(super) fn emit_wire_bare(&mut self, cx: &mut Cx<'_>, bare: Bare, flags: Flags) {
         let options = self.wire_options(!flags.any(Flags::RST));
+        self.inn.duplicate = None;
         let (ack, window) = self.inn.announce();
         let seq = match bare {
             Bare::Next => self.out.acceptable_seq(),
@@ -612,6 +616,16 @@ impl Encrypted {
         self.emit_wire_bare(cx, Bare::Next, Flags::RST);
         let seq = self.inn.delivered;
         self.emit_plain_bare(cx, seq, Flags::RST, &[]);
+    }
+
+    /// What it holds that nobody has proven.
+    pub(crate) fn waits(&self) -> Option<Waits> {
+        self.inn.waits()
+    }
+
+    /// Lets go of that.
+    pub(crate) fn shed(&mut self) {
+        self.inn.shed();
     }
 
     /// Bytes of memory held for this connection beyond its fixed size.

@@ -35,6 +35,11 @@ impl Boundaries {
         self.ends.is_empty()
     }
 
+    /// Bytes of memory held.
+    pub(crate) fn held(&self) -> usize {
+        self.ends.len() * size_of::<Boundary>()
+    }
+
     /// How many frames are listed.
     pub(crate) fn len(&self) -> usize {
         self.ends.len()

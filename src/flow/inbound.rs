@@ -37,6 +37,19 @@ pub(super) enum Eof {
     Closed,
 }
 
+/// What waits for the bytes before it is let go after this long without a frame that opened: the peer sends it again.
+const WAIT: Duration = Duration::from_secs(60);
+
+/// What a connection holds that nobody has proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Waits {
+    /// The peer has the keys.
+    pub(crate) confirmed: bool,
+    /// Since when no frame has opened.
+    pub(crate) since: Instant,
+    pub(crate) bytes: usize,
+}
+
 /// Something wrong that may be forged: it counts only if it is repeated.
 #[derive(Debug, Clone, Copy)]
 struct Suspicion {
@@ -89,11 +102,15 @@ pub(crate) struct In {
     /// Since when the beginning of an incomplete frame at `next` is here.
     pub(super) partial_since: Option<Instant>,
     pub(super) partial_timer: Option<Instant>,
+    /// Since when something waits, or a frame has opened last.
+    waits_since: Option<Instant>,
     pub(super) last_delivery: Instant,
     pub(super) redeliveries: u8,
     /// The kernel has dropped what was within its window, and says that it has none.
     taken_back: bool,
     suspicion: Option<Suspicion>,
+    /// What has come twice, for the next acknowledgement to say (D-SACK: RFC 2883).
+    pub(super) duplicate: Option<Range<Offset<C>>>,
     /// How often segments that are not taken in were answered.
     pub(super) answers: Answers,
     /// P bytes opened.
@@ -129,17 +146,19 @@ impl In {
             peer_segment: usize::from(mss),
             partial_since: None,
             partial_timer: None,
+            waits_since: None,
             last_delivery: Instant::ZERO,
             redeliveries: 0,
             taken_back: false,
             suspicion: None,
+            duplicate: None,
             answers: Answers::default(),
             total: 0,
         }
     }
 
     pub(super) fn held_bytes(&self) -> usize {
-        self.waiting.held() + self.held.held()
+        self.waiting.held() + self.held.held() + self.ends.held()
     }
 
     /// The end of the plaintext, without the FIN.
@@ -241,12 +260,15 @@ impl In {
         at.min(edge).seq(self.isn)
     }
 
-    /// What waits behind a gap, for SACK blocks.
-    pub(super) fn sack(&self, out: &mut [Range<Offset<C>>; 4]) -> usize {
-        if self.waiting.is_empty() {
-            return 0;
-        }
-        self.waiting.sack(self.waiting.contiguous_end(self.next.c), out)
+    /// What has come twice and what waits behind a gap, for SACK blocks.
+    pub(super) fn sack(&self) -> impl Iterator<Item = Range<Offset<C>>> {
+        let mut ranges = std::array::from_fn(|_| Offset::START..Offset::START);
+        let n = self.waiting.sack(self.waiting.contiguous_end(self.next.c), &mut ranges);
+        // What is acknowledged stands alone; else the block that it is part of has to follow.
+        let [whole, ..] = &ranges;
+        let inside = |range: &Range<Offset<C>>| n > 0 && whole.start <= range.start && range.end <= whole.end;
+        let duplicate = self.duplicate.clone().filter(|range| range.end <= self.ack_point() || inside(range));
+        duplicate.into_iter().chain(ranges.into_iter().take(n))
     }
 
     /// Takes in acknowledgement and window of a segment from the kernel; whether it has room again for what it had no memory for.
@@ -296,7 +318,7 @@ impl In {
         let owed = self.kernel_ack < self.delivered || self.delivered < self.next.p;
         let wait = REDELIVER_AFTER.saturating_mul(1 << self.redeliveries.min(8));
         let redeliver = owed.then(|| self.last_delivery + wait);
-        [redeliver, self.partial_timer].into_iter().flatten().min()
+        [redeliver, self.partial_timer, self.waits_until()].into_iter().flatten().min()
     }
 
     /// Appends plaintext of opened frames.
@@ -325,6 +347,28 @@ impl In {
         self.suspicion = None;
         self.partial_since = None;
         self.partial_timer = None;
+        self.waits_since = None;
+    }
+
+    /// Notes after a segment whether something waits.
+    pub(super) fn note_waiting(&mut self, now: Instant) {
+        self.waits_since = if self.waiting.is_empty() { None } else { self.waits_since.or(Some(now)) };
+    }
+
+    pub(super) fn waits_until(&self) -> Option<Instant> {
+        self.waits_since.map(|since| since + WAIT)
+    }
+
+    /// What waits, unproven.
+    pub(super) fn waits(&self) -> Option<Waits> {
+        let since = self.waits_since?;
+        Some(Waits { confirmed: self.confirmed, since, bytes: self.waiting.held() })
+    }
+
+    /// Lets go of what waits and was not acknowledged.
+    pub(super) fn shed(&mut self) {
+        self.waiting.remove(self.expected()..Offset::new(i64::MAX / 2));
+        self.waits_since = None;
     }
 
     /// Takes in the FIN behind the frame with FINp, if that is where the latest was seen. The kernel has had its own.

@@ -92,6 +92,7 @@ impl Encrypted {
     pub(crate) fn from_wire(&mut self, cx: &mut Cx<'_>, packet: &Packet<C>, bytes: &mut [u8]) -> Next {
         self.wire_told = false;
         self.kernel_told = false;
+        self.inn.duplicate = None;
         let options = SegmentOptions::parse(packet.options(bytes));
         let start = self.inn.next.c.nearest(self.inn.isn, packet.seq);
         let has_data = !packet.payload.is_empty();
@@ -110,6 +111,7 @@ impl Encrypted {
             }
             Verdict::Repeated => {
                 cx.counters.segments_repeated += 1;
+                self.inn.duplicate = Some(start..start + packet.payload_len());
                 self.redeliver(cx);
                 self.challenge(cx, has_data);
                 return Next::Stay;
@@ -279,6 +281,7 @@ impl Encrypted {
         if end + i64::from(fin) <= inn.next.c {
             // All of it was here before: the peer has not heard, or the kernel has not.
             *owe_ack = true;
+            inn.duplicate = (!payload.is_empty()).then_some(start..end);
             self.redeliver(cx);
             return Next::Stay;
         }
@@ -321,6 +324,7 @@ impl Encrypted {
         let ack = self.inn.kernel_ack;
         self.inn.ends.acknowledge_p(ack);
         self.note_partial(cx, owe_ack);
+        self.inn.note_waiting(cx.now);
     }
 
     /// Takes in bytes that were not opened yet.
@@ -346,6 +350,7 @@ impl Encrypted {
             Inserted::Conflict => cx.counters.conflicting_segments += 1,
             Inserted::Duplicate => {
                 *owe_ack = true;
+                inn.duplicate = Some(at..end);
                 let waits = inn.partial_since.is_some_and(|t| cx.now.since(t) >= PARTIAL_RESENT);
                 if waits && at <= inn.expected() {
                     self.acknowledge_part(end);
@@ -612,6 +617,10 @@ impl Encrypted {
             if self.inn.ack_point() > before {
                 self.emit_own_ack(cx);
             }
+        }
+        if self.inn.waits_until().is_some_and(|d| d <= cx.now) {
+            cx.counters.held_expired += 1;
+            self.inn.shed();
         }
         if self.inn.timer().is_some_and(|d| d <= cx.now) {
             self.inn.redeliveries = self.inn.redeliveries.saturating_add(1);

@@ -24,6 +24,7 @@ mod syn;
 
 pub(crate) use closed::Closed;
 pub(crate) use encrypted::{AbortReason, Encrypted, Exchange, Next};
+pub(crate) use inbound::Waits;
 pub(crate) use link::{Cx, FlowKey, Link, Lost};
 pub(crate) use pass::pass_on;
 pub(crate) use plain::{Learnt, Left, OpenQuestion, Plain, PlainFlow, Suspect};

@@ -270,7 +270,7 @@ impl Out {
 
     pub(super) fn held(&self) -> usize {
         let acknowledged = self.acknowledged.as_ref().map_or(0, Acknowledged::held);
-        self.store.held() + self.pending.capacity() + self.early.held() + acknowledged
+        self.store.held() + self.pending.capacity() + self.early.held() + self.ends.held() + acknowledged
     }
 
     pub(super) fn timer(&self) -> Option<Instant> {

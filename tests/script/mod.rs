@@ -27,6 +27,7 @@ mod option_space;
 mod own_bytes;
 mod paths;
 mod probe;
+mod replayed;
 mod resumed;
 mod reuse;
 mod segments;

@@ -1,0 +1,76 @@
+//! Bytes that nobody has proven: bounded, and let go before anything else; what comes twice is reported.
+
+use super::*;
+
+#[test]
+fn an_incomplete_frame_has_a_deadline_and_can_come_again() {
+    let mut b = Bench::encrypted();
+    let (at, bytes) = b.frame(&[9; 3_000], false);
+    b.from_peer(at, 0, &bytes[..1_000]);
+    b.from_peer(at + 2_000, 0, &bytes[2_000..]);
+    assert!(b.engine.held_bytes() > 2_000);
+    b.pass_time(Duration::from_secs(61));
+    assert_eq!(b.engine.held_bytes(), 0);
+    assert_eq!(b.engine.counters().held_expired, 1);
+    assert_eq!(b.from_peer(at, PSH, &bytes).delivered(), [9; 3_000]);
+}
+
+#[test]
+fn where_too_much_is_held_what_is_unproven_goes_and_the_connection_goes_on() {
+    let mut b = Bench::with(Config { max_held_bytes: 20_000, ..Config::default() }).exchange_keys();
+    let (at, bytes) = b.frame(b"the beginning", false);
+    for n in 0..30 {
+        b.from_peer(at + 5_000 + 1_400 * n, 0, &[n as u8; 1_400]);
+        assert!(b.engine.held_bytes() < 20_000 + 3_000);
+    }
+    assert!(b.engine.counters().evicted_held >= 1);
+    assert_eq!(b.from_peer(at, PSH, &bytes).delivered(), b"the beginning");
+}
+
+/// 4,000 one-byte segments in falling order made each further one cost 850 microseconds.
+#[test]
+fn crumbs_beyond_a_gap_are_bounded_and_answered_now_and_then() {
+    let mut b = Bench::encrypted();
+    let (at, bytes) = b.frame(b"the beginning", false);
+    let mut answers = 0;
+    for n in (0..20_000).rev() {
+        answers += b.from_peer(at + 100 + 2 * n, 0, b"x").wire.len();
+    }
+    assert!(b.engine.held_bytes() < 64 << 10, "{}", b.engine.held_bytes());
+    assert!(b.engine.counters().limit_pieces == 0, "the nearest are kept");
+    let before = answers;
+    for n in 0..5_000 {
+        answers += b.from_peer(at + 40_200 + 2 * n, 0, b"x").wire.len();
+    }
+    assert!(answers - before <= 100, "{}", answers - before);
+    assert_eq!(b.from_peer(at, PSH, &bytes).delivered(), b"the beginning");
+}
+
+fn blocks(seg: &Seg) -> Vec<(u32, u32)> {
+    let option = seg.option(5).unwrap_or_default();
+    let at =
+        |edge: &[u8]| u32::from_be_bytes(edge.try_into().expect("four bytes")).wrapping_sub(PEER_ISN.wrapping_add(1));
+    option.chunks_exact(8).map(|block| (at(&block[..4]), at(&block[4..]))).collect()
+}
+
+/// RFC 2883: what has come twice is the first block.
+#[test]
+fn a_segment_that_comes_twice_is_reported() {
+    let mut b = Bench::encrypted();
+    let (first_at, first) = b.frame(&[1; 100], false);
+    b.from_peer(first_at, PSH, &first);
+    b.from_kernel(0, 100, 0, &[]);
+    let end = b.peer_made;
+    let seen = b.from_peer(first_at, PSH, &first);
+    assert_eq!(blocks(&seen.wire[0]), [(first_at, end)], "acknowledged already");
+    // Beyond a gap: with the block that it is part of.
+    b.frame(&[2; 100], false);
+    let (third_at, third) = b.frame(&[3; 100], false);
+    let (fourth_at, fourth) = b.frame(&[4; 100], false);
+    b.from_peer(third_at, PSH, &third);
+    b.from_peer(fourth_at, PSH, &fourth);
+    let seen = b.from_peer(fourth_at, PSH, &fourth);
+    assert_eq!(blocks(&seen.wire[0]), [(fourth_at, b.peer_made), (third_at, b.peer_made)]);
+    let seen = b.from_peer(fourth_at + 500, 0, &[]);
+    assert!(seen.wire.iter().all(|seg| blocks(seg).len() < 2), "once: {seen:?}");
+}
