@@ -176,6 +176,12 @@ impl Host {
     }
 }
 
+/// Whether a connection has keys, be it that the peer has shown that it has them too or not.
+pub fn has_keys(flow: Option<FlowInfo>) -> bool {
+    use enotun::engine::FlowState::{Encrypted, Negotiating};
+    flow.is_some_and(|flow| matches!(flow.state, Encrypted | Negotiating) && flow.session_id.is_some())
+}
+
 /// Has the client rekey, which the server answers: from there on each has seen a frame of the other's.
 pub fn confirm(a: &mut Host, b: &mut Host, client: SocketAddr, path: impl Fn(&Seg) -> Seg) {
     let mut to_b = a.rekey(client, b_addr()).wire;
