@@ -219,7 +219,7 @@ impl Table {
             let before = std::mem::replace(&mut entry.waits, waits);
             self.note_waits(key, before, waits);
         }
-        let Some(entry) = self.entries.get_mut(key) else { return None };
+        let entry = self.entries.get_mut(key)?;
         let (class, was) = (Class::of(&entry.flow), entry.class);
         let due = entry.flow.poll_timeout();
         if class == was {
