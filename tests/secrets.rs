@@ -162,3 +162,46 @@ fn tc_34_no_secret_stays_in_the_process_when_it_is_not_needed_any_more() {
     }
     assert!(wrong.is_empty(), "{} are wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
+
+const SCHEDULE: &str = "ENOTUN_TEST_SCHEDULE";
+
+fn step() {
+    println!("\nstep");
+    std::io::stdout().flush().unwrap();
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+}
+
+/// The process that is looked into: it derives a secret, and no engine wipes behind it.
+#[test]
+#[ignore = "run by the test below"]
+fn a_key_schedule_in_a_process_of_its_own() {
+    if std::env::var(SCHEDULE).is_ok() {
+        let secret = tcpcrypt::schedule::SessionSecret::from_bytes(&[7; 32]).next();
+        drop(secret.next());
+        step();
+        drop(secret);
+        step();
+    }
+}
+
+#[test]
+fn tc_34_a_derived_secret_is_in_its_box_and_nowhere_else() {
+    let bytes = hex::decode("d6f072c5e3184633f6759be9991dc26f1f899a6af57151450474976766a3666a").unwrap();
+    let search = Search::new(&[Secret { name: String::new(), bytes, used: Vec::new(), gone: Vec::new() }]);
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_key_schedule_in_a_process_of_its_own", "--ignored", "--nocapture", "--test-threads=1"])
+        .env(SCHEDULE, "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
+    for pieces in [4, 0] {
+        assert!(said.by_ref().any(|line| line.unwrap() == "step"));
+        let found = search.in_process(child.id());
+        assert_eq!(found.len(), pieces, "{found:x?}");
+        writeln!(child.stdin.as_mut().unwrap(), "go on").unwrap();
+    }
+    said.for_each(drop);
+    assert!(child.wait().unwrap().success());
+}
