@@ -258,6 +258,79 @@ fn a_transfer_goes_on_exactly_as_without_a_forger_who_guesses() {
     }
 }
 
+/// A closed window, a rekey that is not answered yet, and a long frame of which a part is acknowledged.
+#[test]
+fn what_waits_goes_on_exactly_as_without_a_forger_who_guesses() {
+    for seed in 0..12 {
+        let mut t = Twins::new(seed, seed % 2 == 0, 0xffff);
+        let tick = |t: &mut Twins| {
+            t.calm.clocks = t.calm.clocks.map(|(peer, kernel)| (peer.wrapping_add(100), kernel.wrapping_add(100)));
+            t.attacked.clocks = t.calm.clocks;
+        };
+        let told = |b: &mut Bench, window: u16| {
+            let mut seg = b.peer_seg(b.peer_made, b.engine_made, 0, &[]);
+            seg.win = window;
+            b.give(Side::Wire, seg.build())
+        };
+        t.both("it closes", |b| told(b, 0));
+        t.burst(&[]);
+        let seen = t.both("data", |b| b.from_kernel(0, 0, PSH, &[1; 1_000]));
+        assert!(seen.wire_bytes().is_empty(), "{seen:?}");
+        for _ in 0..5 {
+            t.burst(&[]);
+            t.both("time", |b| b.pass_time(Duration::from_millis(900)));
+            tick(&mut t);
+            t.both("still closed", |b| told(b, 0));
+        }
+        t.burst(&[]);
+        let seen = t.both("it opens", |b| told(b, 0xffff));
+        let bytes = seen.wire_bytes();
+        assert_eq!(t.calm.open(t.calm.engine_made, &bytes).0, [1; 1_000]);
+        t.attacked.open(t.attacked.engine_made, &bytes);
+        for b in [&mut t.calm, &mut t.attacked] {
+            b.engine_made += bytes.len() as u32;
+        }
+        t.both("it is acknowledged", |b| told(b, 0xffff));
+        // Of its own: a rekey whose answer is late.
+        let seen = t.both("a rekey", |b| {
+            b.engine.rekey(b.now, b.kernel, b.peer, &mut b.out).expect("encrypted");
+            b.take()
+        });
+        let bytes = seen.wire_bytes();
+        for _ in 0..3 {
+            t.burst(&[]);
+            t.both("it is sent again", |b| b.pass_time(Duration::from_millis(700)));
+        }
+        tick(&mut t);
+        for b in [&mut t.calm, &mut t.attacked] {
+            b.open(b.engine_made, &bytes);
+            b.engine_made += bytes.len() as u32;
+        }
+        let frames = [t.calm.frame(b"", false), t.attacked.frame(b"", false)];
+        assert_eq!(frames[0], frames[1]);
+        let (at, answer) = frames[0].clone();
+        t.both("its answer", |b| b.from_peer(at, PSH, &answer));
+        // A frame longer than what a peer may have in flight.
+        let frames = [t.calm.frame(&[3; 40_000], false), t.attacked.frame(&[3; 40_000], false)];
+        let (at, bytes) = frames[0].clone();
+        let parts: Vec<(u32, &[u8])> =
+            bytes.chunks(1_448).enumerate().map(|(n, part)| (at + 1_448 * n as u32, part)).collect();
+        let (first, rest) = parts.split_at(20);
+        for (at, part) in first {
+            t.both("a part", |b| b.from_peer(*at, 0, part));
+        }
+        t.burst(&[]);
+        let seen = t.both("it is acknowledged in part", |b| b.pass_time(Duration::from_millis(400)));
+        assert!(!seen.wire.is_empty());
+        let mut delivered = Vec::new();
+        for (at, part) in rest {
+            t.burst(&[]);
+            delivered.extend(t.both("the rest", |b| b.from_peer(*at, PSH, part)).delivered());
+        }
+        assert_eq!(delivered, [3; 40_000]);
+    }
+}
+
 /// Who sees the numbers and has no keys, and cannot keep anything from arriving: nothing of it reaches the kernel, and what the
 /// peer sends (again, if need be) comes through.
 fn beside_an_injector(seed: u64) {
