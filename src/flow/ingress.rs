@@ -114,6 +114,8 @@ impl Encrypted {
                 self.inn.duplicate = Some(start..start + packet.payload_len());
                 self.redeliver(cx);
                 self.challenge(cx, has_data);
+                // Not for a later acknowledgement: nothing of the segment is kept.
+                self.inn.duplicate = None;
                 return Next::Stay;
             }
             Verdict::Refused(why) => {

@@ -33,8 +33,8 @@ fn what_waits_behind_a_gap_is_bounded_for_all_connections_together() {
         assert!(pair.a.wire(seg).delivered().is_empty());
     }
     let held = pair.a.engine.held_bytes();
-    assert!((8 << 10..12 << 10).contains(&held), "{held} bytes");
-    assert!(pair.a.engine.counters().limit_memory > 0);
+    assert!(held < 12 << 10, "{held} bytes");
+    assert!(pair.a.engine.counters().evicted_held > 0);
     // What comes next is taken all the same.
     let mut got = Vec::new();
     for seg in &sent {
