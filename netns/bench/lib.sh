@@ -94,7 +94,7 @@ counters() {
 }
 
 # Packets that enotun drops, or makes the kernel drop, without being told to.
-DROPS='refused_full|refused_down|refused_other|not_split|read_errors|queue_full|limit_flows|limit_half_open|limit_memory|bad_checksum|malformed|fragments|frames_rejected'
+DROPS='refused_full|refused_down|refused_other|not_split|read_errors|queue_full|limit_flows|limit_memory|limit_pieces|limit_exchanges|evicted_held|held_expired|old_timestamps|bad_acknowledgements|bad_checksum|malformed|fragments|frames_rejected'
 # What else tells of something that is not as it should be, or of loss.
 ODD='conflicting_segments|out_of_window|own_timeouts|frames_resent|resets_ignored|orphans_refused|connections_aborted'
 

@@ -104,6 +104,12 @@ impl Opening {
         if !self.peers.choose(packet.ack.0) {
             return Opened::Still;
         }
+        let Some(syn) = self.peers.current() else { return Opened::Still };
+        if let Agreed::Declined(why) = syn.agreed {
+            return self.plain(cx, Plain::Eno(why), true);
+        }
+        // It counts now that the kernel has taken it, be it a SYN or, from a kernel that answers those too, a SYN-ACK.
+        let _ = self.phase.received(syn.acceptable);
         let mut options = squeezed(packet.options(bytes)).unwrap_or_default();
         // ENO-14: the option is that of the SYN.
         if !self.own.as_deref().is_some_and(|own| options.push(own)) {

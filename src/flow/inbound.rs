@@ -240,10 +240,15 @@ impl In {
         self.told_edge.ahead_of(self.next.c) >= OVERHEAD
     }
 
+    /// So much from `next` on is kept however little memory there is: two segments, or an Init message in many small ones.
+    fn next_room(&self) -> usize {
+        (2 * self.peer_segment).max(512)
+    }
+
     /// Whether a segment continues what is here of the frame at `next`, and not by much: without these nothing that waits
     /// would ever be opened and let go of.
     pub(super) fn comes_next(&self, at: Offset<C>, len: usize) -> bool {
-        at <= self.waiting.contiguous_end(self.next.c) && (at + len).ahead_of(self.next.c) <= 2 * self.peer_segment
+        at <= self.waiting.contiguous_end(self.next.c) && (at + len).ahead_of(self.next.c) <= self.next_room()
     }
 
     /// Whether an Init message or a frame of the peer's was taken in.
@@ -365,9 +370,10 @@ impl In {
         Some(Waits { confirmed: self.confirmed, since, bytes: self.waiting.held() })
     }
 
-    /// Lets go of what waits and was not acknowledged.
+    /// Lets go of what waits and was not acknowledged, but for what comes next: without that nothing would ever be opened.
     pub(super) fn shed(&mut self) {
-        self.waiting.remove(self.expected()..Offset::new(i64::MAX / 2));
+        let from = self.expected().max(self.next.c + self.next_room());
+        self.waiting.remove(from..Offset::new(i64::MAX / 2));
         self.waits_since = None;
     }
 

@@ -412,3 +412,24 @@ fn tc_18_19_different_secrets_in_a_simultaneous_open_fall_back_to_fresh_keys() {
     assert!(!again.flow(0).resumed);
     assert_eq!(again.hosts[0].engine.counters().resumptions_refused, 1);
 }
+
+/// On the plain side of a gateway anybody may answer a SYN-ACK with a SYN-ACK: that counts for what it acknowledges, and what was
+/// agreed decides. (Found by fuzzing.)
+#[test]
+fn a_syn_ack_that_answers_a_syn_ack_is_an_acknowledgement_of_what_was_agreed() {
+    for (eno, state) in [(&[ENO, 4, 1, 0x23][..], FlowState::Negotiating), (&[ENO, 4, 1, 0x24], FlowState::Plain)] {
+        let mut a = Host::new(Config::default());
+        let wire = a.kernel(&Pair::syn()).wire;
+        assert_eq!(wire.len(), 1);
+        let answer = Seg { options: [&syn_options(0)[..], eno].concat(), ..Pair::syn_ack() };
+        a.wire(&answer);
+        let sent = a.kernel(&Seg { flags: SYN | ACK, ack: B_ISN.wrapping_add(1), ..Pair::syn() });
+        let flow = a.engine.flow(a_addr(), b_addr()).expect("a connection");
+        let encrypts = eno[3] == 0x23;
+        assert_eq!(flow.state, state, "{flow:?}");
+        assert_eq!(flow.reason.is_none(), encrypts, "{flow:?}");
+        // With ENO if that was agreed, and Init1 behind it; without if not.
+        assert!(sent.wire.iter().all(|seg| seg.option(ENO).is_some() == encrypts), "{:?}", sent.wire);
+        assert_eq!(sent.wire.iter().any(|seg| !seg.payload.is_empty()), encrypts, "{:?}", sent.wire);
+    }
+}
