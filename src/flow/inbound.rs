@@ -370,9 +370,17 @@ impl In {
         Some(Waits { confirmed: self.confirmed, since, bytes: self.waiting.held() })
     }
 
-    /// Lets go of what waits and was not acknowledged, but for what comes next: without that nothing would ever be opened.
+    /// Lets go of what waits and was not acknowledged.
+    pub(super) fn expire_waiting(&mut self) {
+        self.forget_waiting(self.expected());
+    }
+
+    /// The same, but for what comes next: without that nothing would ever be opened where memory is scarce.
     pub(super) fn shed(&mut self) {
-        let from = self.expected().max(self.next.c + self.next_room());
+        self.forget_waiting(self.expected().max(self.next.c + self.next_room()));
+    }
+
+    fn forget_waiting(&mut self, from: Offset<C>) {
         self.waiting.remove(from..Offset::new(i64::MAX / 2));
         self.waits_since = None;
     }

@@ -622,7 +622,7 @@ impl Encrypted {
         }
         if self.inn.waits_until().is_some_and(|d| d <= cx.now) {
             cx.counters.held_expired += 1;
-            self.inn.shed();
+            self.inn.expire_waiting();
         }
         if self.inn.timer().is_some_and(|d| d <= cx.now) {
             self.inn.redeliveries = self.inn.redeliveries.saturating_add(1);
