@@ -206,7 +206,7 @@ impl Engine {
             return;
         }
         if let Some(probe) = self.probes.get_mut(&key) {
-            probe.from_kernel(packet);
+            probe.from_kernel(now, packet);
         }
         self.with_flow(now, key, env, |cx, flow| match flow {
             Flow::Opening(opening) => {
@@ -259,7 +259,7 @@ impl Engine {
                 Some(Flow::Opening(opening)) => opening.own(),
                 _ => None,
             };
-            probe.from_wire(packet, bytes, own);
+            probe.from_wire(now, packet, bytes, own);
         }
         self.with_flow(now, key, env, |cx, flow| match flow {
             Flow::Opening(opening) => {

@@ -2,11 +2,13 @@
 //! treats their SYNs as it is told, and writes down what is seen.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::{FlowState, Side};
 use crate::flow::{Flow, FlowKey, Lost};
+use crate::time::Instant;
 use crate::wire::icmp::IcmpError;
 use crate::wire::options::{self, kind};
 use crate::wire::{C, Flags, P, Packet};
@@ -60,7 +62,7 @@ pub struct ProbeReport {
     pub syns: u32,
     /// How the first one that was answered was.
     pub answer: Option<SynAnswer>,
-    /// SYN-ACKs that came after the acknowledgement was sent: it does not arrive.
+    /// SYN-ACKs that came half a second or more after the acknowledgement was sent: it does not arrive.
     pub repeated_answers: u32,
     /// TTL of the SYN-ACK as it came.
     pub answer_ttl: Option<u8>,
@@ -84,26 +86,30 @@ pub struct ProbeReport {
     pub hops: Vec<Hop>,
 }
 
+/// A SYN-ACK that comes so long after its acknowledgement is repeated by a timer (RFC 6298: a second at first).
+const REPEATED_AFTER: Duration = Duration::from_millis(500);
+
 /// One probe's notes.
 #[derive(Debug)]
 pub(super) struct Probe {
     pub(super) mode: ProbeMode,
     report: ProbeReport,
-    acked: bool,
+    /// When the local kernel first acknowledged something.
+    acked: Option<Instant>,
     fin: Option<u32>,
 }
 
 impl Probe {
     pub(super) fn new(mode: ProbeMode) -> Self {
-        Self { mode, report: ProbeReport::default(), acked: false, fin: None }
+        Self { mode, report: ProbeReport::default(), acked: None, fin: None }
     }
 
     /// Takes in a segment from the local kernel.
-    pub(super) fn from_kernel(&mut self, packet: &Packet<P>) {
+    pub(super) fn from_kernel(&mut self, now: Instant, packet: &Packet<P>) {
         if packet.flags.any(Flags::SYN) {
             self.report.syns += 1;
         } else if packet.flags.any(Flags::ACK) {
-            self.acked = true;
+            self.acked.get_or_insert(now);
         }
         if packet.flags.any(Flags::FIN) {
             self.report.fin_sent = true;
@@ -114,7 +120,7 @@ impl Probe {
     }
 
     /// Takes in a segment from the wire. `own`: the option of this host's SYN.
-    pub(super) fn from_wire(&mut self, packet: &Packet<C>, bytes: &[u8], own: Option<&[u8]>) {
+    pub(super) fn from_wire(&mut self, now: Instant, packet: &Packet<C>, bytes: &[u8], own: Option<&[u8]>) {
         let report = &mut self.report;
         if packet.flags.any(Flags::RST) {
             let said = Lost::said(bytes.get(packet.payload.clone()).unwrap_or(&[]));
@@ -123,7 +129,9 @@ impl Probe {
             report.reset |= report.answer.is_some();
             report.answer.get_or_insert(SynAnswer::Reset);
         } else if packet.flags.any(Flags::SYN) {
-            report.repeated_answers += u32::from(self.acked);
+            // Several SYNs of a probe may reach the peer, and each is answered at once.
+            let late = self.acked.is_some_and(|acked| now.since(acked) >= REPEATED_AFTER);
+            report.repeated_answers += u32::from(late);
             report.answer_ttl.get_or_insert(packet.ttl.saturating_add(1));
             let eno = options::walk(packet.options(bytes)).find(|(k, _)| *k == kind::ENO);
             report.answer.get_or_insert(match eno {
