@@ -254,7 +254,7 @@ capture_start() {
     shift 3
     # Of an earlier capture of that name: it would be taken for ready before it is.
     rm -f "$file" "$file.err"
-    ip netns exec "$PREFIX-$node" tcpdump -i "$dev" -n -U --immediate-mode -B 65536 -s 0 -Z root -w "$file" "$@" \
+    ip netns exec "$PREFIX-$node" tcpdump -i "$dev" -n -U --immediate-mode -B 131072 -s 0 -Z root -w "$file" "$@" \
         2>"$file.err" &
     CAPTURE_PID[$file]="$! $node $dev"
     wait_for 20 file_has "$file.err" "listening on"
@@ -271,7 +271,10 @@ capture_stop() {
     wait "$pid" || true
     unset "CAPTURE_PID[$file]"
     # A busy machine: what tcpdump lost must not be taken for what was not sent.
-    if ! grep -q '^0 packets dropped by kernel' "$file.err"; then touch "$file.incomplete"; fi
+    if ! grep -q '^0 packets dropped by kernel' "$file.err"; then
+        touch "$file.incomplete"
+        echo "# $(basename "$file"): $(grep 'dropped by kernel' "$file.err")"
+    fi
 }
 
 sentinel_seen() {
