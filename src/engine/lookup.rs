@@ -81,6 +81,8 @@ impl Engine {
             self.remove(now, &key);
         }
         if belongs == Some(Belongs::Overtaken) {
+            // The answer is repeated, perhaps before the SYN is.
+            self.table.forgot_opening = Some(now);
             return false;
         }
         let rules = self.rules(side, &key);

@@ -187,10 +187,17 @@ impl Engine {
             return pass_on(env, side, packet, offload, bytes);
         }
         self.counters.unknown_refused += 1;
+        let forgotten = answers && self.forgot_opening_lately(now);
         // A SYN whose answer is dropped is sent again, and is a new one then. So is a segment of a connection that is being listed.
-        let waits = (answers && side == Side::Plain) || (self.unknown.before.is_some() && !began_here);
-        if !waits {
-            self.refuse_segment(now, side, key, packet, env);
+        let waits = (forgotten && side == Side::Plain) || (self.unknown.before.is_some() && !began_here);
+        if waits {
+            return;
+        }
+        let told = self.refuse_segment(now, side, key, packet, env);
+        // Its SYN took another way than by this host, and comes again in vain.
+        if told && answers && !forgotten {
+            self.counters.own_segments += 1;
+            Link::new(key).reset(env, side.other(), packet.seq.0.wrapping_add(1), packet.ack.0);
         }
     }
 
@@ -208,20 +215,29 @@ impl Engine {
         env: &mut dyn Env,
     ) {
         self.counters.orphans_refused += 1;
-        self.refuse_segment(now, side, key, packet, env);
+        let _ = self.refuse_segment(now, side, key, packet, env);
     }
 
-    /// Answers as a host that has no such connection (RFC 9293, section 3.10.7.1).
-    fn refuse_segment<S>(&mut self, now: Instant, side: Side, key: FlowKey, packet: &Packet<S>, env: &mut dyn Env) {
+    /// Answers as a host that has no such connection (RFC 9293, section 3.10.7.1); false: there is no answer to that, or too many were
+    /// given.
+    fn refuse_segment<S>(
+        &mut self,
+        now: Instant,
+        side: Side,
+        key: FlowKey,
+        packet: &Packet<S>,
+        env: &mut dyn Env,
+    ) -> bool {
         if packet.flags.any(Flags::RST) || !packet.flags.any(Flags::ACK) {
-            return;
+            return false;
         }
         if !self.unknown.resets.take(now) {
             self.counters.resets_withheld += 1;
-            return;
+            return false;
         }
         self.counters.own_segments += 1;
         let tcp = TcpFields { seq: packet.ack.0, ack: 0, flags: Flags::RST, window: 0, urgent: 0, options: &[] };
         Link::new(key).emit(env, side, &tcp, &[], None);
+        true
     }
 }

@@ -56,6 +56,56 @@ fn policy_opportunistic_passes_the_unknown_and_counts_it() {
     assert_eq!(listed[0].reason.as_deref(), Some("unknown"));
 }
 
+/// A gateway that only the answers pass: the opener would wait for one that never comes (RFC 9293, section 3.10.7.1).
+#[test]
+fn policy_required_refuses_both_ends_of_an_opening_of_which_only_the_answers_pass() {
+    for side in [Side::Plain, Side::Wire] {
+        let mut host = Host::with_policy(Config::default(), Policy::Required);
+        let mut answer = Pair::syn_ack();
+        if side == Side::Plain {
+            host.engine.change_policy(everything(Policy::Required));
+            let sent = host.hear(side, &answer);
+            assert!(
+                sent.plain.is_empty() && sent.wire.is_empty(),
+                "the SYN comes again, and its answer, once all is listed"
+            );
+            host.engine.admit(host.now, &[]);
+        } else {
+            (answer.src, answer.dst) = (b_addr(), a_addr());
+        }
+        let sent = host.hear(side, &answer);
+        let (server, opener) = if side == Side::Plain { (sent.plain, sent.wire) } else { (sent.wire, sent.plain) };
+        let [rst] = &server[..] else { panic!("{side:?}: the one who answers") };
+        assert!(rst.flags == RST && rst.seq == answer.ack);
+        let [rst] = &opener[..] else { panic!("{side:?}: the opener") };
+        assert!(rst.flags == RST | ACK && rst.ack == answer.ack && (rst.src, rst.dst) == (answer.src, answer.dst));
+        assert_eq!(host.engine.counters().unknown_refused, 1 + u64::from(side == Side::Plain));
+    }
+}
+
+/// The SYN may have been one that was forgotten here: it comes again, is a new one then, and gets another answer.
+#[test]
+fn no_opener_is_refused_while_its_opening_may_have_been_forgotten() {
+    let config = Config { max_half_open: 10, ..Config::default() };
+    let mut host = Host::with_policy(config, Policy::Required);
+    let syn = Pair::new().a.kernel(&Pair::syn()).wire.remove(0);
+    for port in 1..=20 {
+        let mut syn = syn.clone();
+        syn.src.set_port(port);
+        host.wire(&syn);
+    }
+    let mut answer = Pair::syn_ack();
+    answer.dst.set_port(1);
+    let sent = host.kernel(&answer);
+    assert!(sent.wire.is_empty() && sent.plain.is_empty());
+    // Of those that this kernel opens too: the server hears that they are over, and the kernel does not.
+    (answer.src, answer.dst) = (b_addr(), a_addr());
+    let sent = host.wire(&answer);
+    assert!(sent.plain.is_empty() && sent.wire.len() == 1);
+    host.wait(Duration::from_secs(300));
+    assert_eq!(host.wire(&answer).plain.len(), 1);
+}
+
 /// What began with ENO and is not known is refused under either policy, and its RST, with which all ends, is not.
 #[test]
 fn eno_12_a_segment_with_eno_of_an_unknown_connection_is_refused() {
