@@ -5,7 +5,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use enotun::io::memory::{Swapping, give_back_freed, keep_off_disk};
+use enotun::io::memory::{Swapping, keep_off_disk, trim_heap};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// What a child of this test binary is told to be.
@@ -82,7 +82,7 @@ fn locked() {
     let full = status("VmRSS");
     assert!(status("VmLck") + 4096 >= full, "{} of {full} KiB are locked", status("VmLck"));
     pieces.truncate(100);
-    give_back_freed();
+    trim_heap();
     let left = status("VmRSS");
     assert!(left + 32 * 1024 < full, "{full} KiB, of which {left} are left");
     assert!(status("VmLck") > 0, "what is left is locked again");

@@ -138,7 +138,7 @@ fn the_configuration_keys_that_are_named_exist() {
     let known: BTreeSet<&str> = rows.collect();
     let tables = ["selectors", "negotiation", "resumption", "rekey", "limits", "host"];
     let mut texts = documents();
-    texts.extend(["news", "verdict", "settings", "life"].map(|name| {
+    texts.extend(["alerts", "diagnosis", "settings", "life"].map(|name| {
         let path = format!("src/daemon/{name}.rs");
         (path.clone(), read(path))
     }));

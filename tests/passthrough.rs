@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use enotun::engine::{Config, Engine, Side};
-use enotun::io::device::Dead;
+use enotun::io::device::DeviceError;
 use enotun::io::{Device, Format, WorkerError, WorkerHandle, spawn};
 use rustix::ioctl::{IntegerSetter, Updater, ioctl, opcode};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -243,7 +243,7 @@ fn a_deleted_device_ends_the_worker_with_the_reason() {
     need_root!();
     let link = Link::new(Format::Vnet, Format::Vnet);
     ip(&format!("-n {} link del wire", link.wire.0));
-    assert_eq!(ended(&link.worker), Err(WorkerError::Device { side: Side::Wire, dead: Dead::Gone }));
+    assert_eq!(ended(&link.worker), Err(WorkerError::Device { side: Side::Wire, error: DeviceError::Gone }));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use enotun::linux::{self, Host, Settings};
+use enotun::linux::{self, Host, HostSettings};
 use enotun::selector::{Policy, Rule};
 
 /// What a child of this test binary is told to be, and its arguments.
@@ -42,11 +42,11 @@ fn child_process() {
     std::process::exit(0);
 }
 
-fn settings(state: &str) -> Settings {
-    Settings {
+fn settings(state: &str) -> HostSettings {
+    HostSettings {
         state_dir: PathBuf::from(state),
         rt_tables_dir: PathBuf::from(state).join("rt_tables.d"),
-        ..Settings::default()
+        ..HostSettings::default()
     }
 }
 
@@ -119,7 +119,7 @@ fn watch(state: &str) {
     });
 }
 
-fn pass(devices: &linux::Devices) {
+fn pass(devices: &linux::TunDevices) {
     let (plain, wire) = (&devices.plain.queues[0], &devices.wire.queues[0]);
     let mut buffer = vec![0; 70_000];
     loop {

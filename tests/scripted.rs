@@ -34,7 +34,7 @@ use tcpcrypt::eno::option::find_syn;
 use tcpcrypt::frame::OVERHEAD;
 use tcpcrypt::handshake::Initiator;
 use tcpcrypt::rust_crypto::PROVIDER;
-use tcpcrypt::{AeadId, Outcome, Plaintext, Record, Settings, Tep};
+use tcpcrypt::{AeadId, NegotiationConfig, Outcome, Plaintext, Record, Tep};
 
 const KERNEL_ISN: u32 = 1_000;
 /// The numbers wrap early in every test.
@@ -293,8 +293,8 @@ impl Bench {
     }
 }
 
-fn settings() -> Settings {
-    Settings { teps: vec![Tep::Curve25519], resume: false, ..Settings::default() }
+fn settings() -> NegotiationConfig {
+    NegotiationConfig { teps: vec![Tep::Curve25519], resume: false, ..NegotiationConfig::default() }
 }
 
 #[test]

@@ -13,8 +13,8 @@ use tcpcrypt::messages::{Init1, Init2, message_len};
 use tcpcrypt::resume::{ResumeNonce, SessionNonce};
 use tcpcrypt::schedule::SessionSecret;
 use tcpcrypt::{
-    Aware, CachedSecret, Negotiated, OpenError, Outcome, Plaintext, Proposal, Provider, Record, Role, Session,
-    Settings, Tep,
+    Aware, CachedSecret, Negotiated, NegotiationConfig, OpenError, Outcome, Plaintext, Proposal, Provider, Record,
+    Role, Session, Tep,
 };
 
 fn providers() -> Vec<&'static dyn Provider> {
@@ -123,8 +123,8 @@ fn eno_1_to_6_option_areas() {
     }
 }
 
-fn settings(value: &Value) -> Settings {
-    let mut settings = Settings::default();
+fn settings(value: &Value) -> NegotiationConfig {
+    let mut settings = NegotiationConfig::default();
     for (key, value) in value.as_object().expect("settings are an object") {
         let flag = value.as_bool();
         match key.as_str() {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::output::{print, print_json, table};
 use super::status::duration;
-use super::{Common, Failed, client};
+use super::{CommandError, Common, client};
 use crate::daemon::protocol::{self, Flushed};
 
 #[derive(Debug, Subcommand)]
@@ -49,7 +49,7 @@ struct Session {
     expires_seconds: u64,
 }
 
-pub(super) fn run(common: &Common, command: Command) -> Result<(), Failed> {
+pub(super) fn run(common: &Common, command: Command) -> Result<(), CommandError> {
     let FlushArguments { peer, connection } = match command {
         Command::List => {
             let answer = client::ask(&common.instance()?, protocol::Command::CacheList {})?;

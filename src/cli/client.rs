@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::Failed;
+use super::CommandError;
 use crate::daemon::instance::Instance;
 use crate::daemon::protocol::{Command, Outcome, Reply, Request, VERSION};
 
@@ -79,8 +79,9 @@ impl Client {
     }
 
     /// Asks for one thing. The parts of a list are put together.
-    pub(super) fn ask(&mut self, command: Command) -> Result<Value, Failed> {
-        let mut line = serde_json::to_vec(&Request { version: VERSION, request: command }).map_err(Failed::new)?;
+    pub(super) fn ask(&mut self, command: Command) -> Result<Value, CommandError> {
+        let mut line =
+            serde_json::to_vec(&Request { version: VERSION, request: command }).map_err(CommandError::new)?;
         line.push(b'\n');
         let instance = &self.instance;
         let lost = |error: std::io::Error| {
@@ -88,7 +89,9 @@ impl Client {
                 ErrorKind::WouldBlock | ErrorKind::TimedOut => "it does not answer".to_owned(),
                 _ => error.to_string(),
             };
-            Failed::new(format!("lost the daemon of instance `{instance}`: {what}; its log on stderr may say why"))
+            CommandError::new(format!(
+                "lost the daemon of instance `{instance}`: {what}; its log on stderr may say why"
+            ))
         };
         self.stream.get_mut().write_all(&line).map_err(lost)?;
         let mut items = Vec::new();
@@ -98,10 +101,10 @@ impl Client {
                 return Err(lost(ErrorKind::UnexpectedEof.into()));
             }
             let reply: Reply = serde_json::from_slice(&line).map_err(|error| {
-                Failed::new(format!("the daemon's answer is not understood ({error}); is it another version?"))
+                CommandError::new(format!("the daemon's answer is not understood ({error}); is it another version?"))
             })?;
             match reply.outcome {
-                Outcome::Error(failure) => return Err(Failed::new(failure)),
+                Outcome::Error(failure) => return Err(CommandError::new(failure)),
                 Outcome::Ok(Value::Array(part)) => {
                     items.extend(part);
                     if !reply.more {
@@ -114,7 +117,7 @@ impl Client {
     }
 
     /// Waits until the daemon is gone.
-    pub(super) fn wait_for_end(mut self) -> Result<(), Failed> {
+    pub(super) fn wait_for_end(mut self) -> Result<(), CommandError> {
         let mut rest = [0; 64];
         loop {
             match self.stream.read(&mut rest) {
@@ -129,7 +132,7 @@ impl Client {
                         self.instance,
                         PATIENCE.as_secs()
                     );
-                    return Err(Failed::new(message));
+                    return Err(CommandError::new(message));
                 }
             }
         }
@@ -137,13 +140,13 @@ impl Client {
 }
 
 /// Connects, asks for one thing, and gives the answer as it came.
-pub(super) fn ask(instance: &Instance, command: Command) -> Result<Value, Failed> {
-    Client::connect(instance).map_err(Failed::new)?.ask(command)
+pub(super) fn ask(instance: &Instance, command: Command) -> Result<Value, CommandError> {
+    Client::connect(instance).map_err(CommandError::new)?.ask(command)
 }
 
 /// `value`, which the daemon sent, as what it should be.
-pub(super) fn decode<T: DeserializeOwned>(value: Value) -> Result<T, Failed> {
+pub(super) fn decode<T: DeserializeOwned>(value: Value) -> Result<T, CommandError> {
     serde_json::from_value(value).map_err(|error| {
-        Failed::new(format!("the daemon's answer is not understood ({error}); is it another version?"))
+        CommandError::new(format!("the daemon's answer is not understood ({error}); is it another version?"))
     })
 }

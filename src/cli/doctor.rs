@@ -2,41 +2,41 @@
 
 use super::client::{Client, ConnectError, decode};
 use super::output::{print, print_json};
-use super::{Common, DEFAULT_TUN, Failed};
+use super::{CommandError, Common, DEFAULT_TUN};
 use crate::daemon::instance::Instance;
 use crate::daemon::protocol::Command;
 use crate::daemon::status::Status;
-use crate::linux::{self, Finding, Level, Settings};
+use crate::linux::{self, Check, HostSettings, Level};
 use crate::selector::Policy;
 
-pub(super) fn run(common: &Common) -> Result<(), Failed> {
+pub(super) fn run(common: &Common) -> Result<(), CommandError> {
     let instance = common.instance()?;
     let status = status(&instance);
     // The daemon knows the names of its devices; without one they are those of a plain `enotun up`.
     let plain = status.as_ref().ok().and_then(|status| status.devices.first()).map(|device| device.name.clone());
     let tun = plain.unwrap_or_else(|| DEFAULT_TUN.to_owned());
-    let mut findings = daemon(&status);
-    findings.extend(linux::doctor(&Settings { instance: instance.to_string(), tun, ..Default::default() }));
+    let mut checks = daemon(&status);
+    checks.extend(linux::doctor(&HostSettings { instance: instance.to_string(), tun, ..Default::default() }));
 
-    let failed = findings.iter().any(|finding| finding.level == Level::Fail);
+    let failed = checks.iter().any(|check| check.level == Level::Fail);
     if common.json {
-        print_json(&findings)?;
+        print_json(&checks)?;
     } else {
         // The worst comes last, where it is seen.
-        findings.sort_by_key(|finding| finding.level);
-        print(&findings.iter().map(|finding| format!("{finding}\n")).collect::<String>())?;
+        checks.sort_by_key(|check| check.level);
+        print(&checks.iter().map(|check| format!("{check}\n")).collect::<String>())?;
     }
     // What is wrong was said already.
-    if failed { Err(Failed { status: 1, message: String::new() }) } else { Ok(()) }
+    if failed { Err(CommandError { status: 1, message: String::new() }) } else { Ok(()) }
 }
 
-fn status(instance: &Instance) -> Result<Status, Finding> {
-    let fail = |what: String, todo: &str| Finding { level: Level::Fail, what, todo: todo.to_owned() };
+fn status(instance: &Instance) -> Result<Status, Check> {
+    let fail = |what: String, todo: &str| Check { level: Level::Fail, what, todo: todo.to_owned() };
     let answer = match Client::connect(instance) {
         Ok(mut client) => client.ask(Command::Status {}).and_then(decode),
         Err(ConnectError::NotRunning { .. }) => {
             let what = format!("no daemon of instance {instance} answers");
-            return Err(Finding { level: Level::Ok, what, todo: String::new() });
+            return Err(Check { level: Level::Ok, what, todo: String::new() });
         }
         Err(error) => return Err(fail(error.to_string(), "run this as root")),
     };
@@ -44,13 +44,13 @@ fn status(instance: &Instance) -> Result<Status, Finding> {
 }
 
 /// What the daemon says about itself.
-fn daemon(status: &Result<Status, Finding>) -> Vec<Finding> {
+fn daemon(status: &Result<Status, Check>) -> Vec<Check> {
     let status = match status {
         Ok(status) => status,
-        Err(finding) => return vec![finding.clone()],
+        Err(check) => return vec![check.clone()],
     };
-    let mut findings = Vec::new();
-    let mut add = |level, what: String, todo: &str| findings.push(Finding { level, what, todo: todo.to_owned() });
+    let mut checks = Vec::new();
+    let mut add = |level, what: String, todo: &str| checks.push(Check { level, what, todo: todo.to_owned() });
     add(Level::Ok, format!("the daemon answers (pid {}, up since {})", status.pid, status.up_since), "");
     for entry in status.selectors.iter().filter(|entry| entry.selector.name().is_some() && entry.addresses.is_empty()) {
         add(
@@ -84,5 +84,5 @@ fn daemon(status: &Result<Status, Finding>) -> Vec<Finding> {
         let what = format!("bounds were reached since the start: {}", limits.join(", "));
         add(Level::Warn, what, "look for a flood, or raise them in the configuration, [limits]");
     }
-    findings
+    checks
 }

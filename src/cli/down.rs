@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::client::{Client, ConnectError};
 use super::output::{print, print_json};
-use super::{Common, Failed};
+use super::{CommandError, Common};
 use crate::daemon::instance::Instance;
 use crate::daemon::protocol::Command;
 use crate::linux;
@@ -14,7 +14,7 @@ use crate::linux;
 /// How long a daemon that has the lock but no socket yet (or no more) may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub(super) fn run(common: &Common) -> Result<(), Failed> {
+pub(super) fn run(common: &Common) -> Result<(), CommandError> {
     let instance = common.instance()?;
     let stopped = match Client::connect(&instance) {
         Ok(mut client) => {
@@ -23,15 +23,17 @@ pub(super) fn run(common: &Common) -> Result<(), Failed> {
             true
         }
         Err(ConnectError::NotRunning { .. }) => false,
-        Err(error) => return Err(Failed::new(error)),
+        Err(error) => return Err(CommandError::new(error)),
     };
     let cleaned = clean_up(&instance)?;
     if !stopped && Client::connect(&instance).is_err() {
         // A dead daemon's. Before the directory, which goes with its last file.
-        instance.remove_socket().map_err(|error| Failed::new(format!("cannot remove the control socket: {error}")))?;
+        instance
+            .remove_socket()
+            .map_err(|error| CommandError::new(format!("cannot remove the control socket: {error}")))?;
     }
     if !stopped && !cleaned {
-        return Err(Failed::new(format!(
+        return Err(CommandError::new(format!(
             "no daemon runs as instance `{instance}`, and nothing is left of one; nothing to do"
         )));
     }
@@ -46,8 +48,8 @@ pub(super) fn run(common: &Common) -> Result<(), Failed> {
 }
 
 /// Puts back what a dead daemon left; false if there is nothing. One that is just ending, or starting, is waited for.
-fn clean_up(instance: &Instance) -> Result<bool, Failed> {
-    let settings = linux::Settings { instance: instance.to_string(), ..Default::default() };
+fn clean_up(instance: &Instance) -> Result<bool, CommandError> {
+    let settings = linux::HostSettings { instance: instance.to_string(), ..Default::default() };
     let end = Instant::now() + PATIENCE;
     let mut entered = false;
     loop {
@@ -57,14 +59,14 @@ fn clean_up(instance: &Instance) -> Result<bool, Failed> {
                 let message = format!(
                     "a daemon of instance `{instance}` runs but does not answer; end it by its process id and run this again"
                 );
-                return Err(Failed::new(message));
+                return Err(CommandError::new(message));
             }
             // Instances are known by their names machine-wide: the namespace is found by the record.
             Err(linux::Error::OtherNamespace(_)) if !entered => {
-                linux::enter_namespace(&settings).map_err(Failed::new)?;
+                linux::enter_namespace(&settings).map_err(CommandError::new)?;
                 entered = true;
             }
-            result => return result.map_err(Failed::new),
+            result => return result.map_err(CommandError::new),
         }
     }
 }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use tcpcrypt::eno::option::GLOBAL_A;
 
 use super::output::{NOT_AUTHENTICATED, bytes, print, print_json, table};
-use super::{Common, Failed, client};
+use super::{CommandError, Common, client};
 use crate::daemon::protocol::Command;
 
 /// Characters of a session ID in the table; `enotun session` has it whole.
@@ -31,7 +31,7 @@ pub(super) struct Flow {
     pub(super) authenticated: bool,
 }
 
-pub(super) fn run(common: &Common) -> Result<(), Failed> {
+pub(super) fn run(common: &Common) -> Result<(), CommandError> {
     let answer = client::ask(&common.instance()?, Command::Flows {})?;
     if common.json {
         return print_json(&answer);

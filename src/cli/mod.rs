@@ -89,10 +89,10 @@ struct Common {
 }
 
 impl Common {
-    fn instance(&self) -> Result<Instance, Failed> {
+    fn instance(&self) -> Result<Instance, CommandError> {
         match &self.instance {
             Some(instance) => Ok(instance.clone()),
-            None => DEFAULT_TUN.parse().map_err(Failed::usage),
+            None => DEFAULT_TUN.parse().map_err(CommandError::usage),
         }
     }
 }
@@ -161,12 +161,12 @@ struct Connection {
 
 /// Why a command did not succeed, with its exit status.
 #[derive(Debug)]
-struct Failed {
+struct CommandError {
     status: u8,
     message: String,
 }
 
-impl Failed {
+impl CommandError {
     fn usage(error: impl std::fmt::Display) -> Self {
         Self { status: 2, message: error.to_string() }
     }
@@ -190,7 +190,7 @@ pub fn main_with(provider: &'static dyn tcpcrypt::Provider) -> ExitCode {
         Ok(cli) => run(cli, provider),
         // Help and version, which go to stdout.
         Err(error) if error.exit_code() == 0 => error.exit(),
-        Err(error) => Err(Failed::usage(usage::one_line(&error))),
+        Err(error) => Err(CommandError::usage(usage::one_line(&error))),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -203,7 +203,7 @@ pub fn main_with(provider: &'static dyn tcpcrypt::Provider) -> ExitCode {
     }
 }
 
-fn run(cli: Cli, provider: &'static dyn tcpcrypt::Provider) -> Result<(), Failed> {
+fn run(cli: Cli, provider: &'static dyn tcpcrypt::Provider) -> Result<(), CommandError> {
     let common = &cli.common;
     match cli.command {
         Command::Up(arguments) => up::run(common, arguments, provider),

@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Write as _};
 
 use serde::Serialize;
 
-use super::Failed;
+use super::CommandError;
 
 /// Said wherever encryption is shown that nobody authenticated.
 pub(super) const NOT_AUTHENTICATED: &str = "\
@@ -12,19 +12,19 @@ Encrypted does not mean authenticated: whoever can change packets on the way can
 ends show the same session ID; compare them over a channel that you trust.";
 
 /// Writes `text` to stdout. A reader that went away (`| head`) is no error.
-pub(super) fn print(text: &str) -> Result<(), Failed> {
+pub(super) fn print(text: &str) -> Result<(), CommandError> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(Failed::new(format!("cannot write to stdout: {error}")))
+            Err(CommandError::new(format!("cannot write to stdout: {error}")))
         }
         _ => Ok(()),
     }
 }
 
 /// Writes `value` to stdout as JSON.
-pub(super) fn print_json(value: &impl Serialize) -> Result<(), Failed> {
-    let mut text = serde_json::to_string_pretty(value).map_err(Failed::new)?;
+pub(super) fn print_json(value: &impl Serialize) -> Result<(), CommandError> {
+    let mut text = serde_json::to_string_pretty(value).map_err(CommandError::new)?;
     text.push('\n');
     print(&text)
 }

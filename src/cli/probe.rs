@@ -7,9 +7,9 @@ use clap::Args;
 use serde_json::json;
 
 use super::output::{NOT_AUTHENTICATED, print, print_json};
-use super::{Common, Failed, client};
+use super::{CommandError, Common, client};
+use crate::daemon::diagnosis::{Certainty, ProbeReply, ProbeResult};
 use crate::daemon::protocol::Command;
-use crate::daemon::verdict::{Certainty, Found, Probed};
 use crate::engine::{Finding, PathInfo};
 
 #[derive(Debug, Args)]
@@ -22,39 +22,43 @@ pub(super) struct Arguments {
     target: Option<String>,
 }
 
-pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), Failed> {
+pub(super) fn run(common: &Common, arguments: &Arguments) -> Result<(), CommandError> {
     if arguments.forget {
         return forget(common, arguments.target.as_deref());
     }
     let target = arguments.target.as_deref().unwrap_or_default();
     let remote = service(target)?;
     let answer = client::ask(&common.instance()?, Command::Probe { remote })?;
-    let probed: Probed = client::decode(answer.clone())?;
+    let probed: ProbeReply = client::decode(answer.clone())?;
     if common.json {
         print_json(&answer)?;
     } else {
         print(&show(target, &probed))?;
     }
-    if probed.verdict.result == Found::Encrypted { Ok(()) } else { Err(Failed { status: 1, message: String::new() }) }
+    if probed.diagnosis.result == ProbeResult::Encrypted {
+        Ok(())
+    } else {
+        Err(CommandError { status: 1, message: String::new() })
+    }
 }
 
 /// The first address of a service.
-fn service(target: &str) -> Result<SocketAddr, Failed> {
+fn service(target: &str) -> Result<SocketAddr, CommandError> {
     let shaped = target.rsplit_once(':').filter(|(host, port)| {
         let bare = !host.contains(':') || (host.starts_with('[') && host.ends_with(']'));
         bare && !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
     });
     if shaped.is_none() {
-        return Err(Failed::usage(format!(
+        return Err(CommandError::usage(format!(
             "`{target}` names no service: write HOST:PORT, an IPv6 address in brackets, a port of 1 to 65535"
         )));
     }
     let found = target.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
     let found = found.map(|found| SocketAddr::new(found.ip().to_canonical(), found.port()));
-    found.ok_or_else(|| Failed::new(format!("the host of `{target}` has no address; is it spelt right?")))
+    found.ok_or_else(|| CommandError::new(format!("the host of `{target}` has no address; is it spelt right?")))
 }
 
-fn forget(common: &Common, target: Option<&str>) -> Result<(), Failed> {
+fn forget(common: &Common, target: Option<&str>) -> Result<(), CommandError> {
     let (host, port) = match target {
         None => (None, None),
         Some(target) => {
@@ -65,7 +69,7 @@ fn forget(common: &Common, target: Option<&str>) -> Result<(), Failed> {
                 (Some(service.ip()), Some(service.port()))
             } else {
                 let found = (target, 0).to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
-                let none = || Failed::new(format!("the host `{target}` has no address; is it spelt right?"));
+                let none = || CommandError::new(format!("the host `{target}` has no address; is it spelt right?"));
                 (Some(found.ok_or_else(none)?.ip()), None)
             }
         }
@@ -78,9 +82,9 @@ fn forget(common: &Common, target: Option<&str>) -> Result<(), Failed> {
     print(&format!("{forgotten} {} forgotten\n", if forgotten == 1 { "path" } else { "paths" }))
 }
 
-fn show(target: &str, probed: &Probed) -> String {
-    let verdict = &probed.verdict;
-    let (name, meaning) = in_words(&verdict.result);
+fn show(target: &str, probed: &ProbeReply) -> String {
+    let diagnosis = &probed.diagnosis;
+    let (name, meaning) = in_words(&diagnosis.result);
     let mut text = String::new();
     // Writing to a String cannot fail.
     let mut line = |heading: &str, said: &str| {
@@ -90,8 +94,8 @@ fn show(target: &str, probed: &Probed) -> String {
     let service = if address == target { address } else { format!("{target} ({address})") };
     line("service", &service);
     line("result", &format!("{name}: {meaning}"));
-    line("certainty", how_known(verdict.certainty));
-    for (number, evidence) in verdict.evidence.iter().enumerate() {
+    line("certainty", how_known(diagnosis.certainty));
+    for (number, evidence) in diagnosis.evidence.iter().enumerate() {
         line(if number == 0 { "evidence" } else { "" }, evidence);
     }
     for (number, hop) in probed.hops.iter().enumerate() {
@@ -112,7 +116,7 @@ fn show(target: &str, probed: &Probed) -> String {
     }
     let before = probed.remembered.as_ref().map_or("nothing".to_owned(), remembered);
     line("before", &format!("remembered: {before}"));
-    if verdict.result == Found::Encrypted {
+    if diagnosis.result == ProbeResult::Encrypted {
         text.push('\n');
         text.push_str(NOT_AUTHENTICATED);
         text.push('\n');
@@ -121,19 +125,19 @@ fn show(target: &str, probed: &Probed) -> String {
 }
 
 /// A result's name, and what it means.
-fn in_words(found: &Found) -> (&'static str, &'static str) {
+fn in_words(found: &ProbeResult) -> (&'static str, &'static str) {
     match found {
-        Found::Encrypted => ("encrypted", "a connection was encrypted"),
-        Found::NoEno => ("no-eno", "the peer has no ENO"),
-        Found::StrippedThere => ("stripped-there", "ENO is removed from SYNs on the way to the peer"),
-        Found::StrippedBack => ("stripped-back", "ENO is removed from SYN-ACKs on the way back"),
-        Found::NonSynStripped => ("non-syn-stripped", "ENO is removed from segments without SYN"),
-        Found::SynDropped => ("syn-dropped", "SYNs with ENO vanish, those without are answered"),
-        Found::Echoed => ("echoed", "unknown options come back as they were sent"),
-        Found::NotNegotiated => ("not-negotiated", "the peer has ENO, and does not agree to encrypt"),
-        Found::Refused => ("refused", "no connection is accepted"),
-        Found::NoAnswer => ("no-answer", "nothing answers, with ENO or without"),
-        Found::Failed => ("failed", "it was agreed to encrypt, and no keys came of it"),
+        ProbeResult::Encrypted => ("encrypted", "a connection was encrypted"),
+        ProbeResult::NoEno => ("no-eno", "the peer has no ENO"),
+        ProbeResult::StrippedThere => ("stripped-there", "ENO is removed from SYNs on the way to the peer"),
+        ProbeResult::StrippedBack => ("stripped-back", "ENO is removed from SYN-ACKs on the way back"),
+        ProbeResult::NonSynStripped => ("non-syn-stripped", "ENO is removed from segments without SYN"),
+        ProbeResult::SynDropped => ("syn-dropped", "SYNs with ENO vanish, those without are answered"),
+        ProbeResult::Echoed => ("echoed", "unknown options come back as they were sent"),
+        ProbeResult::NotNegotiated => ("not-negotiated", "the peer has ENO, and does not agree to encrypt"),
+        ProbeResult::Refused => ("refused", "no connection is accepted"),
+        ProbeResult::NoAnswer => ("no-answer", "nothing answers, with ENO or without"),
+        ProbeResult::Failed => ("failed", "it was agreed to encrypt, and no keys came of it"),
     }
 }
 
@@ -177,7 +181,7 @@ pub(super) fn remembered(path: &PathInfo) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::verdict::Verdict;
+    use crate::daemon::diagnosis::Diagnosis;
     use crate::engine::Hop;
 
     #[test]
@@ -191,11 +195,11 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_names_what_was_found_and_how_it_is_known() {
-        let mut probed = Probed {
+    fn a_diagnosis_names_what_was_found_and_how_it_is_known() {
+        let mut probed = ProbeReply {
             remote: "192.0.2.1:443".parse().unwrap(),
-            verdict: Verdict {
-                result: Found::StrippedThere,
+            diagnosis: Diagnosis {
+                result: ProbeResult::StrippedThere,
                 certainty: Certainty::Seen,
                 evidence: vec!["one".into(), "two".into()],
             },
@@ -219,7 +223,7 @@ mod tests {
         }
         let json = serde_json::to_value(&probed).unwrap();
         assert_eq!((&json["result"], &json["certainty"]), (&json!("stripped-there"), &json!("seen")));
-        probed.verdict.result = Found::Encrypted;
+        probed.diagnosis.result = ProbeResult::Encrypted;
         let text = show("192.0.2.1:443", &probed);
         assert!(text.contains("does not mean authenticated") && !text.to_lowercase().contains("secure"), "{text}");
     }
@@ -227,17 +231,17 @@ mod tests {
     #[test]
     fn words_and_json_have_the_same_names() {
         for found in [
-            Found::Encrypted,
-            Found::NoEno,
-            Found::StrippedThere,
-            Found::StrippedBack,
-            Found::NonSynStripped,
-            Found::SynDropped,
-            Found::Echoed,
-            Found::NotNegotiated,
-            Found::Refused,
-            Found::NoAnswer,
-            Found::Failed,
+            ProbeResult::Encrypted,
+            ProbeResult::NoEno,
+            ProbeResult::StrippedThere,
+            ProbeResult::StrippedBack,
+            ProbeResult::NonSynStripped,
+            ProbeResult::SynDropped,
+            ProbeResult::Echoed,
+            ProbeResult::NotNegotiated,
+            ProbeResult::Refused,
+            ProbeResult::NoAnswer,
+            ProbeResult::Failed,
         ] {
             assert_eq!(serde_json::to_value(&found).unwrap(), in_words(&found).0);
         }

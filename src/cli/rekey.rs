@@ -4,10 +4,10 @@ use serde_json::json;
 
 use super::flows::Flow;
 use super::output::{print, print_json};
-use super::{Common, Connection, Failed, client};
+use super::{CommandError, Common, Connection, client};
 use crate::daemon::protocol::Command;
 
-pub(super) fn run(common: &Common, connection: &Connection) -> Result<(), Failed> {
+pub(super) fn run(common: &Common, connection: &Connection) -> Result<(), CommandError> {
     let Connection { local, remote } = *connection;
     let answer = client::ask(&common.instance()?, Command::Rekey { local, remote })?;
     let flow: Flow = client::decode(answer)?;

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::output::{print, print_json, table};
-use super::{Common, Failed, client, policy_parser};
+use super::{CommandError, Common, client, policy_parser};
 use crate::daemon::protocol::Command;
 use crate::daemon::selectors::Entry;
 use crate::selector::{Policy, Selected};
@@ -25,18 +25,18 @@ pub(super) struct DisableArguments {
     selectors: Vec<Selected>,
 }
 
-pub(super) fn enable(common: &Common, arguments: EnableArguments) -> Result<(), Failed> {
+pub(super) fn enable(common: &Common, arguments: EnableArguments) -> Result<(), CommandError> {
     let EnableArguments { policy, selectors } = arguments;
     change(common, Command::Enable { selectors, policy })
 }
 
-pub(super) fn disable(common: &Common, arguments: DisableArguments) -> Result<(), Failed> {
+pub(super) fn disable(common: &Common, arguments: DisableArguments) -> Result<(), CommandError> {
     let selectors = arguments.selectors.into_iter().map(|selected| selected.selector).collect();
     change(common, Command::Disable { selectors })
 }
 
 /// Has the change made and shows what is protected now.
-fn change(common: &Common, command: Command) -> Result<(), Failed> {
+fn change(common: &Common, command: Command) -> Result<(), CommandError> {
     let answer = client::ask(&common.instance()?, command)?;
     if common.json {
         return print_json(&answer);

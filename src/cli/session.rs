@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::output::{NOT_AUTHENTICATED, print, print_json};
-use super::{Common, Connection, Failed, client};
+use super::{CommandError, Common, Connection, client};
 use crate::daemon::protocol::Command;
 
 /// What is shown of what the daemon tells ([`crate::engine::FlowSession`]); JSON has all of it.
@@ -17,7 +17,7 @@ struct Session {
     authenticated: bool,
 }
 
-pub(super) fn run(common: &Common, connection: &Connection) -> Result<(), Failed> {
+pub(super) fn run(common: &Common, connection: &Connection) -> Result<(), CommandError> {
     let Connection { local, remote } = *connection;
     let answer = client::ask(&common.instance()?, Command::Session { local, remote })?;
     if common.json {

@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 use tcpcrypt::constants::RESUME_NONCE_MAX;
 
 use super::output::{NOT_AUTHENTICATED, print, print_json};
-use super::{Common, Failed, client, probe, selectors};
+use super::{CommandError, Common, client, probe, selectors};
 use crate::daemon::protocol::Command;
 use crate::daemon::status::{LastDisruption, Paths, Protocol, Status};
 
-pub(super) fn run(common: &Common) -> Result<(), Failed> {
+pub(super) fn run(common: &Common) -> Result<(), CommandError> {
     let answer = client::ask(&common.instance()?, Command::Status {})?;
     if common.json {
         return print_json(&answer);

@@ -6,7 +6,7 @@ use clap::Args;
 use tcpcrypt::{AeadId, Tep};
 
 use super::output::{print, print_json};
-use super::{Common, DEFAULT_TUN, Failed, policy_parser};
+use super::{CommandError, Common, DEFAULT_TUN, policy_parser};
 use crate::daemon;
 use crate::daemon::config::{ConfigError, parse_aead, parse_tep};
 use crate::daemon::selectors::Selectors;
@@ -58,27 +58,27 @@ pub(super) fn run(
     common: &Common,
     arguments: Arguments,
     provider: &'static dyn tcpcrypt::Provider,
-) -> Result<(), Failed> {
+) -> Result<(), CommandError> {
     let Arguments { config, tun, policy, gateway, teps, aeads, export_keys, dry_run, selectors } = arguments;
     let instance = common.instance.clone();
     let options = Options { config, tun, instance, policy, gateway, selectors, teps, aeads, export_keys };
     let settings = Settings::new(options, DEFAULT_TUN).map_err(|error| match error {
-        SettingsError::Config(ConfigError::Read { .. }) => Failed::new(error),
-        _ => Failed::usage(error),
+        SettingsError::Config(ConfigError::Read { .. }) => CommandError::new(error),
+        _ => CommandError::usage(error),
     })?;
     if dry_run {
         return show(common, &settings);
     }
     if common.json {
-        return Err(Failed::usage("up prints JSON with --dry-run only"));
+        return Err(CommandError::usage("up prints JSON with --dry-run only"));
     }
-    daemon::run(settings, provider).map_err(|error| Failed::new(format!("{error:#}")))
+    daemon::run(settings, provider).map_err(|error| CommandError::new(format!("{error:#}")))
 }
 
 /// Prints what would be set. Host names are not looked up.
-fn show(common: &Common, settings: &Settings) -> Result<(), Failed> {
+fn show(common: &Common, settings: &Settings) -> Result<(), CommandError> {
     let selectors = Selectors::new(settings.file_rules.clone(), settings.command_rules.clone(), settings.policy);
-    let steps = linux::dry_run(&settings.host, &selectors.rules()).map_err(Failed::new)?;
+    let steps = linux::dry_run(&settings.host, &selectors.rules()).map_err(CommandError::new)?;
     if common.json {
         return print_json(&steps);
     }

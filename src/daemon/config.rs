@@ -1,7 +1,7 @@
 //! The configuration file. docs/configuration.md describes it; the two are compared by a test.
 
 mod negotiation;
-mod place;
+mod position;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 pub use negotiation::{Negotiation, Rekey, Resumption, check_offer, parse_aead, parse_tep};
-pub use place::Wrong;
+pub use position::InvalidValue;
 
 use super::instance::Instance;
 use crate::engine;
@@ -130,14 +130,14 @@ impl Limits {
         }
     }
 
-    fn check(&self) -> Result<(), Wrong> {
+    fn check(&self) -> Result<(), InvalidValue> {
         let size = |value: Option<usize>| value.map(|value| u64::try_from(value).unwrap_or(u64::MAX));
         for (name, value, allowed) in [
-            ("max-flows", size(self.max_flows), 1..=ENTRIES_MOST),
-            ("max-half-open", size(self.max_half_open), 1..=ENTRIES_MOST),
+            ("max-flows", size(self.max_flows), 1..=ENTRIES_MAX),
+            ("max-half-open", size(self.max_half_open), 1..=ENTRIES_MAX),
             ("max-held-bytes", size(self.max_held_bytes), HELD_LEAST..=HELD_MOST),
             ("syn-attempts", self.syn_attempts.map(u64::from), 1..=u8::MAX.into()),
-            ("max-paths", size(self.max_paths), 0..=ENTRIES_MOST),
+            ("max-paths", size(self.max_paths), 0..=ENTRIES_MAX),
             ("path-retry", self.path_retry.map(u64::from), 1..=DAY),
             ("path-retry-max", self.path_retry_max.map(u64::from), 1..=30 * DAY),
             ("handshake-timeout", self.handshake_timeout.map(u64::from), 1..=HOUR),
@@ -151,22 +151,24 @@ impl Limits {
         let most = self.path_retry_max.map_or(default.retry_max.as_secs(), u64::from);
         if most < retry {
             let key = if self.path_retry_max.is_some() { "limits.path-retry-max" } else { "limits.path-retry" };
-            return Err(Wrong::new(key, format!("path-retry-max is {most}, less than path-retry, {retry}")));
+            return Err(InvalidValue::new(key, format!("path-retry-max is {most}, less than path-retry, {retry}")));
         }
         Ok(())
     }
 }
 
 /// An error unless `value`, if there is one, is `allowed`.
-fn in_range(key: &str, value: Option<u64>, allowed: std::ops::RangeInclusive<u64>) -> Result<(), Wrong> {
+fn in_range(key: &str, value: Option<u64>, allowed: std::ops::RangeInclusive<u64>) -> Result<(), InvalidValue> {
     match value.filter(|value| !allowed.contains(value)) {
-        Some(value) => Err(Wrong::new(key, format!("{value} is not from {} to {}", allowed.start(), allowed.end()))),
+        Some(value) => {
+            Err(InvalidValue::new(key, format!("{value} is not from {} to {}", allowed.start(), allowed.end())))
+        }
         None => Ok(()),
     }
 }
 
 /// Entries of a table: at 1 kB each this is more memory than a host has to spare.
-const ENTRIES_MOST: u64 = 1 << 24;
+const ENTRIES_MAX: u64 = 1 << 24;
 /// One frame of the largest size, twice over; less would stop connections rather than bound them.
 const HELD_LEAST: u64 = 1 << 17;
 const HELD_MOST: u64 = 1 << 40;
@@ -185,23 +187,23 @@ const PREFERENCE_MOST: u32 = 32_763;
 const MTU_LEAST: u32 = 1280;
 const MTU_MOST: u32 = 65_535;
 
-/// What the host's firewall and routing see, see [`linux::Settings`].
+/// What the host's firewall and routing see, see [`linux::HostSettings`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Host {
-    /// [`linux::Settings::mark_mask`].
+    /// [`linux::HostSettings::mark_mask`].
     pub mark_mask: Option<u32>,
-    /// [`linux::Settings::table_plain`].
+    /// [`linux::HostSettings::table_plain`].
     pub table_plain: Option<u32>,
-    /// [`linux::Settings::table_wire`].
+    /// [`linux::HostSettings::table_wire`].
     pub table_wire: Option<u32>,
-    /// [`linux::Settings::preference`].
+    /// [`linux::HostSettings::preference`].
     pub preference: Option<u32>,
-    /// [`linux::Settings::zone`].
+    /// [`linux::HostSettings::zone`].
     pub zone: Option<u16>,
-    /// [`linux::Settings::txqueuelen`].
+    /// [`linux::HostSettings::txqueuelen`].
     pub txqueuelen: Option<u32>,
-    /// [`linux::Settings::mtu`].
+    /// [`linux::HostSettings::mtu`].
     pub mtu: Option<u32>,
     /// [`crate::io::BusyPoll`], in microseconds.
     pub busy_poll: Option<u32>,
@@ -210,9 +212,9 @@ pub struct Host {
 impl Host {
     /// The plumbing's settings with these numbers.
     #[must_use]
-    pub fn settings(&self, instance: &Instance, tun: &str, gateway: &[String]) -> linux::Settings {
-        let default = linux::Settings::default();
-        linux::Settings {
+    pub fn settings(&self, instance: &Instance, tun: &str, gateway: &[String]) -> linux::HostSettings {
+        let default = linux::HostSettings::default();
+        linux::HostSettings {
             instance: instance.to_string(),
             tun: tun.to_owned(),
             gateway: gateway.to_vec(),
@@ -233,20 +235,26 @@ impl Host {
         self.busy_poll.map_or_else(BusyPoll::default, |most| BusyPoll::new(Duration::from_micros(most.into())))
     }
 
-    fn check(&self) -> Result<(), Wrong> {
+    fn check(&self) -> Result<(), InvalidValue> {
         if self.mark_mask.is_some_and(|mask| mask.count_ones() < 2) {
-            return Err(Wrong::new("host.mark-mask", "two bits at least are needed: one marks packets for each side"));
+            return Err(InvalidValue::new(
+                "host.mark-mask",
+                "two bits at least are needed: one marks packets for each side",
+            ));
         }
-        let default = linux::Settings::default();
+        let default = linux::HostSettings::default();
         let plain = self.table_plain.unwrap_or(default.table_plain);
         let wire = self.table_wire.unwrap_or(default.table_wire);
         if plain == wire {
             let key = if self.table_wire.is_some() { "host.table-wire" } else { "host.table-plain" };
-            return Err(Wrong::new(key, format!("table-plain and table-wire must differ, and both are {plain}")));
+            return Err(InvalidValue::new(
+                key,
+                format!("table-plain and table-wire must differ, and both are {plain}"),
+            ));
         }
         for (key, table) in [("host.table-plain", plain), ("host.table-wire", wire)] {
             if RESERVED_TABLES.contains(&table) {
-                return Err(Wrong::new(key, format!("{table} is a table of the system's; use another number")));
+                return Err(InvalidValue::new(key, format!("{table} is a table of the system's; use another number")));
             }
         }
         for (name, value, allowed) in [
@@ -276,12 +284,12 @@ pub enum ConfigError {
     },
     /// It says something that it cannot.
     #[error("{}{}: {message}", path.display(), line.map_or(String::new(), |line| format!(", line {line}")))]
-    Wrong {
+    InvalidValue {
         /// Which file.
         path: PathBuf,
         /// Where, counted from 1.
         line: Option<usize>,
-        /// What is wrong and what is allowed.
+        /// What is invalid and what is allowed.
         message: String,
     },
 }
@@ -295,29 +303,30 @@ impl File {
         let read = |source| ConfigError::Read { path: path.to_owned(), source };
         let size = fs::metadata(path).map_err(read)?.len();
         if size > SIZE_MAX {
-            return Err(ConfigError::Wrong {
+            return Err(ConfigError::InvalidValue {
                 path: path.to_owned(),
                 line: None,
                 message: format!("{size} bytes are too much for a configuration (at most {SIZE_MAX})"),
             });
         }
         let text = fs::read_to_string(path).map_err(read)?;
-        Self::parse(&text).map_err(|(line, message)| ConfigError::Wrong { path: path.to_owned(), line, message })
+        Self::parse(&text).map_err(|(line, message)| ConfigError::InvalidValue { path: path.to_owned(), line, message })
     }
 
     /// Parses a file's text.
     ///
     /// # Errors
-    /// What is wrong, in one line with its key, and where (counted from 1).
+    /// What is invalid, in one line with its key, and where (counted from 1).
     pub fn parse(text: &str) -> Result<Self, (Option<usize>, String)> {
         let file: Self = toml::from_str(text).map_err(|error| refusal(text, &error))?;
-        // What is wrong is quoted, and that may be anything.
-        file.check().map_err(|wrong| (place::line_of(text, &wrong.key, |_| false), one_line(&wrong.message)))?;
+        // What is invalid is quoted, and that may be anything.
+        file.check()
+            .map_err(|invalid| (position::line_of(text, &invalid.key, |_| false), one_line(&invalid.message)))?;
         file.selectors.check().map_err(|error| {
             let (culprit, policy) = error.culprit();
             let key = format!("selectors.{policy}");
             let is_it = |item: &str| item.parse::<Selected>().is_ok_and(|it| it.selector == *culprit);
-            (place::line_of(text, &key, is_it), one_line(&Wrong::new(key.as_str(), &error).message))
+            (position::line_of(text, &key, is_it), one_line(&InvalidValue::new(key.as_str(), &error).message))
         })?;
         Ok(file)
     }
@@ -332,21 +341,24 @@ impl File {
         config
     }
 
-    fn check(&self) -> Result<(), Wrong> {
+    fn check(&self) -> Result<(), InvalidValue> {
         self.negotiation.check()?;
         self.resumption.check()?;
         self.rekey.check()?;
         self.limits.check()?;
         self.host.check()?;
         if let Some(name) = &self.tun {
-            check_tun(name).map_err(|error| Wrong::new("tun", error))?;
+            check_tun(name).map_err(|error| InvalidValue::new("tun", error))?;
         }
-        self.gateway.iter().try_for_each(|name| check_interface(name)).map_err(|error| Wrong::new("gateway", error))?;
+        self.gateway
+            .iter()
+            .try_for_each(|name| check_interface(name))
+            .map_err(|error| InvalidValue::new("gateway", error))?;
         if let Some(name) = &self.instance {
-            name.parse::<Instance>().map_err(|error| Wrong::new("instance", error))?;
+            name.parse::<Instance>().map_err(|error| InvalidValue::new("instance", error))?;
         }
         if let Some(log) = &self.log {
-            super::log::parse(log).map_err(|error| Wrong::new("log", error))?;
+            super::log::parse(log).map_err(|error| InvalidValue::new("log", error))?;
         }
         Ok(())
     }
@@ -356,16 +368,16 @@ impl File {
 fn refusal(text: &str, error: &toml::de::Error) -> (Option<usize>, String) {
     let message = one_line(error.message());
     let Some(span) = error.span() else { return (None, message) };
-    let line = place::line_at(text, span.start);
+    let line = position::line_at(text, span.start);
     // An unknown key names itself, and what is no TOML has no keys.
-    let key = if message.starts_with("unknown field") { None } else { place::key_at(text, span.start) };
+    let key = if message.starts_with("unknown field") { None } else { position::key_at(text, span.start) };
     let Some(key) = key else { return (line, message) };
     // The parser tells where a list begins.
-    let in_list = place::line_of(text, &key, |item| match key.as_str() {
+    let in_list = position::line_of(text, &key, |item| match key.as_str() {
         "selectors.opportunistic" | "selectors.required" | "selectors.off" => item.parse::<Selected>().is_err(),
         _ => false,
     });
-    (in_list.or(line), Wrong::new(key, message).message)
+    (in_list.or(line), InvalidValue::new(key, message).message)
 }
 
 /// `message` of the parser in one line, in the words of this file rather than of Rust.
@@ -390,12 +402,12 @@ fn one_line(message: &str) -> String {
 /// Whether `name` can be that of the plain side's device, and leaves one for the wire side's.
 ///
 /// # Errors
-/// What is wrong with it.
+/// What is invalid with it.
 pub fn check_tun(name: &str) -> Result<(), String> {
     if !linux::is_interface_name(name) {
         return Err(format!("`{name}` cannot name a TUN device (1 to 15 characters: letters, digits, `-`, `_`, `.`)"));
     }
-    if linux::Settings::for_tun(name).wire_tun() == name {
+    if linux::HostSettings::for_tun(name).wire_tun() == name {
         return Err(format!(
             "`{name}` leaves no name for the second device, which is its first 13 characters and `-w`"
         ));
@@ -406,10 +418,10 @@ pub fn check_tun(name: &str) -> Result<(), String> {
 /// Whether packets of hosts behind interface `name` can be encrypted by way of the device `tun`.
 ///
 /// # Errors
-/// What is wrong with it.
+/// What is invalid with it.
 pub fn check_gateway(name: &str, tun: &str) -> Result<(), String> {
     check_interface(name)?;
-    if name == "lo" || name == tun || linux::Settings::for_tun(tun).wire_tun() == name {
+    if name == "lo" || name == tun || linux::HostSettings::for_tun(tun).wire_tun() == name {
         return Err(format!("--gateway names the interface to the hosts behind this one; no host is behind `{name}`"));
     }
     Ok(())
@@ -418,7 +430,7 @@ pub fn check_gateway(name: &str, tun: &str) -> Result<(), String> {
 /// Whether the kernel would take `name` for an interface.
 ///
 /// # Errors
-/// What is wrong with it.
+/// What is invalid with it.
 pub fn check_interface(name: &str) -> Result<(), String> {
     let good = (1..=15).contains(&name.len())
         && !matches!(name, "." | "..")
@@ -456,7 +468,7 @@ mod tests {
     fn every_default_in_the_documentation_is_the_real_one() {
         let text = include_str!("../../docs/configuration.md");
         let default = engine::Config::default();
-        let host = linux::Settings::default();
+        let host = linux::HostSettings::default();
         for (key, value) in [
             ("host.table-plain", host.table_plain),
             ("host.table-wire", host.table_wire),

@@ -19,7 +19,7 @@ use super::protocol::{Command, Failure, FailureKind, ITEMS_PER_LINE, Outcome, RE
 /// Clients at a time. More are turned away.
 const CLIENTS_MAX: usize = 32;
 /// How long a client may take to send a request, and to take in a line of a reply.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the daemon's loop says to a request.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ fn internal(error: serde_json::Error) -> Failure {
 
 /// A request on its way to the daemon's loop.
 #[derive(Debug)]
-pub struct Asked {
+pub struct PendingRequest {
     /// What is wanted.
     pub command: Command,
     /// Where the answer goes. Nobody may be listening any more.
@@ -78,7 +78,7 @@ pub fn bind(instance: &Instance) -> io::Result<UnixListener> {
 }
 
 /// Serves clients until the daemon's loop is gone.
-pub async fn serve(listener: UnixListener, asked: mpsc::Sender<Asked>) {
+pub async fn serve(listener: UnixListener, asked: mpsc::Sender<PendingRequest>) {
     let places = Arc::new(Semaphore::new(CLIENTS_MAX));
     loop {
         let stream = match listener.accept().await {
@@ -108,7 +108,7 @@ pub async fn serve(listener: UnixListener, asked: mpsc::Sender<Asked>) {
     }
 }
 
-async fn client(stream: UnixStream, asked: mpsc::Sender<Asked>) -> io::Result<()> {
+async fn client(stream: UnixStream, asked: mpsc::Sender<PendingRequest>) -> io::Result<()> {
     let privileged = {
         let uid = stream.peer_cred()?.uid();
         uid == 0 || uid == rustix::process::geteuid().as_raw()
@@ -116,7 +116,7 @@ async fn client(stream: UnixStream, asked: mpsc::Sender<Asked>) -> io::Result<()
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     loop {
-        let line = match timeout(PATIENCE, read_line(&mut reader)).await {
+        let line = match timeout(TIMEOUT, read_line(&mut reader)).await {
             Ok(Ok(Some(line))) => line,
             Ok(Ok(None)) | Err(_) => return Ok(()),
             Ok(Err(failure)) => return write_outcome(&mut writer, Outcome::Error(failure), false).await,
@@ -131,7 +131,7 @@ async fn client(stream: UnixStream, asked: mpsc::Sender<Asked>) -> io::Result<()
         let coming_down = command == (Command::Down {});
         let (answer, answered) = oneshot::channel();
         let gone = || Failure::new(FailureKind::Busy, "the daemon is coming down");
-        let reply = match asked.send(Asked { command, answer }).await {
+        let reply = match asked.send(PendingRequest { command, answer }).await {
             Ok(()) => answered.await.unwrap_or_else(|_| Err(gone())),
             Err(_) => Err(gone()),
         };
@@ -201,7 +201,7 @@ async fn write_list(writer: &mut (impl AsyncWrite + Unpin), values: Vec<Value>) 
 async fn write_outcome(writer: &mut (impl AsyncWrite + Unpin), outcome: Outcome, more: bool) -> io::Result<()> {
     let mut line = serde_json::to_vec(&Reply { version: VERSION, outcome, more })?;
     line.push(b'\n');
-    timeout(PATIENCE, writer.write_all(&line)).await?
+    timeout(TIMEOUT, writer.write_all(&line)).await?
 }
 
 #[cfg(test)]
@@ -227,7 +227,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("control.sock");
         let listener = UnixListener::bind(&path).unwrap();
-        let (asked, mut inbox) = mpsc::channel::<Asked>(1);
+        let (asked, mut inbox) = mpsc::channel::<PendingRequest>(1);
         tokio::spawn(serve(listener, asked));
         tokio::spawn(async move {
             while let Some(asked) = inbox.recv().await {

@@ -20,16 +20,16 @@ pub struct Instance(String);
 /// Why a text cannot be an instance's name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` cannot name an instance; use 1 to 64 letters, digits, `-`, `_` and `.`, not starting with `.`")]
-pub struct BadName(String);
+pub struct InvalidName(String);
 
 impl FromStr for Instance {
-    type Err = BadName;
+    type Err = InvalidName;
 
-    fn from_str(text: &str) -> Result<Self, BadName> {
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
         let good = (1..=NAME_MAX).contains(&text.len())
             && !text.starts_with('.')
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
-        if good { Ok(Self(text.to_owned())) } else { Err(BadName(text.to_owned())) }
+        if good { Ok(Self(text.to_owned())) } else { Err(InvalidName(text.to_owned())) }
     }
 }
 
@@ -49,13 +49,13 @@ impl Instance {
     /// The control socket's path, beside the record of changes.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
-        linux::Settings::default().state_dir.join(format!("{self}.sock"))
+        linux::HostSettings::default().state_dir.join(format!("{self}.sock"))
     }
 
     /// Names of other instances on this machine that somebody answers for, in order.
     #[must_use]
     pub fn others_running(&self) -> Vec<String> {
-        let entries = fs::read_dir(linux::Settings::default().state_dir).into_iter().flatten().flatten();
+        let entries = fs::read_dir(linux::HostSettings::default().state_dir).into_iter().flatten().flatten();
         let sockets = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|it| it == "sock"));
         let running = sockets.filter(|path| UnixStream::connect(path).is_ok());
         let mut names: Vec<String> = running

@@ -1,6 +1,7 @@
 //! The daemon's life: up, whatever happens then, down.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
@@ -9,10 +10,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use super::alerts::Alerts;
 use super::config::File;
-use super::control::{self, Asked};
+use super::control::{self, PendingRequest};
 use super::log::Log;
-use super::news::News;
 use super::resolve::{Resolved, resolve};
 use super::selectors::Selectors;
 use super::settings::Settings;
@@ -20,33 +21,33 @@ use super::{log, notify};
 use crate::crypto;
 use crate::engine::{Counters, Disruption, Engine, Env, FlowInfo, FlowState};
 use crate::io::{self, BusyPoll, Format, KeyLog, WorkerHandle};
-use crate::linux::{self, Device, Devices, Host, KeptFlow, Watcher};
+use crate::linux::{self, Host, KeptFlow, TunDevice, TunDevices, Watcher};
 use crate::selector::PolicyTable;
 
 /// How often health and bounds are looked at.
 const TICK: Duration = Duration::from_secs(1);
 /// The packet loop answers in less; with this it is stuck.
-const WORKER_PATIENCE: Duration = Duration::from_secs(10);
+const WORKER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often host names are looked up again, and how often those that could not be found.
-const RESOLVE_AGAIN: Duration = Duration::from_secs(60);
-const RESOLVE_MISSING: Duration = Duration::from_secs(5);
+const RESOLVE_INTERVAL: Duration = Duration::from_secs(60);
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// How often connections that are kept diverted are looked at, whether they have ended.
-const KEPT_AGAIN: Duration = Duration::from_secs(10);
+const KEPT_INTERVAL: Duration = Duration::from_secs(10);
 /// How often it is looked at whether other firewalls have changed, which nobody tells.
-const REFRESH_AGAIN: Duration = Duration::from_secs(60);
+const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
 /// Time for the last packets to leave before the devices go.
 const DRAIN: Duration = Duration::from_millis(200);
 
 /// What a device was when it came up.
-pub(super) struct DeviceFacts {
+pub(super) struct DeviceInfo {
     pub(super) name: String,
     pub(super) side: &'static str,
     pub(super) mtu: u32,
     pub(super) offloads: bool,
 }
 
-impl DeviceFacts {
-    fn new(device: &Device, side: &'static str) -> Self {
+impl DeviceInfo {
+    fn new(device: &TunDevice, side: &'static str) -> Self {
         let offloads = device.offloads.checksum && device.offloads.tso4 && device.offloads.tso6;
         Self { name: device.name.clone(), side, mtu: device.mtu, offloads }
     }
@@ -61,14 +62,14 @@ pub(super) struct Daemon {
     pub(super) worker: WorkerHandle,
     /// Taken out while a thread works with it.
     host: Option<Host>,
-    pub(super) devices: Vec<DeviceFacts>,
+    pub(super) devices: Vec<DeviceInfo>,
     pub(super) recovered: bool,
     pub(super) since: (SystemTime, Instant),
     pub(super) kept: Vec<KeptFlow>,
     /// The connections of probes that are running, which are diverted whatever is selected.
     pub(super) probing: Vec<(u64, Vec<KeptFlow>)>,
     pub(super) probes_made: u64,
-    news: News,
+    alerts: Alerts,
     pub(super) events: mpsc::Sender<Event>,
     resolving: bool,
     /// The file was read again, and whether its names have addresses has not been said yet.
@@ -78,16 +79,9 @@ pub(super) struct Daemon {
 /// What happens beside requests and signals.
 pub(super) enum Event {
     /// Host names were looked up; then a request that waited for it is carried out.
-    Resolved(Resolved, Option<Asked>),
+    Resolved(Resolved, Option<PendingRequest>),
     /// A probe is over.
     Probed(u64),
-}
-
-/// Whether the daemon goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Next {
-    Go,
-    Down,
 }
 
 /// Signals, caught from the start: one that comes during `up` is acted on when that is done.
@@ -121,7 +115,7 @@ pub(super) async fn live(settings: Settings, log: Log, provider: &'static dyn Pr
             bail!("cannot open the control socket {}: {error}; nothing is left changed", socket.display());
         }
     }
-    daemon.say_ready();
+    daemon.log_ready();
     notify::ready();
 
     let mut ticks = interval(notify::watchdog().map_or(TICK, |watchdog| watchdog.min(TICK)));
@@ -131,8 +125,8 @@ pub(super) async fn live(settings: Settings, log: Log, provider: &'static dyn Pr
     let mut refreshed_at = Instant::now();
     loop {
         let next = tokio::select! {
-            _ = signals.terminate.recv() => Ok(Next::Down),
-            _ = signals.interrupt.recv() => Ok(Next::Down),
+            _ = signals.terminate.recv() => Ok(ControlFlow::Break(())),
+            _ = signals.interrupt.recv() => Ok(ControlFlow::Break(())),
             _ = signals.hangup.recv() => daemon.reload().await,
             Some(asked) = requests.recv() => daemon.handle_request(asked).await,
             Some(event) = inbox.recv() => daemon.handle_event(event).await,
@@ -142,16 +136,16 @@ pub(super) async fn live(settings: Settings, log: Log, provider: &'static dyn Pr
             },
             change = watcher.next() => daemon.handle_change(change).await,
             _ = ticks.tick() => {
-                if refreshed_at.elapsed() >= REFRESH_AGAIN {
+                if refreshed_at.elapsed() >= REFRESH_INTERVAL {
                     refreshed_at = Instant::now();
                     daemon.refresh().await;
                 }
-                let again = if daemon.selectors.unresolved().is_empty() { RESOLVE_AGAIN } else { RESOLVE_MISSING };
+                let again = if daemon.selectors.unresolved().is_empty() { RESOLVE_INTERVAL } else { RETRY_INTERVAL };
                 if resolved_at.elapsed() >= again {
                     resolved_at = Instant::now();
                     daemon.resolve_again();
                 }
-                let kept_due = kept_at.elapsed() >= KEPT_AGAIN;
+                let kept_due = kept_at.elapsed() >= KEPT_INTERVAL;
                 if kept_due {
                     kept_at = Instant::now();
                 }
@@ -159,8 +153,8 @@ pub(super) async fn live(settings: Settings, log: Log, provider: &'static dyn Pr
             }
         };
         match next {
-            Ok(Next::Go) => {}
-            Ok(Next::Down) => break,
+            Ok(ControlFlow::Continue(())) => {}
+            Ok(ControlFlow::Break(())) => break,
             Err(error) => {
                 // As after a crash: what was diverted is dropped, since without the engine nobody knows which
                 // connections were encrypted.
@@ -207,8 +201,8 @@ impl Daemon {
 
         let (host_settings, host_rules) = (settings.host.clone(), rules.clone());
         let (host, devices) = blocking(move || Host::up(host_settings, &host_rules)).await??;
-        let Devices { plain, wire } = &devices;
-        let facts = vec![DeviceFacts::new(plain, "plain"), DeviceFacts::new(wire, "wire")];
+        let TunDevices { plain, wire } = &devices;
+        let facts = vec![DeviceInfo::new(plain, "plain"), DeviceInfo::new(wire, "wire")];
         let mut engine = Engine::new(settings.engine.clone(), provider);
         let recovered = host.orphans().is_some();
         if let Some(orphans) = host.orphans() {
@@ -243,7 +237,7 @@ impl Daemon {
             kept: Vec::new(),
             probing: Vec::new(),
             probes_made: 0,
-            news: News::default(),
+            alerts: Alerts::default(),
             events,
             resolving: false,
             names_are_new: false,
@@ -261,10 +255,10 @@ impl Daemon {
             Vec::new()
         });
         let admitted = self.worker.call_async(move |engine, now, _| engine.admit(now, &open));
-        timeout(WORKER_PATIENCE, admitted).await.context("the packet loop is stuck")?.map_err(Into::into)
+        timeout(WORKER_TIMEOUT, admitted).await.context("the packet loop is stuck")?.map_err(Into::into)
     }
 
-    fn say_ready(&self) {
+    fn log_ready(&self) {
         let devices: Vec<&str> = self.devices.iter().map(|device| device.name.as_str()).collect();
         tracing::info!(
             "up: instance {}, devices {}, {} selectors, policy {}",
@@ -310,7 +304,7 @@ impl Daemon {
             engine.abort_all(now, env);
             kept(engine, &PolicyTable::default())
         });
-        let Ok(Ok(aborted)) = timeout(WORKER_PATIENCE, aborted).await else {
+        let Ok(Ok(aborted)) = timeout(WORKER_TIMEOUT, aborted).await else {
             bail!(
                 "the packet loop does not answer, so encrypted connections could not be ended; protected connections \
                  stay blocked until `enotun down --instance {}` is run again",
@@ -353,7 +347,7 @@ impl Daemon {
             engine.change_policy(table);
             kept(engine, &lookup)
         });
-        self.kept = timeout(WORKER_PATIENCE, kept).await.context("the packet loop is stuck")??;
+        self.kept = timeout(WORKER_TIMEOUT, kept).await.context("the packet loop is stuck")??;
         let updated = self.update_host().await;
         // Listed when nothing new can be among it that went past the engine.
         self.admit().await?;
@@ -364,7 +358,7 @@ impl Daemon {
     pub(super) async fn keep(&mut self) -> anyhow::Result<()> {
         let table = PolicyTable::new(self.selectors.rules());
         let kept = self.worker.call_async(move |engine, _, _| kept(engine, &table));
-        self.kept = timeout(WORKER_PATIENCE, kept).await.context("the packet loop is stuck")??;
+        self.kept = timeout(WORKER_TIMEOUT, kept).await.context("the packet loop is stuck")??;
         self.update_host().await
     }
 
@@ -389,7 +383,7 @@ impl Daemon {
     }
 
     /// Acts on what has changed about the host.
-    async fn handle_change(&mut self, change: Result<linux::Event, linux::Error>) -> anyhow::Result<Next> {
+    async fn handle_change(&mut self, change: Result<linux::Event, linux::Error>) -> anyhow::Result<ControlFlow<()>> {
         match change {
             Ok(linux::Event::Prefixes(prefixes)) => {
                 let before = self.selectors.clone();
@@ -414,7 +408,7 @@ impl Daemon {
             // Without it nobody would notice that routes and interfaces change.
             Err(error) => return Err(anyhow::Error::new(error).context("the host cannot be watched any more")),
         }
-        Ok(Next::Go)
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Follows what has changed about the host.
@@ -427,10 +421,10 @@ impl Daemon {
     }
 
     /// Health, bounds, and connections that are kept only until they end.
-    async fn tick(&mut self, kept_due: bool) -> anyhow::Result<Next> {
+    async fn tick(&mut self, kept_due: bool) -> anyhow::Result<ControlFlow<()>> {
         let counters = self.counters().await?;
         notify::alive();
-        for line in self.news.lines(&counters, Instant::now()) {
+        for line in self.alerts.lines(&counters, Instant::now()) {
             tracing::warn!("{line}");
         }
         if kept_due && !self.kept.is_empty() {
@@ -441,13 +435,13 @@ impl Daemon {
                 self.update_host().await?;
             }
         }
-        Ok(Next::Go)
+        Ok(ControlFlow::Continue(()))
     }
 
     /// What the engine counted, or an error if the packet loop is gone or stuck.
     pub(super) async fn counters(&self) -> anyhow::Result<Counters> {
         let counters = self.worker.call_async(|engine, _, _| engine.counters().clone());
-        timeout(WORKER_PATIENCE, counters).await.context("the packet loop is stuck")?.map_err(Into::into)
+        timeout(WORKER_TIMEOUT, counters).await.context("the packet loop is stuck")?.map_err(Into::into)
     }
 
     /// Looks all host names up again, beside everything else.
@@ -460,7 +454,7 @@ impl Daemon {
         self.resolve_then(names, None);
     }
 
-    pub(super) fn resolve_then(&self, names: BTreeSet<String>, asked: Option<Asked>) {
+    pub(super) fn resolve_then(&self, names: BTreeSet<String>, asked: Option<PendingRequest>) {
         let events = self.events.clone();
         tokio::spawn(async move {
             let resolved = resolve(names).await;
@@ -469,11 +463,11 @@ impl Daemon {
         });
     }
 
-    async fn handle_event(&mut self, event: Event) -> anyhow::Result<Next> {
+    async fn handle_event(&mut self, event: Event) -> anyhow::Result<ControlFlow<()>> {
         match event {
             Event::Probed(number) => {
                 self.probed(number).await;
-                Ok(Next::Go)
+                Ok(ControlFlow::Continue(()))
             }
             Event::Resolved(resolved, asked) => {
                 let before = self.selectors.clone();
@@ -491,28 +485,28 @@ impl Daemon {
                     }
                 }
                 if let Some(asked) = asked {
-                    return self.carry_out(asked).await;
+                    return self.execute(asked).await;
                 }
                 self.resolving = false;
                 if std::mem::take(&mut self.names_are_new) {
                     self.selectors.unresolved().iter().for_each(|name| warn_unresolved(name));
                 }
-                Ok(Next::Go)
+                Ok(ControlFlow::Continue(()))
             }
         }
     }
 
     /// Reads the configuration file again.
-    async fn reload(&mut self) -> anyhow::Result<Next> {
+    async fn reload(&mut self) -> anyhow::Result<ControlFlow<()>> {
         let Some((path, old)) = self.settings.file.clone() else {
             tracing::warn!("SIGHUP, but there is no configuration file to read again");
-            return Ok(Next::Go);
+            return Ok(ControlFlow::Continue(()));
         };
         let new = match File::read(&path) {
             Ok(new) => new,
             Err(error) => {
                 tracing::warn!("the configuration is not changed: {error}");
-                return Ok(Next::Go);
+                return Ok(ControlFlow::Continue(()));
             }
         };
         let fixed = |file: &File| File { selectors: Default::default(), policy: None, log: None, ..file.clone() };
@@ -527,7 +521,7 @@ impl Daemon {
         if let Err(error) = self.selectors.check() {
             self.selectors = before;
             tracing::warn!("the configuration is not changed: {error}");
-            return Ok(Next::Go);
+            return Ok(ControlFlow::Continue(()));
         }
         match self.apply(before).await {
             Ok(()) => {
@@ -544,7 +538,7 @@ impl Daemon {
             }
             Err(error) => tracing::warn!("the configuration is not changed: {error:#}"),
         }
-        Ok(Next::Go)
+        Ok(ControlFlow::Continue(()))
     }
 }
 
@@ -572,11 +566,11 @@ fn diverted(table: &PolicyTable, local: std::net::SocketAddr, remote: std::net::
 
 fn start_worker(
     engine: Engine,
-    devices: Devices,
+    devices: TunDevices,
     keys: Option<KeyLog>,
     busy: BusyPoll,
 ) -> anyhow::Result<WorkerHandle> {
-    let queue = |device: Device| {
+    let queue = |device: TunDevice| {
         let name = device.name;
         device.queues.into_iter().next().with_context(|| format!("the kernel gave no queue for {name}"))
     };

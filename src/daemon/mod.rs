@@ -1,12 +1,13 @@
 //! The daemon: its configuration, its control socket and its life. Packets are not handled here but by the worker
 //! thread that [`crate::io`] runs; this is the control plane, on a runtime of one thread.
 
+mod alerts;
 pub mod config;
 pub mod control;
+pub mod diagnosis;
 pub mod instance;
 mod life;
 pub mod log;
-mod news;
 mod notify;
 mod probe;
 pub mod protocol;
@@ -15,7 +16,6 @@ mod resolve;
 pub mod selectors;
 pub mod settings;
 pub mod status;
-pub mod verdict;
 
 use anyhow::Context as _;
 use settings::Settings;

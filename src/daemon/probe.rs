@@ -2,6 +2,7 @@
 //! saw.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -10,9 +11,9 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use super::control::Answer;
-use super::life::{Daemon, Event, Next};
+use super::diagnosis::{Attempt, ConnectOutcome, Evidence, ProbeReply, ProbeResult, distance};
+use super::life::{Daemon, Event};
 use super::protocol::{Failure, FailureKind};
-use super::verdict::{Connect, Evidence, Found, Probed, Try, distance};
 use crate::engine::{FlowInfo, FlowState, PathInfo, ProbeMode, ProbeReport, SynAnswer};
 use crate::io::{Caller, Stopped};
 use crate::linux::KeptFlow;
@@ -20,15 +21,15 @@ use crate::linux::KeptFlow;
 /// Probes at the same time.
 const PROBES_MAX: usize = 4;
 /// How long a SYN and its retransmissions wait for an answer: the kernel sends three or more in this time.
-const SYN_PATIENCE: Duration = Duration::from_millis(4500);
+const SYN_TIMEOUT: Duration = Duration::from_millis(4500);
 /// How long keys may take.
-const KEY_PATIENCE: Duration = Duration::from_secs(6);
+const KEY_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long a FIN may wait for its acknowledgement. The kernel sends it several times.
-const FIN_PATIENCE: Duration = Duration::from_secs(3);
+const FIN_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a peer has to object to an acknowledgement, at least.
-const OBJECTION: Duration = Duration::from_millis(300);
+const MIN_RST_WAIT: Duration = Duration::from_millis(300);
 /// How often it is looked what has happened.
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Routers that are asked if it is not known how many there are.
 const HOPS_UNKNOWN: u8 = 16;
 /// Routers that are asked beyond those known of: the way there may be longer than the way back.
@@ -37,12 +38,12 @@ const HOPS_MORE: u8 = 2;
 type Reply = oneshot::Sender<Result<Answer, Failure>>;
 
 /// A connection that is not open yet.
-struct Place {
+struct BoundSocket {
     socket: TcpSocket,
     local: SocketAddr,
 }
 
-impl Place {
+impl BoundSocket {
     /// A local port, on the address from which `remote` is reached.
     fn new(remote: SocketAddr) -> anyhow::Result<Self> {
         let any: SocketAddr = if remote.is_ipv4() { "0.0.0.0:0".parse()? } else { "[::]:0".parse()? };
@@ -57,19 +58,19 @@ impl Place {
 
 impl Daemon {
     /// Begins a probe, of which the end is told by [`Event::Probed`].
-    pub(super) async fn probe(&mut self, remote: SocketAddr, answer: Reply) -> anyhow::Result<Next> {
-        let (number, places) = match self.prepare(remote).await {
+    pub(super) async fn probe(&mut self, remote: SocketAddr, answer: Reply) -> anyhow::Result<ControlFlow<()>> {
+        let (number, sockets) = match self.prepare(remote).await {
             Ok(prepared) => prepared,
             Err(failure) => {
                 // A client that did not wait for the answer is no concern.
                 let _ = answer.send(Err(failure));
-                return Ok(Next::Go);
+                return Ok(ControlFlow::Continue(()));
             }
         };
         let (caller, events) = (self.worker.caller(), self.events.clone());
         tokio::spawn(async move {
-            let locals: Vec<SocketAddr> = places.iter().map(|place| place.local).collect();
-            let result = run(&caller, remote, places).await;
+            let locals: Vec<SocketAddr> = sockets.iter().map(|socket| socket.local).collect();
+            let result = run(&caller, remote, sockets).await;
             // The probe's notes go, whatever came of it. An error means that the engine is gone.
             let _ = caller
                 .call_async(move |engine, _, _| {
@@ -84,11 +85,11 @@ impl Daemon {
             });
             let _ = events.send(Event::Probed(number)).await;
         });
-        Ok(Next::Go)
+        Ok(ControlFlow::Continue(()))
     }
 
     /// Makes the connections of a probe go through the engine, whatever is selected.
-    async fn prepare(&mut self, remote: SocketAddr) -> Result<(u64, Vec<Place>), Failure> {
+    async fn prepare(&mut self, remote: SocketAddr) -> Result<(u64, Vec<BoundSocket>), Failure> {
         if self.probing.len() >= PROBES_MAX {
             let message = format!("{PROBES_MAX} probes are running already; try again");
             return Err(Failure::new(FailureKind::Busy, message));
@@ -96,16 +97,16 @@ impl Daemon {
         let failed = |what: &str, error: anyhow::Error| {
             Failure::new(FailureKind::Failed, format!("cannot {what} to {remote}: {error:#}"))
         };
-        let places = (0..3).map(|_| Place::new(remote)).collect::<anyhow::Result<Vec<_>>>();
-        let places = places.map_err(|error| failed("open a connection", error))?;
+        let sockets = (0..3).map(|_| BoundSocket::new(remote)).collect::<anyhow::Result<Vec<_>>>();
+        let sockets = sockets.map_err(|error| failed("open a connection", error))?;
         let number = self.probes_made;
         self.probes_made += 1;
-        self.probing.push((number, places.iter().map(|place| KeptFlow { local: place.local, remote }).collect()));
+        self.probing.push((number, sockets.iter().map(|socket| KeptFlow { local: socket.local, remote }).collect()));
         if let Err(error) = self.update_host().await {
             self.probing.retain(|(other, _)| *other != number);
             return Err(failed("divert the connections of a probe", error));
         }
-        Ok((number, places))
+        Ok((number, sockets))
     }
 
     /// A probe is over.
@@ -119,9 +120,9 @@ impl Daemon {
 }
 
 /// Probes the path to `remote`.
-async fn run(caller: &Caller, remote: SocketAddr, places: Vec<Place>) -> anyhow::Result<Probed> {
-    let mut places = places.into_iter();
-    let mut place = move || places.next().context("a probe has three connections");
+async fn run(caller: &Caller, remote: SocketAddr, sockets: Vec<BoundSocket>) -> anyhow::Result<ProbeReply> {
+    let mut sockets = sockets.into_iter();
+    let mut socket = move || sockets.next().context("a probe has three connections");
     let (remembered, known) = caller
         .call_async(move |engine, now, _| {
             let of_host = |path: &PathInfo| path.address == remote.ip().to_canonical();
@@ -130,10 +131,10 @@ async fn run(caller: &Caller, remote: SocketAddr, places: Vec<Place>) -> anyhow:
         })
         .await?;
 
-    let offered = place()?;
+    let offered = socket()?;
     let local = offered.local;
     let (offer, flow) = offer(caller, remote, offered).await?;
-    if offer.report.syns == 0 && !matches!(offer.connect, Connect::Failed(_)) {
+    if offer.report.syns == 0 && !matches!(offer.connect, ConnectOutcome::Failed(_)) {
         anyhow::bail!(
             "a connection from {} to {remote} does not pass enotun: is {} an address of this host?",
             local.ip(),
@@ -142,24 +143,24 @@ async fn run(caller: &Caller, remote: SocketAddr, places: Vec<Place>) -> anyhow:
     }
     let mut evidence = Evidence { offer, bare: None, insist: None, known };
     let answer = evidence.offer.report.answer;
-    let silent = evidence.offer.connect == Connect::Silent;
-    if silent || (evidence.offer.connect == Connect::Open && answer == Some(SynAnswer::NoEno)) {
+    let silent = evidence.offer.connect == ConnectOutcome::Silent;
+    if silent || (evidence.offer.connect == ConnectOutcome::Open && answer == Some(SynAnswer::NoEno)) {
         let hops = match evidence.offer.report.answer_ttl {
             Some(ttl) => distance(ttl).saturating_add(HOPS_MORE),
             None => HOPS_UNKNOWN,
         };
         let (bare, insist) = tokio::join!(
-            finish(caller, remote, place()?, ProbeMode::Bare),
-            finish(caller, remote, place()?, ProbeMode::Insist { hops })
+            finish(caller, remote, socket()?, ProbeMode::Bare),
+            finish(caller, remote, socket()?, ProbeMode::Insist { hops })
         );
         evidence.bare = Some(bare?);
         evidence.insist = Some(insist?);
     }
-    let probed = Probed::new(remote, &evidence, flow, remembered);
-    if let Some(finding) = probed.verdict.result.remembered() {
+    let probed = ProbeReply::new(remote, &evidence, flow, remembered);
+    if let Some(finding) = probed.diagnosis.result.remembered() {
         caller.call_async(move |engine, now, _| engine.learn_path(now, remote, finding)).await?;
     }
-    if probed.verdict.result != Found::Encrypted {
+    if probed.diagnosis.result != ProbeResult::Encrypted {
         tracing::debug!("probe of {remote}: {evidence:?}");
     }
     Ok(probed)
@@ -169,19 +170,19 @@ async fn run(caller: &Caller, remote: SocketAddr, places: Vec<Place>) -> anyhow:
 async fn open(
     caller: &Caller,
     remote: SocketAddr,
-    Place { socket, local }: Place,
+    BoundSocket { socket, local }: BoundSocket,
     mode: ProbeMode,
-) -> Result<(Result<TcpStream, Connect>, Duration), Stopped> {
+) -> Result<(Result<TcpStream, ConnectOutcome>, Duration), Stopped> {
     caller.call_async(move |engine, _, _| engine.begin_probe(local, remote, mode)).await?;
     let start = Instant::now();
-    let opened = match timeout(SYN_PATIENCE, socket.connect(remote)).await {
+    let opened = match timeout(SYN_TIMEOUT, socket.connect(remote)).await {
         Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => Err(Connect::Refused),
-        Ok(Err(error)) if error.kind() == std::io::ErrorKind::TimedOut => Err(Connect::Silent),
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => Err(ConnectOutcome::Refused),
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::TimedOut => Err(ConnectOutcome::Silent),
         // It was open, and the peer's RST came before we looked.
-        Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionReset => Err(Connect::Open),
-        Ok(Err(error)) => Err(Connect::Failed(error.to_string())),
-        Err(_) => Err(Connect::Silent),
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionReset => Err(ConnectOutcome::Open),
+        Ok(Err(error)) => Err(ConnectOutcome::Failed(error.to_string())),
+        Err(_) => Err(ConnectOutcome::Silent),
     };
     Ok((opened, start.elapsed()))
 }
@@ -191,53 +192,57 @@ async fn report(caller: &Caller, local: SocketAddr, remote: SocketAddr) -> Resul
     Ok(report.unwrap_or_default())
 }
 
-/// Looks at a probe until `done`, or for as long as `patience`.
+/// Looks at a probe until `done`, or for as long as `limit`.
 async fn watch(
     caller: &Caller,
     local: SocketAddr,
     remote: SocketAddr,
-    patience: Duration,
+    limit: Duration,
     done: impl Fn(&ProbeReport) -> bool,
 ) -> Result<ProbeReport, Stopped> {
     let start = Instant::now();
     loop {
         let seen = report(caller, local, remote).await?;
-        if done(&seen) || start.elapsed() >= patience {
+        if done(&seen) || start.elapsed() >= limit {
             return Ok(seen);
         }
-        sleep(LOOK).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 
 /// A connection that offers ENO, until it is encrypted or will not be.
-async fn offer(caller: &Caller, remote: SocketAddr, place: Place) -> anyhow::Result<(Try, Option<FlowInfo>)> {
-    let local = place.local;
-    let (opened, _) = open(caller, remote, place, ProbeMode::Offer).await?;
+async fn offer(
+    caller: &Caller,
+    remote: SocketAddr,
+    socket: BoundSocket,
+) -> anyhow::Result<(Attempt, Option<FlowInfo>)> {
+    let local = socket.local;
+    let (opened, _) = open(caller, remote, socket, ProbeMode::Offer).await?;
     let stream = match opened {
         Ok(stream) => stream,
-        Err(connect) => return Ok((Try { connect, report: report(caller, local, remote).await? }, None)),
+        Err(connect) => return Ok((Attempt { connect, report: report(caller, local, remote).await? }, None)),
     };
     let decided = |report: &ProbeReport| report.state.is_none_or(|state| state != FlowState::Negotiating);
-    let seen = watch(caller, local, remote, KEY_PATIENCE, decided).await?;
+    let seen = watch(caller, local, remote, KEY_TIMEOUT, decided).await?;
     let flow = caller.call_async(move |engine, _, _| engine.flow(local, remote)).await?;
     drop(stream);
-    Ok((Try { connect: Connect::Open, report: seen }, flow))
+    Ok((Attempt { connect: ConnectOutcome::Open, report: seen }, flow))
 }
 
 /// A connection that is opened and ended again.
-async fn finish(caller: &Caller, remote: SocketAddr, place: Place, mode: ProbeMode) -> anyhow::Result<Try> {
-    let local = place.local;
-    let (opened, rtt) = open(caller, remote, place, mode).await?;
+async fn finish(caller: &Caller, remote: SocketAddr, socket: BoundSocket, mode: ProbeMode) -> anyhow::Result<Attempt> {
+    let local = socket.local;
+    let (opened, rtt) = open(caller, remote, socket, mode).await?;
     let stream = match opened {
         Ok(stream) => stream,
-        Err(connect) => return Ok(Try { connect, report: report(caller, local, remote).await? }),
+        Err(connect) => return Ok(Attempt { connect, report: report(caller, local, remote).await? }),
     };
-    watch(caller, local, remote, OBJECTION.max(rtt * 4), |report| report.reset).await?;
+    watch(caller, local, remote, MIN_RST_WAIT.max(rtt * 4), |report| report.reset).await?;
     // If the peer has reset it there is nothing left to shut down.
     let _ = rustix::net::shutdown(&stream, rustix::net::Shutdown::Write);
-    let seen = watch(caller, local, remote, FIN_PATIENCE, |report| report.fin_acked || report.reset).await?;
+    let seen = watch(caller, local, remote, FIN_TIMEOUT, |report| report.fin_acked || report.reset).await?;
     // The kernel is not to go on with a FIN that nobody accepts.
     let _ = rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
     drop(stream);
-    Ok(Try { connect: Connect::Open, report: seen })
+    Ok(Attempt { connect: ConnectOutcome::Open, report: seen })
 }

@@ -55,7 +55,7 @@ pub enum Command {
         /// Address and port on the wire side.
         remote: SocketAddr,
     },
-    /// Finds out what the path to a service does with ENO, by opening connections: [`super::verdict::Probed`]. It takes up to
+    /// Finds out what the path to a service does with ENO, by opening connections: [`super::diagnosis::Probed`]. It takes up to
     /// 20 seconds.
     Probe {
         /// Address and port of the service.

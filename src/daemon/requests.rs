@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::ControlFlow;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::timeout;
 
-use super::control::{Answer, Asked};
-use super::life::{Daemon, Next};
+use super::control::{Answer, PendingRequest};
+use super::life::Daemon;
 use super::notify;
 use super::protocol::{Command, Failure, FailureKind, Flushed};
-use super::status::{Connections, Device, LastDisruption, Paths, Protocol, Status};
+use super::status::{Connections, DeviceStatus, LastDisruption, Paths, Protocol, Status};
 use crate::engine::{Engine, Env, FlowError};
 use crate::selector::{Policy, Selected, Selector};
 use crate::time::Instant;
@@ -24,7 +25,7 @@ fn open_connections() -> Vec<(SocketAddr, SocketAddr)> {
 }
 
 /// How long the packet loop may take with a request.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 fn failed(error: impl std::fmt::Display) -> Failure {
     Failure::new(FailureKind::Failed, error.to_string())
@@ -32,26 +33,26 @@ fn failed(error: impl std::fmt::Display) -> Failure {
 
 impl Daemon {
     /// Carries a request out, host names in it looked up first, which must not hold anything else up.
-    pub(super) async fn handle_request(&mut self, asked: Asked) -> anyhow::Result<Next> {
-        if let Command::Probe { remote } = asked.command {
-            return self.probe(remote, asked.answer).await;
+    pub(super) async fn handle_request(&mut self, request: PendingRequest) -> anyhow::Result<ControlFlow<()>> {
+        if let Command::Probe { remote } = request.command {
+            return self.probe(remote, request.answer).await;
         }
-        if let Command::Enable { selectors, .. } = &asked.command {
+        if let Command::Enable { selectors, .. } = &request.command {
             let names: std::collections::BTreeSet<String> =
                 selectors.iter().filter_map(|it| it.selector.name()).map(str::to_owned).collect();
             if !names.is_empty() {
-                self.resolve_then(names, Some(asked));
-                return Ok(Next::Go);
+                self.resolve_then(names, Some(request));
+                return Ok(ControlFlow::Continue(()));
             }
         }
-        self.carry_out(asked).await
+        self.execute(request).await
     }
 
     /// Carries a request out.
-    pub(super) async fn carry_out(&mut self, asked: Asked) -> anyhow::Result<Next> {
-        let Asked { command, answer } = asked;
+    pub(super) async fn execute(&mut self, request: PendingRequest) -> anyhow::Result<ControlFlow<()>> {
+        let PendingRequest { command, answer } = request;
         let command = command.canonical();
-        let next = if command == (Command::Down {}) { Next::Down } else { Next::Go };
+        let next = if command == (Command::Down {}) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
         let reply = match command {
             Command::Status {} => self.status().await,
             Command::Flows {} => self.flows().await,
@@ -84,7 +85,7 @@ impl Daemon {
         &self,
         job: impl FnOnce(&mut Engine, Instant, &mut dyn Env) -> R + Send + 'static,
     ) -> Result<R, Failure> {
-        match timeout(PATIENCE, self.worker.call_async(job)).await {
+        match timeout(TIMEOUT, self.worker.call_async(job)).await {
             Ok(result) => result.map_err(failed),
             Err(_) => Err(failed("the packet loop is stuck; its log may say why")),
         }
@@ -211,7 +212,7 @@ impl Daemon {
             .await?;
         let io = self.worker.io_counters().await.map_err(failed)?;
         notify::status(&format!("{} connections encrypted, {} plain", connections.encrypted, connections.plain));
-        let device = |facts: &super::life::DeviceFacts| Device {
+        let device = |facts: &super::life::DeviceInfo| DeviceStatus {
             name: facts.name.clone(),
             side: facts.side.to_owned(),
             mtu: facts.mtu,

@@ -56,7 +56,7 @@ pub struct Settings {
     /// The engine's bounds and times.
     pub engine: engine::Config,
     /// The plumbing.
-    pub host: linux::Settings,
+    pub host: linux::HostSettings,
     /// How long the packet loop waits awake.
     pub busy_poll: BusyPoll,
     /// Where keys are exported to. On the command line only: nobody is to find it in a file that was left so.

@@ -32,7 +32,7 @@ pub struct Status {
     /// What it negotiates.
     pub protocol: Protocol,
     /// Its two devices, plain side first.
-    pub devices: Vec<Device>,
+    pub devices: Vec<DeviceStatus>,
     /// Whether the random source is adequately seeded; before that nothing is encrypted (ENO-18).
     pub random_ready: bool,
     /// Whether it came up after an instance that died, and refuses connections that were open then.
@@ -101,7 +101,7 @@ impl Protocol {
 
 /// A device.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Device {
+pub struct DeviceStatus {
     /// Its name.
     pub name: String,
     /// `plain` or `wire`.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tcpcrypt::{AeadId, Settings, Tep};
+use tcpcrypt::{AeadId, NegotiationConfig, Tep};
 
 use super::{PathLimits, SessionLimits};
 
@@ -30,7 +30,7 @@ impl Default for RekeyLimits {
 #[derive(Debug, Clone)]
 pub struct Config {
     /// How this host negotiates (ENO-7 to ENO-11).
-    pub negotiation: Settings,
+    pub negotiation: NegotiationConfig,
     /// The AEADs to offer and accept, by rising preference (TC-5).
     pub ciphers: Vec<AeadId>,
     /// When keys are replaced.
@@ -67,7 +67,7 @@ impl Default for Config {
         Self {
             // By rising priority, which is falling cost. P-521 and Curve448 take ten times as long, which whoever can reach a
             // service makes it spend, and their pure-Rust crates are pre-releases that nobody has audited: on request only.
-            negotiation: Settings { teps: vec![Tep::P256, Tep::Curve25519], ..Settings::default() },
+            negotiation: NegotiationConfig { teps: vec![Tep::P256, Tep::Curve25519], ..NegotiationConfig::default() },
             ciphers: vec![AeadId::Chacha20Poly1305, AeadId::Aes256Gcm, AeadId::Aes128Gcm],
             rekey: RekeyLimits::default(),
             sessions: SessionLimits::default(),

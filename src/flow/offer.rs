@@ -6,7 +6,7 @@ use tcpcrypt::constants::{RESUME_HALF_LEN, RESUME_NONCE_MAX};
 use tcpcrypt::eno::negotiate::{active_option, conclude, passive_reply};
 use tcpcrypt::eno::option::{SynArea, find_syn};
 use tcpcrypt::resume::ResumeNonce;
-use tcpcrypt::{Aware, Outcome, PlainReason, Proposal, Settings};
+use tcpcrypt::{Aware, NegotiationConfig, Outcome, PlainReason, Proposal};
 
 use super::link::{Cx, FlowKey};
 use super::peers::Agreed;
@@ -16,7 +16,7 @@ use crate::wire::{P, Packet};
 
 impl Opening {
     /// How this connection negotiates: as the host does, and what its rule asks for besides (ENO-7, ENO-8, TC-22).
-    pub(super) fn settings<'a>(&self, config: &'a Config) -> Cow<'a, Settings> {
+    pub(super) fn settings<'a>(&self, config: &'a Config) -> Cow<'a, NegotiationConfig> {
         let options = self.rules.options;
         if options.is_none() {
             return Cow::Borrowed(&config.negotiation);

@@ -11,7 +11,7 @@ const FIRST: Duration = Duration::from_micros(10);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BusyPoll {
     /// The longest: what takes longer is slept through.
-    most: Duration,
+    max: Duration,
     now: Duration,
 }
 
@@ -21,19 +21,19 @@ impl BusyPoll {
 
     /// Waits awake for no longer than `most`, which may be zero.
     #[must_use]
-    pub const fn new(most: Duration) -> Self {
-        Self { most, now: Duration::ZERO }
+    pub const fn new(max: Duration) -> Self {
+        Self { max, now: Duration::ZERO }
     }
 
     /// For how long to wait awake this time.
-    pub(super) fn spell(&self) -> Duration {
+    pub(super) fn spin_time(&self) -> Duration {
         self.now
     }
 
     /// It took `waited` until something came.
-    pub(super) fn note(&mut self, waited: Duration) {
-        self.now = if waited <= self.most { (self.now * 2).max(FIRST).min(self.most) } else { self.now / 2 };
-        if self.now < FIRST.min(self.most) {
+    pub(super) fn record(&mut self, waited: Duration) {
+        self.now = if waited <= self.max { (self.now * 2).max(FIRST).min(self.max) } else { self.now / 2 };
+        if self.now < FIRST.min(self.max) {
             self.now = Duration::ZERO;
         }
     }
@@ -52,23 +52,23 @@ mod tests {
     #[test]
     fn it_waits_awake_while_packets_come_quickly_and_sleeps_when_they_do_not() {
         let mut busy = BusyPoll::default();
-        assert_eq!(busy.spell(), Duration::ZERO, "at first it sleeps");
+        assert_eq!(busy.spin_time(), Duration::ZERO, "at first it sleeps");
         for _ in 0..20 {
-            busy.note(Duration::from_micros(50));
+            busy.record(Duration::from_micros(50));
         }
-        assert_eq!(busy.spell(), BusyPoll::DEFAULT);
-        busy.note(Duration::from_micros(101));
-        assert_eq!(busy.spell(), BusyPoll::DEFAULT / 2, "one long wait does not end it");
+        assert_eq!(busy.spin_time(), BusyPoll::DEFAULT);
+        busy.record(Duration::from_micros(101));
+        assert_eq!(busy.spin_time(), BusyPoll::DEFAULT / 2, "one long wait does not end it");
         for _ in 0..4 {
-            busy.note(Duration::from_millis(5));
+            busy.record(Duration::from_millis(5));
         }
-        assert_eq!(busy.spell(), Duration::ZERO);
+        assert_eq!(busy.spin_time(), Duration::ZERO);
     }
 
     #[test]
     fn it_can_be_turned_off() {
         let mut busy = BusyPoll::new(Duration::ZERO);
-        busy.note(Duration::ZERO);
-        assert_eq!(busy.spell(), Duration::ZERO);
+        busy.record(Duration::ZERO);
+        assert_eq!(busy.spin_time(), Duration::ZERO);
     }
 }

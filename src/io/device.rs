@@ -90,7 +90,7 @@ pub enum Read<'b> {
 
 /// A device from which nothing will come any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Dead {
+pub enum DeviceError {
     /// Someone deleted it.
     #[error("the device was deleted")]
     Gone,
@@ -122,7 +122,7 @@ impl Device {
     ///
     /// # Errors
     /// If there will never be one again.
-    pub fn read<'b>(&mut self, buffer: &'b mut Buffer) -> Result<Read<'b>, Dead> {
+    pub fn read<'b>(&mut self, buffer: &'b mut Buffer) -> Result<Read<'b>, DeviceError> {
         let before = match self.format {
             Format::Vnet => vnet::LEN,
             Format::Packets => 0,
@@ -130,13 +130,13 @@ impl Device {
         let memory = &mut *buffer.0;
         let len = match read(&self.queue, &mut memory[PACKET_AT - before..]) {
             // Never from a TUN device, but from a socket in its place whose other end is closed.
-            Ok(0) => return Err(Dead::Gone),
+            Ok(0) => return Err(DeviceError::Gone),
             Ok(len) => len,
             Err(Errno::AGAIN) => return Ok(Read::Empty),
-            Err(Errno::BADFD) => return Err(Dead::Gone),
+            Err(Errno::BADFD) => return Err(DeviceError::Gone),
             // EINVAL: a packet that the kernel has no virtio header for; it is dropped and the next one may be fine.
             Err(Errno::INTR | Errno::INVAL | Errno::NOMEM | Errno::NOBUFS) => return Ok(self.unreadable()),
-            Err(errno) => return Err(Dead::Failed(errno)),
+            Err(errno) => return Err(DeviceError::Failed(errno)),
         };
         let packet_len = len.saturating_sub(before);
         let (head, tail) = memory.split_at_mut(PACKET_AT);
@@ -145,7 +145,7 @@ impl Device {
             (Format::Packets, _) => Offload::NONE,
             (Format::Vnet, Some(header)) => match vnet::decode(header, packet_len) {
                 Ok(offload) => offload,
-                Err(vnet::Misfit) => return Ok(self.unreadable()),
+                Err(vnet::InvalidHeader) => return Ok(self.unreadable()),
             },
             (Format::Vnet, None) => return Ok(self.unreadable()),
         };

@@ -57,9 +57,9 @@ fn lock() -> io::Result<()> {
 
 /// Gives freed memory back to the kernel, page by page, wherever it is. The kernel takes no locked pages, so they are not for that
 /// moment.
-pub fn give_back_freed() {
+pub fn trim_heap() {
     let locked = LOCKED.load(Ordering::Relaxed) && munlockall().is_ok();
-    sys::give_back_freed_memory();
+    sys::trim_heap();
     if locked && let Err(error) = lock() {
         LOCKED.store(false, Ordering::Relaxed);
         tracing::warn!("memory is not locked any more, and may be swapped: {error}");

@@ -2,18 +2,18 @@
 
 mod busy_poll;
 pub mod device;
+mod disruption;
 pub mod env;
-mod intake;
+mod gro;
 pub mod keylog;
 pub mod memory;
 pub mod run;
-mod signs;
 mod sys;
 pub mod vnet;
 
 pub use busy_poll::BusyPoll;
 pub use device::{Device, DeviceCounters, Format};
+pub use disruption::log_disruption;
 pub use env::now;
 pub use keylog::{KeyLog, KeyLogError};
 pub use run::{Caller, IoCounters, Stopped, WorkerError, WorkerHandle, spawn};
-pub use signs::log_disruption;

@@ -12,11 +12,11 @@ use serde::Serialize;
 use tokio::sync::{oneshot, watch};
 
 use super::busy_poll::BusyPoll;
-use super::device::{Buffer, Dead, Device, DeviceCounters, Read};
+use super::device::{Buffer, Device, DeviceCounters, DeviceError, Read};
+use super::disruption::{self, DisruptionMonitor};
 use super::env::{HostEnv, now};
-use super::intake::Intake;
+use super::gro::GroReader;
 use super::keylog::KeyLog;
-use super::signs::{self, Signs};
 use super::{memory, sys};
 use crate::engine::{Engine, Env, Side};
 use crate::time::Instant;
@@ -25,19 +25,19 @@ use crate::time::Instant;
 const BATCH: usize = 64;
 
 /// How long no packet has to come before freed memory is given back to the kernel.
-const QUIET: Duration = Duration::from_secs(1);
+const IDLE_BEFORE_TRIM: Duration = Duration::from_secs(1);
 
 /// Why a worker ended without being asked to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WorkerError {
     /// A device gives no packets any more.
-    #[error("the device of the {} side is lost: {dead}", match side { Side::Plain => "plain", Side::Wire => "wire" })]
+    #[error("the device of the {} side is lost: {error}", match side { Side::Plain => "plain", Side::Wire => "wire" })]
     Device {
         /// Which one.
         side: Side,
         /// What happened to it.
-        dead: Dead,
+        error: DeviceError,
     },
     /// The kernel refuses to wait for packets.
     #[error("cannot wait for packets: {0}")]
@@ -92,16 +92,16 @@ pub fn spawn(
     keys: Option<KeyLog>,
     busy: BusyPoll,
 ) -> std::io::Result<WorkerHandle> {
-    sys::keep_freed_memory();
+    sys::disable_heap_trim();
     let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
     let (commands, inbox) = mpsc::channel();
     let (end, ended) = watch::channel(None);
     let mut worker = Worker {
         engine,
         env: HostEnv::new(plain, wire, keys),
-        signs: Signs::new(),
+        monitor: DisruptionMonitor::new(),
         plain: Buffer::default(),
-        wire: Intake::default(),
+        wire: GroReader::default(),
         inbox,
         wake: wake.try_clone()?,
         busy,
@@ -232,10 +232,10 @@ impl Drop for WorkerHandle {
 struct Worker {
     engine: Engine,
     env: HostEnv,
-    signs: Signs,
+    monitor: DisruptionMonitor,
     /// What the plain side's packets are read into.
     plain: Buffer,
-    wire: Intake,
+    wire: GroReader,
     inbox: mpsc::Receiver<Command>,
     wake: OwnedFd,
     busy: BusyPoll,
@@ -249,12 +249,12 @@ struct Ready {
     plain: PollFlags,
     wire: PollFlags,
     commands: bool,
-    signs: bool,
+    monitor: bool,
 }
 
 impl Ready {
     fn is_something(&self) -> bool {
-        !self.plain.is_empty() || !self.wire.is_empty() || self.commands || self.signs
+        !self.plain.is_empty() || !self.wire.is_empty() || self.commands || self.monitor
     }
 }
 
@@ -263,8 +263,8 @@ impl Worker {
         while !self.stop {
             let ready = self.wait()?;
             // Before any packet is sealed with what may be another machine's keys.
-            if let Some(sign) = self.signs.ask(ready.signs) {
-                signs::log_disruption(&self.engine.handle_disruption(now(), sign, &mut self.env));
+            if let Some(sign) = self.monitor.poll(ready.monitor) {
+                disruption::log_disruption(&self.engine.handle_disruption(now(), sign, &mut self.env));
             }
             // Read once per batch; a batch takes less than the timers' resolution matters.
             let now = now();
@@ -274,16 +274,16 @@ impl Worker {
             self.run_batch(now, ready.plain, ready.wire)?;
             if !(ready.plain.is_empty() && ready.wire.is_empty()) {
                 self.last_packet = Some(now);
-            } else if self.last_packet.is_some_and(|last| now.since(last) >= QUIET) {
+            } else if self.last_packet.is_some_and(|last| now.since(last) >= IDLE_BEFORE_TRIM) {
                 self.last_packet = None;
-                memory::give_back_freed();
+                memory::trim_heap();
             }
             if self.engine.poll_timeout().is_some_and(|due| due <= now) {
                 self.engine.handle_timeout(now, &mut self.env);
             }
             for side in [Side::Plain, Side::Wire] {
                 if self.env.device(side).is_gone() {
-                    return Err(WorkerError::Device { side, dead: Dead::Gone });
+                    return Err(WorkerError::Device { side, error: DeviceError::Gone });
                 }
             }
         }
@@ -292,12 +292,16 @@ impl Worker {
 
     /// Waits for packets, a command or the engine's next timer: awake for a moment, if packets come quickly, then asleep.
     fn wait(&mut self) -> Result<Ready, WorkerError> {
-        let mut due = self.engine.poll_timeout().map_or(signs::ASK_EVERY, |due| due.since(now())).min(signs::ASK_EVERY);
+        let mut due = self
+            .engine
+            .poll_timeout()
+            .map_or(disruption::POLL_INTERVAL, |due| due.since(now()))
+            .min(disruption::POLL_INTERVAL);
         if let Some(last) = self.last_packet {
-            due = due.min((last + QUIET).since(now()));
+            due = due.min((last + IDLE_BEFORE_TRIM).since(now()));
         }
         let begin = std::time::Instant::now();
-        let awake = self.busy.spell().min(due);
+        let awake = self.busy.spin_time().min(due);
         let mut ready = self.poll(if awake.is_zero() { due } else { Duration::ZERO })?;
         while !ready.is_something() && !awake.is_zero() {
             rustix::thread::sched_yield();
@@ -308,7 +312,7 @@ impl Worker {
             }
             ready = self.poll(Duration::ZERO)?;
         }
-        self.busy.note(begin.elapsed());
+        self.busy.record(begin.elapsed());
         Ok(ready)
     }
 
@@ -319,16 +323,16 @@ impl Worker {
             PollFd::new(self.env.device(Side::Plain), PollFlags::IN),
             PollFd::new(self.env.device(Side::Wire), PollFlags::IN),
             PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.signs.fd().unwrap_or(self.wake.as_fd()), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.monitor.fd().unwrap_or(self.wake.as_fd()), PollFlags::IN),
         ];
         match poll(&mut fds, Some(&timeout)) {
             Ok(_) => {
-                let [plain, wire, wake, signs] = fds.each_ref().map(PollFd::revents);
-                Ok(Ready { plain, wire, commands: !wake.is_empty(), signs: !signs.is_empty() })
+                let [plain, wire, wake, monitor] = fds.each_ref().map(PollFd::revents);
+                Ok(Ready { plain, wire, commands: !wake.is_empty(), monitor: !monitor.is_empty() })
             }
             Err(Errno::INTR) => {
                 let none = PollFlags::empty();
-                Ok(Ready { plain: none, wire: none, commands: false, signs: true })
+                Ok(Ready { plain: none, wire: none, commands: false, monitor: true })
             }
             Err(errno) => Err(WorkerError::Poll(errno)),
         }
@@ -367,14 +371,14 @@ impl Worker {
                     Ok(Read::Nothing) => {}
                     // An error state without anything to read: the device is being deleted.
                     Ok(Read::Empty) if !events.contains(PollFlags::IN) => {
-                        return Err(WorkerError::Device { side, dead: Dead::Gone });
+                        return Err(WorkerError::Device { side, error: DeviceError::Gone });
                     }
                     Ok(Read::Empty) => *share = 0,
-                    Err(dead) => return Err(WorkerError::Device { side, dead }),
+                    Err(error) => return Err(WorkerError::Device { side, error }),
                 }
             }
         }
-        if let Some((offload, bytes)) = self.wire.rest() {
+        if let Some((offload, bytes)) = self.wire.take_pending() {
             self.engine.handle_packet(now, Side::Wire, offload, bytes, &mut self.env);
         }
         Ok(())

@@ -3,7 +3,7 @@
 /// Has the C library keep up to 64 MiB of freed memory for the next packets. By default it returns everything above
 /// 128 KiB to the kernel at once and gets it back zeroed, page fault by page fault: with frames kept until they
 /// are acknowledged, 40 % of an encrypting worker's time.
-pub(super) fn keep_freed_memory() {
+pub(super) fn disable_heap_trim() {
     #[cfg(target_env = "gnu")]
     {
         // SAFETY: mallopt only sets numbers under the allocator's own lock.
@@ -16,7 +16,7 @@ pub(super) fn keep_freed_memory() {
 }
 
 /// Gives freed memory back to the kernel, page by page, wherever it is.
-pub(super) fn give_back_freed_memory() {
+pub(super) fn trim_heap() {
     #[cfg(target_env = "gnu")]
     {
         // SAFETY: malloc_trim works on what is free, under the allocator's own locks.

@@ -15,19 +15,19 @@ const DATA_VALID: u8 = 2;
 /// A header that does not fit its packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the virtio header does not fit the packet")]
-pub struct Misfit;
+pub struct InvalidHeader;
 
 /// What a header says of a packet of `packet_len` bytes. Every offset in the result lies in the packet. Kinds
 /// of super-packets are not looked at.
 ///
 /// # Errors
 /// If it points outside of the packet, or cuts it into segments of no length.
-pub fn decode(header: &[u8; LEN], packet_len: usize) -> Result<Offload, Misfit> {
+pub fn decode(header: &[u8; LEN], packet_len: usize) -> Result<Offload, InvalidHeader> {
     let [flags, kind, h0, h1, s0, s1, c0, c1, o0, o1] = *header;
     let [header_len, size, start, offset] = [[h0, h1], [s0, s1], [c0, c1], [o0, o1]].map(u16::from_ne_bytes);
     let checksum = if flags & NEEDS_CSUM != 0 {
         if usize::from(start) + usize::from(offset) + 2 > packet_len {
-            return Err(Misfit);
+            return Err(InvalidHeader);
         }
         Checksum::Partial { start, offset }
     } else if flags & DATA_VALID != 0 {
@@ -39,7 +39,7 @@ pub fn decode(header: &[u8; LEN], packet_len: usize) -> Result<Offload, Misfit> 
         None
     } else {
         if size == 0 || usize::from(header_len) > packet_len {
-            return Err(Misfit);
+            return Err(InvalidHeader);
         }
         Some(Gso { kind, size, header_len })
     };
@@ -96,11 +96,11 @@ mod tests {
     #[test]
     fn offsets_outside_of_the_packet_are_refused() {
         assert!(decode(&raw(1, 0, [0, 0, 20, 16]), 38).is_ok());
-        assert_eq!(decode(&raw(1, 0, [0, 0, 20, 16]), 37), Err(Misfit));
-        assert_eq!(decode(&raw(1, 0, [0, 0, u16::MAX, u16::MAX]), 65_535), Err(Misfit));
-        assert_eq!(decode(&raw(1, 0, [0, 0, 0, 0]), 0), Err(Misfit));
+        assert_eq!(decode(&raw(1, 0, [0, 0, 20, 16]), 37), Err(InvalidHeader));
+        assert_eq!(decode(&raw(1, 0, [0, 0, u16::MAX, u16::MAX]), 65_535), Err(InvalidHeader));
+        assert_eq!(decode(&raw(1, 0, [0, 0, 0, 0]), 0), Err(InvalidHeader));
         assert!(decode(&raw(0, 1, [52, 1, 0, 0]), 52).is_ok());
-        assert_eq!(decode(&raw(0, 1, [53, 1, 0, 0]), 52), Err(Misfit));
-        assert_eq!(decode(&raw(0, 1, [40, 0, 0, 0]), 52), Err(Misfit));
+        assert_eq!(decode(&raw(0, 1, [53, 1, 0, 0]), 52), Err(InvalidHeader));
+        assert_eq!(decode(&raw(0, 1, [40, 0, 0, 0]), 52), Err(InvalidHeader));
     }
 }

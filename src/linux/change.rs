@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::netlink::{Family, Target};
-use super::nft::Pass;
+use super::nft::AcceptRule;
 
 /// A change to the host, with all that is needed to undo it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,7 +86,7 @@ pub enum Change {
         /// Its chain.
         chain: String,
         /// What passes.
-        passes: Vec<Pass>,
+        passes: Vec<AcceptRule>,
         /// The comment that marks the rules as ours.
         comment: String,
     },

@@ -10,7 +10,7 @@ use super::change::Change;
 use super::facts::{HostFacts, Link, chains_of, list, list_tables_of_others, read_sysctl};
 use super::netlink::{Netlink, Target};
 use super::record::{self, Namespace, Store};
-use super::{Error, Settings, tun};
+use super::{Error, HostSettings, tun};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -26,7 +26,7 @@ pub enum Level {
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub struct Check {
     /// How bad it is.
     pub level: Level,
     /// What was found.
@@ -35,7 +35,7 @@ pub struct Finding {
     pub todo: String,
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let level = match self.level {
             Level::Ok => "ok  ",
@@ -47,47 +47,45 @@ impl fmt::Display for Finding {
     }
 }
 
-fn ok(what: impl Into<String>) -> Finding {
-    Finding { level: Level::Ok, what: what.into(), todo: String::new() }
+fn ok(what: impl Into<String>) -> Check {
+    Check { level: Level::Ok, what: what.into(), todo: String::new() }
 }
 
-fn warn(what: impl Into<String>, todo: impl Into<String>) -> Finding {
-    Finding { level: Level::Warn, what: what.into(), todo: todo.into() }
+fn warn(what: impl Into<String>, todo: impl Into<String>) -> Check {
+    Check { level: Level::Warn, what: what.into(), todo: todo.into() }
 }
 
-fn fail(what: impl Into<String>, todo: impl Into<String>) -> Finding {
-    Finding { level: Level::Fail, what: what.into(), todo: todo.into() }
+fn fail(what: impl Into<String>, todo: impl Into<String>) -> Check {
+    Check { level: Level::Fail, what: what.into(), todo: todo.into() }
 }
 
 /// Looks at everything, for the instance of these settings, up or not.
 #[must_use]
-pub fn doctor(settings: &Settings) -> Vec<Finding> {
-    let mut findings = vec![capability(), tun_device(), entropy()];
+pub fn doctor(settings: &HostSettings) -> Vec<Check> {
+    let mut checks = vec![capability(), tun_device(), entropy()];
     match HostFacts::gather(settings) {
         Ok(facts) => {
-            let (record, alive) = instance(settings, &mut findings);
-            rules(&facts, settings, &record, &mut findings);
-            mtu(&facts, settings, &mut findings);
+            let (record, alive) = instance(settings, &mut checks);
+            rules(&facts, settings, &record, &mut checks);
+            mtu(&facts, settings, &mut checks);
             // Of one that has died everything is said: what is left of it is what it takes to drop what was selected.
             for change in record.iter().filter(|_| alive) {
-                still_so(change, settings, &mut findings);
+                still_so(change, settings, &mut checks);
             }
-            forward_policy(&facts, &record, &mut findings);
+            forward_policy(&facts, &record, &mut checks);
         }
-        Err(error) => findings.push(fail(format!("cannot look at this host's network: {error}"), "fix that first")),
+        Err(error) => checks.push(fail(format!("cannot look at this host's network: {error}"), "fix that first")),
     }
     match list_tables_of_others(settings) {
-        Ok(tables) => tables.iter().for_each(|table| input_rules(table, settings, &mut findings)),
-        Err(error) => {
-            findings.push(fail(format!("cannot list the firewall: {error}"), "install nftables, run as root"))
-        }
+        Ok(tables) => tables.iter().for_each(|table| input_rules(table, settings, &mut checks)),
+        Err(error) => checks.push(fail(format!("cannot list the firewall: {error}"), "install nftables, run as root")),
     }
-    legacy_tables(settings, &mut findings);
-    conntrack(&mut findings);
-    findings
+    legacy_tables(settings, &mut checks);
+    conntrack(&mut checks);
+    checks
 }
 
-fn capability() -> Finding {
+fn capability() -> Check {
     // Bit 12 of the effective set.
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let set = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
@@ -97,7 +95,7 @@ fn capability() -> Finding {
     }
 }
 
-fn tun_device() -> Finding {
+fn tun_device() -> Check {
     match tun::is_available() {
         Ok(()) => ok("/dev/net/tun can be opened"),
         Err(Error::NoTun) => fail("no /dev/net/tun", "modprobe tun, or give the container the device"),
@@ -106,7 +104,7 @@ fn tun_device() -> Finding {
 }
 
 /// ENO-18
-fn entropy() -> Finding {
+fn entropy() -> Check {
     let mut byte = [0_u8; 1];
     match rustix::rand::getrandom(&mut byte[..], rustix::rand::GetRandomFlags::NONBLOCK) {
         Ok(_) => ok("the kernel's random generator is seeded"),
@@ -118,29 +116,29 @@ fn entropy() -> Finding {
 }
 
 /// Finds out whether the instance runs, is down or has crashed; gives its recorded changes, and whether it runs.
-fn instance(settings: &Settings, findings: &mut Vec<Finding>) -> (Vec<Change>, bool) {
+fn instance(settings: &HostSettings, checks: &mut Vec<Check>) -> (Vec<Change>, bool) {
     let nothing = (Vec::new(), false);
     let name = &settings.instance;
     let record = match record::read(&settings.record_path()) {
         Ok(Some(record)) => record,
         Ok(None) => {
-            findings.push(ok(format!("instance {name} is not up")));
+            checks.push(ok(format!("instance {name} is not up")));
             return nothing;
         }
         Err(error) => {
-            findings.push(fail(error.to_string(), "see there"));
+            checks.push(fail(error.to_string(), "see there"));
             return nothing;
         }
     };
     if !Namespace::current().is_ok_and(|current| record.is_of(&current)) {
-        findings.push(warn(
+        checks.push(warn(
             format!("instance {name} is of another network namespace"),
             "run doctor there (ip netns exec NAMESPACE enotun doctor)",
         ));
         return nothing;
     }
     let alive = matches!(Store::open(&settings.state_dir, name), Err(Error::Running(_)));
-    findings.push(if alive {
+    checks.push(if alive {
         ok(format!("instance {name} is up"))
     } else {
         fail(
@@ -151,7 +149,7 @@ fn instance(settings: &Settings, findings: &mut Vec<Finding>) -> (Vec<Change>, b
     (record.changes, alive)
 }
 
-fn rules(facts: &HostFacts, settings: &Settings, record: &[Change], findings: &mut Vec<Finding>) {
+fn rules(facts: &HostFacts, settings: &HostSettings, record: &[Change], checks: &mut Vec<Check>) {
     let ours = |rule: &super::RuleFact| {
         record.iter().any(|change| {
             matches!(change, Change::Rule { family, preference, table, .. }
@@ -165,10 +163,9 @@ fn rules(facts: &HostFacts, settings: &Settings, record: &[Change], findings: &m
         let earlier_local =
             facts.rules.iter().any(|rule| super::facts::is_local(rule, *family) && rule.preference <= *preference);
         if !present {
-            findings
-                .push(fail(format!("gone: {change}"), "another program deletes rules; restart enotun, and find it"));
+            checks.push(fail(format!("gone: {change}"), "another program deletes rules; restart enotun, and find it"));
         } else if earlier_local {
-            findings.push(fail(
+            checks.push(fail(
                 format!(
                     "the local table's rule comes before the one for mark {mark:#x}: inbound packets are not diverted"
                 ),
@@ -179,7 +176,7 @@ fn rules(facts: &HostFacts, settings: &Settings, record: &[Change], findings: &m
     let (low, high) = (settings.preference, settings.preference + 2);
     for rule in facts.rules.iter().filter(|rule| !ours(rule) && !super::facts::is_local(rule, rule.family)) {
         if (low..=high).contains(&rule.preference) {
-            findings.push(warn(
+            checks.push(warn(
                 format!("another program's rule has preference {}, which is among ours", rule.preference),
                 "set `host.preference` in the configuration to the first of three that are free",
             ));
@@ -188,7 +185,7 @@ fn rules(facts: &HostFacts, settings: &Settings, record: &[Change], findings: &m
             && mask != u32::MAX
             && mark & mask & settings.mark_mask != 0
         {
-            findings.push(warn(
+            checks.push(warn(
                 format!("another program's rule uses mark {mark:#x}/{mask:#x}, which shares bits with ours"),
                 "set `host.mark-mask` in the configuration to two bits that nothing else uses",
             ));
@@ -196,28 +193,28 @@ fn rules(facts: &HostFacts, settings: &Settings, record: &[Change], findings: &m
     }
 }
 
-fn mtu(facts: &HostFacts, settings: &Settings, findings: &mut Vec<Finding>) {
+fn mtu(facts: &HostFacts, settings: &HostSettings, checks: &mut Vec<Check>) {
     let ours = [settings.tun.clone(), settings.wire_tun()];
     let is_ours = |link: &&Link| ours.contains(&link.name);
     let Some(device) = facts.links.iter().filter(is_ours).map(|link| link.mtu).min() else { return };
     let nics = facts.links.iter().filter(|link| !is_ours(link) && !link.loopback && link.up);
     match nics.max_by_key(|link| link.mtu).filter(|link| link.mtu > device) {
-        Some(link) => findings.push(fail(
+        Some(link) => checks.push(fail(
             format!(
                 "{} has MTU {}, more than our devices' {device}: full packets from it are refused",
                 link.name, link.mtu
             ),
             "restart enotun, or set `host.mtu` in the configuration",
         )),
-        None => findings.push(ok(format!("MTU of our devices: {device}"))),
+        None => checks.push(ok(format!("MTU of our devices: {device}"))),
     }
 }
 
 /// A recorded change that somebody has undone.
-fn still_so(change: &Change, settings: &Settings, findings: &mut Vec<Finding>) {
+fn still_so(change: &Change, settings: &HostSettings, checks: &mut Vec<Check>) {
     match change {
         Change::Sysctl { path, value, .. } => match read_sysctl(path) {
-            Some(current) if current != *value => findings.push(fail(
+            Some(current) if current != *value => checks.push(fail(
                 format!("sysctl {path} is {current}, must be {value}"),
                 format!("find out what changes it (sysctl.d, another daemon), then: sysctl -w {path}={value}"),
             )),
@@ -226,18 +223,18 @@ fn still_so(change: &Change, settings: &Settings, findings: &mut Vec<Finding>) {
         Change::Route { target: Target::Device(name), table, .. } => {
             let up = Netlink::new().and_then(|mut netlink| netlink.interface_index(name)).is_ok();
             if !up {
-                findings.push(fail(format!("device {name} of table {table} is gone"), "restart enotun"));
+                checks.push(fail(format!("device {name} of table {table} is gone"), "restart enotun"));
             }
         }
         Change::NftTable { table } => {
             let listing = list("chains").unwrap_or_default();
             if chains_of(&listing, table) == 0 {
-                findings.push(fail(
+                checks.push(fail(
                     format!("the nftables table inet {table} is gone: nothing is diverted"),
                     format!("something has flushed the ruleset; restart enotun (instance {})", settings.instance),
                 ));
             } else if [false, true].iter().all(|other| chains_of(&listing, &settings.guard_table(*other)) == 0) {
-                findings.push(warn(
+                checks.push(warn(
                     format!(
                         "the guard is not up: should others delete {table}, connections go on in the clear for a moment"
                     ),
@@ -249,7 +246,7 @@ fn still_so(change: &Change, settings: &Settings, findings: &mut Vec<Finding>) {
     }
 }
 
-fn forward_policy(facts: &HostFacts, record: &[Change], findings: &mut Vec<Finding>) {
+fn forward_policy(facts: &HostFacts, record: &[Change], checks: &mut Vec<Check>) {
     for chain in facts.forward_chains.iter().filter(|chain| chain.drops) {
         let passed = record.iter().any(|change| {
             matches!(change, Change::ForeignPass { family, table, chain: name, .. }
@@ -257,9 +254,9 @@ fn forward_policy(facts: &HostFacts, record: &[Change], findings: &mut Vec<Findi
         });
         let name = format!("{} {} {}", chain.family, chain.table, chain.name);
         if passed {
-            findings.push(ok(format!("forward chain {name} drops by policy; our two devices are let pass")));
+            checks.push(ok(format!("forward chain {name} drops by policy; our two devices are let pass")));
         } else {
-            findings.push(warn(
+            checks.push(warn(
                 format!("forward chain {name} drops by policy"),
                 "`up` inserts rules that let our devices pass; if it is up, this chain is new: restart enotun",
             ));
@@ -268,7 +265,7 @@ fn forward_policy(facts: &HostFacts, record: &[Change], findings: &mut Vec<Findi
 }
 
 /// Rules of others that name an interface where packets come in: what was diverted comes in by the plain device.
-fn input_rules(ruleset: &Value, settings: &Settings, findings: &mut Vec<Finding>) {
+fn input_rules(ruleset: &Value, settings: &HostSettings, checks: &mut Vec<Check>) {
     let ours = [settings.tun.clone(), settings.wire_tun(), "lo".to_owned()];
     let objects = ruleset.get("nftables").and_then(Value::as_array).into_iter().flatten();
     let mut chains: Vec<String> = Vec::new();
@@ -290,7 +287,7 @@ fn input_rules(ruleset: &Value, settings: &Settings, findings: &mut Vec<Finding>
     }
     chains.dedup();
     for chain in chains {
-        findings.push(warn(
+        checks.push(warn(
             format!("rules in {chain} name the interface that packets come in by"),
             format!(
                 "what is selected comes in by `{}`: let the rules that should apply to it name that too",
@@ -300,13 +297,13 @@ fn input_rules(ruleset: &Value, settings: &Settings, findings: &mut Vec<Finding>
     }
 }
 
-fn legacy_tables(settings: &Settings, findings: &mut Vec<Finding>) {
+fn legacy_tables(settings: &HostSettings, checks: &mut Vec<Check>) {
     for (file, program) in
         [("/proc/net/ip_tables_names", "iptables-legacy"), ("/proc/net/ip6_tables_names", "ip6tables-legacy")]
     {
         let tables = fs::read_to_string(file).unwrap_or_default();
         if tables.lines().any(|table| table == "filter") {
-            findings.push(warn(
+            checks.push(warn(
                 format!("{program} has a filter table, which nftables does not show"),
                 format!(
                     "if its FORWARD chain drops: {program} -I FORWARD -i {} -j ACCEPT, and the same with -o",
@@ -317,12 +314,12 @@ fn legacy_tables(settings: &Settings, findings: &mut Vec<Finding>) {
     }
 }
 
-fn conntrack(findings: &mut Vec<Finding>) {
+fn conntrack(checks: &mut Vec<Check>) {
     let number = |key: &str| read_sysctl(&format!("net/netfilter/{key}"))?.parse::<u64>().ok();
     if let (Some(count), Some(max)) = (number("nf_conntrack_count"), number("nf_conntrack_max")) {
         // Each connection is tracked once per leg.
         if count * 10 > max * 9 {
-            findings.push(warn(
+            checks.push(warn(
                 format!("connection tracking is nearly full: {count} of {max}"),
                 format!(
                     "each selected connection takes two entries: sysctl -w net.netfilter.nf_conntrack_max={}",
@@ -330,11 +327,11 @@ fn conntrack(findings: &mut Vec<Finding>) {
                 ),
             ));
         } else {
-            findings.push(ok(format!("connection tracking: {count} of {max} entries")));
+            checks.push(ok(format!("connection tracking: {count} of {max} entries")));
         }
     }
     if number("nf_conntrack_tcp_loose") == Some(0) {
-        findings.push(warn(
+        checks.push(warn(
             "net.netfilter.nf_conntrack_tcp_loose is 0: connections open when enotun comes up look invalid to a firewall",
             "expect them to break where `ct state invalid` is dropped",
         ));

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::change::Change;
 use super::netlink::{Family, LOCAL_TABLE, Netlink, RuleFact};
-use super::{Error, Settings};
+use super::{Error, HostSettings};
 
 /// An interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl HostFacts {
     ///
     /// # Errors
     /// If netlink or nft cannot be used.
-    pub fn gather(settings: &Settings) -> Result<Self, Error> {
+    pub fn gather(settings: &HostSettings) -> Result<Self, Error> {
         let mut netlink = Netlink::new()?;
         let links = links(&mut netlink)?;
         let mut rules = netlink.rules(Family::V4)?;
@@ -191,7 +191,7 @@ pub(super) fn list(what: &'static str) -> Result<Value, Error> {
 
 /// The tables that are not ours and have chains, each as `nft list table` gives it. Not all at once: nft up to 1.0.6 can crash
 /// when it tells in JSON of a table with an owner, which our guard has.
-pub(super) fn list_tables_of_others(settings: &Settings) -> Result<Vec<Value>, Error> {
+pub(super) fn list_tables_of_others(settings: &HostSettings) -> Result<Vec<Value>, Error> {
     let chains = list("chains")?;
     let objects = chains.get("nftables").and_then(Value::as_array).into_iter().flatten();
     let word = |chain: &Value, key: &str| Some(chain.get(key)?.as_str()?.to_owned());

@@ -24,14 +24,14 @@ struct Link {
 
 /// All interfaces.
 #[derive(Debug, Default)]
-pub(super) struct Flaps {
+pub(super) struct FlapDetector {
     /// By name: an interface that is removed and made again has another index.
     links: BTreeMap<String, Link>,
     names: BTreeMap<u32, String>,
     changed: bool,
 }
 
-impl Flaps {
+impl FlapDetector {
     /// An interface is there, with its link `up` or not.
     pub(super) fn link(&mut self, index: u32, name: &str, up: bool, now: Instant) {
         if self.names.get(&index).is_some_and(|known| known != name) {
@@ -43,19 +43,19 @@ impl Flaps {
         self.names.insert(index, name.to_owned());
         let link = self.links.entry(name.to_owned()).or_default();
         if link.up && !up {
-            link.lose();
+            link.link_lost();
         } else if up && !link.up && link.before.is_some() {
             link.back = Some(now);
         }
         link.up = up;
-        self.judge(index, now);
+        self.evaluate(index, now);
     }
 
     /// An interface is gone.
     pub(super) fn link_gone(&mut self, index: u32) {
         let Some(name) = self.names.remove(&index) else { return };
         let Some(link) = self.links.get_mut(&name) else { return };
-        link.lose();
+        link.link_lost();
         (link.up, link.addresses) = (false, BTreeSet::new());
         // Names of containers' interfaces do not come again. There is nothing to compare them with.
         if link.before.is_none() {
@@ -67,7 +67,7 @@ impl Flaps {
     pub(super) fn address(&mut self, index: u32, address: IpAddr, now: Instant) {
         if let Some(link) = self.names.get(&index).and_then(|name| self.links.get_mut(name)) {
             link.addresses.insert(address);
-            self.judge(index, now);
+            self.evaluate(index, now);
         }
     }
 
@@ -83,7 +83,7 @@ impl Flaps {
         std::mem::take(&mut self.changed)
     }
 
-    fn judge(&mut self, index: u32, now: Instant) {
+    fn evaluate(&mut self, index: u32, now: Instant) {
         let Some(link) = self.names.get(&index).and_then(|name| self.links.get_mut(name)) else { return };
         let (Some(before), Some(back), true) = (&link.before, link.back, link.up) else { return };
         let settled = now.saturating_duration_since(back) > SETTLES;
@@ -96,7 +96,7 @@ impl Flaps {
 }
 
 impl Link {
-    fn lose(&mut self) {
+    fn link_lost(&mut self) {
         self.back = None;
         // What it had before the first of several losses counts; without an address there is nothing to compare.
         if self.before.is_none() && !self.addresses.is_empty() {

@@ -5,8 +5,8 @@ fn ip(text: &str) -> IpAddr {
 }
 
 /// An interface that is up and has an address, and the time.
-fn flaps() -> (Flaps, Instant) {
-    let (mut flaps, now) = (Flaps::default(), Instant::now());
+fn flaps() -> (FlapDetector, Instant) {
+    let (mut flaps, now) = (FlapDetector::default(), Instant::now());
     flaps.link(2, "eth0", true, now);
     flaps.address(2, ip("10.0.0.1"), now);
     assert!(!flaps.take());

@@ -16,12 +16,12 @@ use std::time::{Duration, Instant};
 use super::divert::{Divert, link_local_net};
 use super::expr::{Left, Part, Right};
 use super::nft::{self, Chain, Ruleset};
-use super::{Error, Settings, facts};
+use super::{Error, HostSettings, facts};
 
 /// How long nft may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// How often it is looked whether it is done.
-const LOOK: Duration = Duration::from_millis(1);
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 /// Behind everything that chooses where a packet goes, before addresses are translated on the way out (100).
 const LATE: i32 = 90;
 
@@ -43,7 +43,7 @@ impl Guard {
         command.args(["-j", "-i"]).env("HOME", "/nonexistent").process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut guard = Self { nft: command.spawn().map_err(Error::NftMissing)?, rules };
-        guard.put_up()?;
+        guard.install()?;
         Ok(guard)
     }
 
@@ -52,7 +52,7 @@ impl Guard {
         self.rules == *rules && matches!(self.nft.try_wait(), Ok(None))
     }
 
-    fn put_up(&mut self) -> Result<(), Error> {
+    fn install(&mut self) -> Result<(), Error> {
         let table = self.rules.table();
         // The JSON of older versions has no word for the owner.
         let lines = format!("add table inet {table} {{ flags owner; }}\n{}\n", self.rules.contents());
@@ -61,10 +61,10 @@ impl Guard {
         written.unwrap_or_else(|| Err(broken())).map_err(|error| refused(&error.to_string()))?;
         let start = Instant::now();
         while facts::chains_of(&facts::list("chains")?, table) != self.rules.chain_count() {
-            if start.elapsed() >= PATIENCE || !matches!(self.nft.try_wait(), Ok(None)) {
+            if start.elapsed() >= TIMEOUT || !matches!(self.nft.try_wait(), Ok(None)) {
                 return Err(refused("nft did not do it"));
             }
-            std::thread::sleep(LOOK);
+            std::thread::sleep(POLL_INTERVAL);
         }
         Ok(())
     }
@@ -84,7 +84,7 @@ fn refused(why: &str) -> Error {
 
 /// The guard's table. The order is for TCP that is not selected, which each packet of the host may be: the fewest
 /// comparisons. `zones`: as for the main table.
-pub(super) fn rules(settings: &Settings, divert: &Divert, zones: bool, other: bool) -> Ruleset {
+pub(super) fn rules(settings: &HostSettings, divert: &Divert, zones: bool, other: bool) -> Ruleset {
     let gateway = !settings.gateway.is_empty();
     let is = |key, word: &str| Part::Is(Left::Meta(key), Right::Word(word.to_owned()));
     let inside = |key| Part::Is(Left::Meta(key), Right::Set("inside"));
@@ -180,7 +180,8 @@ mod tests {
     use crate::selector::{Policy, Rule};
 
     fn lines(gateway: &[&str], selectors: &[&str], zones: bool) -> String {
-        let settings = Settings { gateway: gateway.iter().map(ToString::to_string).collect(), ..Settings::default() };
+        let settings =
+            HostSettings { gateway: gateway.iter().map(ToString::to_string).collect(), ..HostSettings::default() };
         let list: Vec<Rule> =
             selectors.iter().map(|text| Rule::new(text.parse().expect("selector"), Policy::Opportunistic)).collect();
         let lines = rules(&settings, &Divert::new(&list, &[]), zones, false).lines();
@@ -212,7 +213,7 @@ mod tests {
     fn required_link_local_addresses_are_refused_by_the_table_and_by_the_guard() {
         let list = [Rule::new("local:80".parse().expect("selector"), Policy::Required)];
         for gateway in [&[][..], &["eth1".to_owned()]] {
-            let settings = Settings { gateway: gateway.to_vec(), ..Settings::default() };
+            let settings = HostSettings { gateway: gateway.to_vec(), ..HostSettings::default() };
             let divert = Divert::new(&list, &[]);
             let closed = nft::Closed::default();
             for (ruleset, out) in [

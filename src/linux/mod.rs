@@ -27,14 +27,14 @@ mod watch;
 
 pub use change::Change;
 pub use divert::Divert;
-pub use doctor::{Finding, Level, doctor};
+pub use doctor::{Check, Level, doctor};
 pub use error::Error;
 pub use facts::{ForwardChain, HostFacts, Link};
 pub use netlink::{Family, RuleFact, Target};
-pub use nft::{Pass, Ruleset};
+pub use nft::{AcceptRule, Ruleset};
 pub use plan::Plan;
 pub use record::enter_namespace;
-pub use settings::{KeptFlow, Settings};
+pub use settings::{HostSettings, KeptFlow};
 pub use tun::VIRTIO_HEADER_LEN;
 pub(crate) use tun::is_interface_name;
 pub use watch::{Event, Watcher, watch};
@@ -47,11 +47,11 @@ use std::path::Path;
 use crate::selector::{Policy, PolicyTable, Rule};
 use guard::Guard;
 use netlink::Netlink;
-use record::{Found, Namespace, Record, Store};
+use record::{Namespace, Record, Store};
 
 /// One TUN device.
 #[derive(Debug)]
-pub struct Device {
+pub struct TunDevice {
     /// Its name.
     pub name: String,
     /// Its interface index.
@@ -79,18 +79,18 @@ pub struct Offloads {
 
 /// The two devices of an instance.
 #[derive(Debug)]
-pub struct Devices {
+pub struct TunDevices {
     /// P sequence numbers: the local kernel, and at a gateway the hosts behind it.
-    pub plain: Device,
+    pub plain: TunDevice,
     /// C sequence numbers: the network.
-    pub wire: Device,
+    pub wire: TunDevice,
 }
 
 /// A host that is set up. Dropping it changes nothing: what was set stays (and drops traffic
 /// once the devices are closed), as after a crash.
 #[derive(Debug)]
 pub struct Host {
-    settings: Settings,
+    settings: HostSettings,
     store: Store,
     record: Record,
     ruleset: Ruleset,
@@ -108,13 +108,9 @@ impl Host {
     ///
     /// # Errors
     /// What is wrong and what to do; nothing is left changed then (or, after a crash, as it was).
-    pub fn up(settings: Settings, rules: &[Rule]) -> Result<(Self, Devices), Error> {
+    pub fn up(settings: HostSettings, rules: &[Rule]) -> Result<(Self, TunDevices), Error> {
         let store = Store::open(&settings.state_dir, &settings.instance)?;
-        let earlier = match store.load() {
-            Ok(Found::Ours(record)) => Some(record),
-            Ok(Found::Nothing) => None,
-            Err(error) => return Err(error),
-        };
+        let earlier = store.load()?;
         // Later nobody knows of them: not when other selectors are in force, nor when this instance comes down.
         let orphans = earlier.as_ref().map(close_unknown);
         match Self::up_with(settings, rules, &store, earlier.as_ref()) {
@@ -138,11 +134,11 @@ impl Host {
     }
 
     fn up_with(
-        settings: Settings,
+        settings: HostSettings,
         rules: &[Rule],
         store: &Store,
         earlier: Option<&Record>,
-    ) -> Result<(Record, Ruleset, Settings, Devices), Error> {
+    ) -> Result<(Record, Ruleset, HostSettings, TunDevices), Error> {
         let namespace = Namespace::current()?;
         if let Some(other) = store.others().into_iter().find(|record| record.is_of(&namespace)) {
             return Err(Error::NamespaceTaken(other.instance));
@@ -169,8 +165,8 @@ impl Host {
             }
             return Err(error);
         }
-        let device = |name: String, index, offloads, queues| Device { name, index, mtu: plan.mtu, offloads, queues };
-        let devices = Devices {
+        let device = |name: String, index, offloads, queues| TunDevice { name, index, mtu: plan.mtu, offloads, queues };
+        let devices = TunDevices {
             plain: device(settings.tun.clone(), plain_index, plain_offloads, plain),
             wire: device(settings.wire_tun(), wire_index, wire_offloads, wire),
         };
@@ -186,7 +182,7 @@ impl Host {
 
     /// The settings it was set up with.
     #[must_use]
-    pub fn settings(&self) -> &Settings {
+    pub fn settings(&self) -> &HostSettings {
         &self.settings
     }
 
@@ -301,15 +297,14 @@ impl Host {
 ///
 /// # Errors
 /// If the instance is running, or something could not be put back (it is still in the record then).
-pub fn down(settings: &Settings) -> Result<bool, Error> {
+pub fn down(settings: &HostSettings) -> Result<bool, Error> {
     let store = Store::open(&settings.state_dir, &settings.instance)?;
-    match store.load() {
-        Ok(Found::Ours(record)) => {
+    match store.load()? {
+        Some(record) => {
             let _ = close_unknown(&record);
             put_back(store, record).map(|()| true)
         }
-        Ok(Found::Nothing) => store.remove().map(|()| false),
-        Err(error) => Err(error),
+        None => store.remove().map(|()| false),
     }
 }
 
@@ -360,7 +355,7 @@ pub fn all_connections() -> Result<Vec<(SocketAddr, SocketAddr)>, Error> {
 ///
 /// # Errors
 /// If the host cannot be asked, or the settings do not fit it.
-pub fn dry_run(settings: &Settings, rules: &[Rule]) -> Result<Vec<String>, Error> {
+pub fn dry_run(settings: &HostSettings, rules: &[Rule]) -> Result<Vec<String>, Error> {
     let before = record::read(&settings.record_path())?.map(|record| record.changes).unwrap_or_default();
     let facts = HostFacts::gather(settings)?.before(&before);
     let divert = Divert::new(rules, &[]);
@@ -372,7 +367,7 @@ pub fn dry_run(settings: &Settings, rules: &[Rule]) -> Result<Vec<String>, Error
 
 /// The plan for this host as it would be without us, and how many chains our table has.
 fn plan(
-    settings: &Settings,
+    settings: &HostSettings,
     rules: &[Rule],
     kept: &[KeptFlow],
     before: &[Change],

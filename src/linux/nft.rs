@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::divert::{Divert, link_local_net};
 use super::expr::{Element, Left, Part, Right, Set};
 use super::netlink::Family;
-use super::settings::Settings;
+use super::settings::HostSettings;
 use crate::selector::PortRange;
 
 /// Where a base chain is hooked in: type, hook, priority.
@@ -57,7 +57,7 @@ const FILTER: i32 = 0;
 impl Ruleset {
     /// `zones`: connections may be tracked, so the two legs are kept apart. Without that need the zone is left out, for
     /// setting one turns tracking on for every packet of the host.
-    pub(super) fn new(settings: &Settings, divert: &Divert, closed: &Closed, zones: bool) -> Self {
+    pub(super) fn new(settings: &HostSettings, divert: &Divert, closed: &Closed, zones: bool) -> Self {
         let (plain, wire) = (settings.tun.clone(), settings.wire_tun());
         let gateway = !settings.gateway.is_empty();
         let sets = sets(settings, divert, closed);
@@ -172,7 +172,13 @@ impl Ruleset {
     }
 
     /// Another table, with the same sets and these chains.
-    pub(super) fn beside(table: String, settings: &Settings, divert: &Divert, zones: bool, chains: Vec<Chain>) -> Self {
+    pub(super) fn beside(
+        table: String,
+        settings: &HostSettings,
+        divert: &Divert,
+        zones: bool,
+        chains: Vec<Chain>,
+    ) -> Self {
         let closed = Closed::default();
         let sets = sets(settings, divert, &closed);
         Self { table, closed, zones, sets, chains }
@@ -194,7 +200,7 @@ impl Ruleset {
     }
 
     /// The same for other selectors.
-    pub(super) fn selecting(&self, settings: &Settings, divert: &Divert) -> Self {
+    pub(super) fn selecting(&self, settings: &HostSettings, divert: &Divert) -> Self {
         Self::new(settings, divert, &self.closed, self.zones)
     }
 
@@ -326,7 +332,7 @@ fn to(name: &str) -> Part {
 }
 
 /// Only our two legs may be forwarded where forwarding was off, and none may loop.
-fn forward(settings: &Settings, interfaces: &Closed) -> Vec<Chain> {
+fn forward(settings: &HostSettings, interfaces: &Closed) -> Vec<Chain> {
     let (plain, wire) = (settings.tun.as_str(), settings.wire_tun());
     let loops = || {
         let both = Right::OneOf(vec![plain.to_owned(), wire.clone()]);
@@ -362,7 +368,7 @@ fn forward(settings: &Settings, interfaces: &Closed) -> Vec<Chain> {
 }
 
 /// What the rules look up.
-fn sets(settings: &Settings, divert: &Divert, closed: &Closed) -> Vec<Set> {
+fn sets(settings: &HostSettings, divert: &Divert, closed: &Closed) -> Vec<Set> {
     const NET4: &[&str] = &["ipv4_addr", "inet_service"];
     const NET6: &[&str] = &["ipv6_addr", "inet_service"];
     let of = |entries: &[(IpNet, PortRange)], v6: bool| {
@@ -508,14 +514,14 @@ pub(super) fn delete_table(table: &str) -> Value {
 
 /// A pair of interfaces between which another table's forward chain must let packets pass.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Pass {
+pub struct AcceptRule {
     /// Where the packet comes from, if that matters.
     pub from: Option<String>,
     /// Where it goes, if that matters.
     pub to: Option<String>,
 }
 
-impl Pass {
+impl AcceptRule {
     fn parts(&self) -> Vec<Part> {
         let name = |key, name: &Option<String>| name.clone().map(|name| Part::Is(Left::Meta(key), Right::Word(name)));
         let matches = name("iifname", &self.from).into_iter().chain(name("oifname", &self.to));
@@ -523,7 +529,7 @@ impl Pass {
     }
 }
 
-impl fmt::Display for Pass {
+impl fmt::Display for AcceptRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts: Vec<String> = self.parts().iter().map(ToString::to_string).collect();
         f.write_str(&parts.join(" "))
@@ -531,9 +537,9 @@ impl fmt::Display for Pass {
 }
 
 /// Commands that put `passes` at the head of another table's chain.
-pub(super) fn insert_passes(chain: (&str, &str, &str), passes: &[Pass], comment: &str) -> Vec<Value> {
+pub(super) fn insert_passes(chain: (&str, &str, &str), passes: &[AcceptRule], comment: &str) -> Vec<Value> {
     let (family, table, chain) = chain;
-    let insert = |pass: &Pass| {
+    let insert = |pass: &AcceptRule| {
         let expr: Vec<Value> = pass.parts().iter().map(Part::json).collect();
         let rule = json!({"family": family, "table": table, "chain": chain, "expr": expr, "comment": comment});
         json!({"insert": {"rule": rule}})

@@ -4,8 +4,8 @@ use super::change::Change;
 use super::divert::Divert;
 use super::facts::{HostFacts, Link, conf, is_local};
 use super::netlink::{Family, Target};
-use super::nft::{self, Closed, Pass, Ruleset};
-use super::{Error, Settings};
+use super::nft::{self, AcceptRule, Closed, Ruleset};
+use super::{Error, HostSettings};
 
 /// The metric of the routes that drop what our devices would take if they were there.
 const LAST: u32 = u32::MAX;
@@ -28,7 +28,7 @@ impl Plan {
     ///
     /// # Errors
     /// If the settings do not fit the host.
-    pub fn new(facts: &HostFacts, settings: &Settings, divert: &Divert) -> Result<Self, Error> {
+    pub fn new(facts: &HostFacts, settings: &HostSettings, divert: &Divert) -> Result<Self, Error> {
         if settings.mark_mask.count_ones() < 2 {
             return Err(Error::MarkMask(settings.mark_mask));
         }
@@ -55,7 +55,7 @@ impl Plan {
 
     /// One line per device, rule, route, sysctl, chain and file.
     #[must_use]
-    pub fn lines(&self, settings: &Settings) -> Vec<String> {
+    pub fn lines(&self, settings: &HostSettings) -> Vec<String> {
         let device = |name: &str, side| {
             format!(
                 "tun {name} ({side} side): mtu {} txqueuelen {} queues {}",
@@ -75,7 +75,7 @@ impl Plan {
 
 struct Planner<'a> {
     facts: &'a HostFacts,
-    settings: &'a Settings,
+    settings: &'a HostSettings,
     wire: String,
 }
 
@@ -116,7 +116,8 @@ impl Planner<'_> {
     /// Another firewall's forward chain does not know our devices. Both legs still pass filters of their own: the plain
     /// leg of a host in its input and output chains.
     fn foreign_passes(&self) -> Vec<Change> {
-        let pass = |from: Option<&str>, to: Option<&str>| Pass { from: from.map(Into::into), to: to.map(Into::into) };
+        let pass =
+            |from: Option<&str>, to: Option<&str>| AcceptRule { from: from.map(Into::into), to: to.map(Into::into) };
         let mut passes = vec![pass(Some(&self.wire), None), pass(None, Some(&self.wire))];
         for inside in &self.settings.gateway {
             passes.push(pass(Some(inside), Some(&self.settings.tun)));
@@ -315,7 +316,7 @@ mod tests {
     }
 
     fn lines(facts: &HostFacts) -> Vec<String> {
-        let settings = Settings::default();
+        let settings = HostSettings::default();
         Plan::new(facts, &settings, &Divert::default()).expect("plan").lines(&settings)
     }
 
@@ -410,7 +411,7 @@ mod tests {
         let mut facts = host();
         facts.links.push(link("eth1", 9000));
         facts.links.push(Link { up: false, ..link("eth2", 9216) });
-        assert_eq!(Plan::new(&facts, &Settings::default(), &Divert::default()).expect("plan").mtu, 9000);
+        assert_eq!(Plan::new(&facts, &HostSettings::default(), &Divert::default()).expect("plan").mtu, 9000);
     }
 
     #[test]
@@ -419,7 +420,7 @@ mod tests {
         before.sysctls.insert(conf(Family::V4, "all", "rp_filter"), "1".to_owned());
         let chain = ForwardChain { family: "ip".into(), table: "filter".into(), name: "FORWARD".into(), drops: true };
         before.forward_chains.push(chain);
-        let settings = Settings::default();
+        let settings = HostSettings::default();
         let plan = Plan::new(&before, &settings, &Divert::default()).expect("plan");
         let mut after = before.clone();
         after.names_directory = true;
@@ -439,10 +440,10 @@ mod tests {
 
     #[test]
     fn marks_need_two_bits_and_gateway_interfaces_must_exist() {
-        let refused = |settings: Settings| Plan::new(&host(), &settings, &Divert::default()).is_err();
-        assert!(refused(Settings { mark_mask: 0x8000, ..Settings::default() }));
-        assert!(refused(Settings { gateway: vec!["eth9".into()], ..Settings::default() }));
-        let settings = Settings::default();
+        let refused = |settings: HostSettings| Plan::new(&host(), &settings, &Divert::default()).is_err();
+        assert!(refused(HostSettings { mark_mask: 0x8000, ..HostSettings::default() }));
+        assert!(refused(HostSettings { gateway: vec!["eth9".into()], ..HostSettings::default() }));
+        let settings = HostSettings::default();
         assert_eq!((settings.mark_plain(), settings.mark_wire()), (0x1000_0000, 0x8000_0000));
     }
 }

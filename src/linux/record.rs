@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::change::Change;
-use super::{Error, KeptFlow, Settings, sys};
+use super::{Error, HostSettings, KeptFlow, sys};
 use crate::selector::Rule;
 
 /// What survives the daemon.
@@ -75,20 +75,12 @@ impl Namespace {
 ///
 /// # Errors
 /// If the record cannot be read, or the namespace not be entered.
-pub fn enter_namespace(settings: &Settings) -> Result<(), Error> {
+pub fn enter_namespace(settings: &HostSettings) -> Result<(), Error> {
     let Some(record) = read(&settings.record_path())? else { return Ok(()) };
     let Some(path) = record.namespace.path() else { return Err(Error::OtherNamespace(record.instance)) };
     let file = File::open(&path).map_err(|source| Error::file(&path, source))?;
     rustix::thread::move_into_link_name_space(file.as_fd(), Some(rustix::thread::LinkNameSpaceType::Network))
         .map_err(|errno| Error::file(path, errno.into()))
-}
-
-/// Whose record it is, seen from here.
-pub(super) enum Found {
-    /// There is none, or one of a namespace that is gone.
-    Nothing,
-    /// One of this namespace.
-    Ours(Record),
 }
 
 /// The record of an instance, held by whoever has the lock.
@@ -117,14 +109,15 @@ impl Store {
         Ok(Self { path: directory.join(format!("{instance}.json")), lock_path, _lock: lock })
     }
 
-    /// What an earlier instance of the name left.
-    pub(super) fn load(&self) -> Result<Found, Error> {
-        let Some(record) = read(&self.path)? else { return Ok(Found::Nothing) };
+    /// The record that an earlier daemon of this instance left in this network namespace. `None`: there is none, or its
+    /// namespace is gone.
+    pub(super) fn load(&self) -> Result<Option<Record>, Error> {
+        let Some(record) = read(&self.path)? else { return Ok(None) };
         let current = Namespace::current()?;
         if record.namespace.is(&current) {
-            Ok(Found::Ours(record))
+            Ok(Some(record))
         } else if record.namespace.is_gone(&current) {
-            Ok(Found::Nothing)
+            Ok(None)
         } else {
             Err(Error::OtherNamespace(record.instance))
         }

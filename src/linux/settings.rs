@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// Settings of one instance's plumbing. The defaults suit a host; one instance per network
+/// HostSettings of one instance's plumbing. The defaults suit a host; one instance per network
 /// namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Settings {
+pub struct HostSettings {
     /// Names the control socket, the record of changes and the nftables table.
     pub instance: String,
     /// The plain side's device; the wire side's is derived from it.
@@ -41,7 +41,7 @@ pub struct Settings {
     pub rt_tables_dir: PathBuf,
 }
 
-impl Default for Settings {
+impl Default for HostSettings {
     fn default() -> Self {
         Self {
             instance: "tun0".to_owned(),
@@ -61,7 +61,7 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
+impl HostSettings {
     /// The settings for one TUN name, the instance named like it.
     #[must_use]
     pub fn for_tun(tun: &str) -> Self {

@@ -13,10 +13,10 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use netlink_sys::{AsyncSocket, AsyncSocketExt, TokioSocket};
 
-use super::flap::Flaps;
+use super::flap::FlapDetector;
 use super::netlink::{DeviceRoute, Netlink, device_route, split_message};
 use super::plan::DEVICE_METRIC;
-use super::{Devices, Error};
+use super::{Error, TunDevices};
 
 // <linux/rtnetlink.h>: RTNLGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE, _IPV6_IFADDR, _IPV6_ROUTE, _IPV6_RULE
 const GROUPS: [u32; 7] = [1, 5, 7, 8, 9, 11, 19];
@@ -52,14 +52,14 @@ pub struct Watcher {
     /// What was last told.
     told: BTreeSet<IpNet>,
     host_changed: bool,
-    flaps: Flaps,
+    flaps: FlapDetector,
 }
 
 /// Starts watching. Prefixes that are routed already make the first event. Needs tokio's I/O driver.
 ///
 /// # Errors
 /// If netlink refuses.
-pub fn watch(devices: &Devices) -> Result<Watcher, Error> {
+pub fn watch(devices: &TunDevices) -> Result<Watcher, Error> {
     let open = |protocol, groups: &[u32]| -> io::Result<TokioSocket> {
         let mut socket = TokioSocket::new(protocol)?;
         socket.socket_mut().bind_auto()?;
@@ -81,7 +81,7 @@ pub fn watch(devices: &Devices) -> Result<Watcher, Error> {
         routes: BTreeMap::new(),
         told: BTreeSet::new(),
         host_changed: false,
-        flaps: Flaps::default(),
+        flaps: FlapDetector::default(),
     };
     watcher.read_routes()?;
     watcher.read_addresses()?;

@@ -2,8 +2,8 @@
 
 pub mod build;
 pub mod checksum;
+pub mod gro;
 pub mod icmp;
-pub mod merge;
 pub mod mss;
 pub mod options;
 pub mod outgoing;

@@ -40,7 +40,7 @@ mod tep;
 
 pub use aead::AeadId;
 pub use eno::ack::{Acceptable, AckPhase, Decision};
-pub use eno::negotiate::{Aware, Negotiated, Outcome, PlainReason, Settings};
+pub use eno::negotiate::{Aware, Negotiated, NegotiationConfig, Outcome, PlainReason};
 pub use error::{Error, Malformed, Misuse, NoCommonGround, PeerViolation};
 pub use frame::{Opened, Plaintext};
 pub use kex::Provider;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer};
 use tcpcrypt::constants::RESUME_NONCE_MAX;
 use tcpcrypt::{AeadId, Aware, Tep};
 
-use super::{DAY, ENTRIES_MOST, Wrong, in_range};
+use super::{DAY, ENTRIES_MAX, InvalidValue, in_range};
 use crate::engine;
 
 /// What is offered and accepted (ENO-7 to ENO-10, TC-5).
@@ -62,10 +62,10 @@ pub struct Rekey {
 }
 
 /// More than this under one key is beyond what the AEADs are analysed for (RFC 8446, section 5.5: 2^24.5 full records).
-const FRAMES_MOST: u64 = 1 << 24;
-const BYTES_MOST: u64 = 1 << 38;
+const FRAMES_MAX: u64 = 1 << 24;
+const BYTES_MAX: u64 = 1 << 38;
 /// Secrets kept for each chain are derived one from the other: there is no use in very many.
-const LOOK_AHEAD_MOST: u8 = 64;
+const LOOK_AHEAD_MAX: u8 = 64;
 
 impl Negotiation {
     pub(super) fn apply(&self, config: &mut engine::Config) {
@@ -80,11 +80,11 @@ impl Negotiation {
         negotiation.active_b = self.role_b;
     }
 
-    pub(super) fn check(&self) -> Result<(), Wrong> {
+    pub(super) fn check(&self) -> Result<(), InvalidValue> {
         let teps = self.teps.as_ref().map_or(Ok(()), |teps| check_offer(teps));
-        teps.map_err(|error| Wrong::new("negotiation.teps", error))?;
+        teps.map_err(|error| InvalidValue::new("negotiation.teps", error))?;
         let aeads = self.aeads.as_ref().map_or(Ok(()), |aeads| check_offer(aeads));
-        aeads.map_err(|error| Wrong::new("negotiation.aeads", error))
+        aeads.map_err(|error| InvalidValue::new("negotiation.aeads", error))
     }
 }
 
@@ -101,16 +101,16 @@ impl Resumption {
         sessions.lookahead = self.look_ahead.unwrap_or(sessions.lookahead);
     }
 
-    pub(super) fn check(&self) -> Result<(), Wrong> {
+    pub(super) fn check(&self) -> Result<(), InvalidValue> {
         let size = |value: Option<usize>| value.map(|value| u64::try_from(value).unwrap_or(u64::MAX));
         let nonce = u64::try_from(RESUME_NONCE_MAX).unwrap_or(u64::MAX);
         in_range("resumption.nonce-length", size(self.nonce_length), 0..=nonce)?;
-        in_range("resumption.max-sessions", size(self.max_sessions), 0..=ENTRIES_MOST)?;
-        in_range("resumption.per-peer", size(self.per_peer), 0..=ENTRIES_MOST)?;
+        in_range("resumption.max-sessions", size(self.max_sessions), 0..=ENTRIES_MAX)?;
+        in_range("resumption.per-peer", size(self.per_peer), 0..=ENTRIES_MAX)?;
         in_range("resumption.lifetime", self.lifetime.map(u64::from), 1..=365 * DAY)?;
         in_range("resumption.max-age", self.max_age.map(u64::from), 1..=365 * DAY)?;
         in_range("resumption.max-uses", self.max_uses.map(u64::from), 1..=u32::MAX.into())?;
-        in_range("resumption.look-ahead", self.look_ahead.map(u64::from), 1..=LOOK_AHEAD_MOST.into())
+        in_range("resumption.look-ahead", self.look_ahead.map(u64::from), 1..=LOOK_AHEAD_MAX.into())
     }
 }
 
@@ -122,9 +122,9 @@ impl Rekey {
         rekey.time = self.seconds.map_or(rekey.time, |seconds| Duration::from_secs(seconds.into()));
     }
 
-    pub(super) fn check(&self) -> Result<(), Wrong> {
-        in_range("rekey.frames", self.frames, 1..=FRAMES_MOST)?;
-        in_range("rekey.bytes", self.bytes, 1..=BYTES_MOST)?;
+    pub(super) fn check(&self) -> Result<(), InvalidValue> {
+        in_range("rekey.frames", self.frames, 1..=FRAMES_MAX)?;
+        in_range("rekey.bytes", self.bytes, 1..=BYTES_MAX)?;
         in_range("rekey.seconds", self.seconds.map(u64::from), 1..=u32::MAX.into())
     }
 }

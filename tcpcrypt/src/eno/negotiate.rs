@@ -44,7 +44,7 @@ impl Aware {
 
 /// How this host negotiates.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
+pub struct NegotiationConfig {
     /// Use ENO at all.
     pub enabled: bool,
     /// The a bit, and what is expected of the peer's (ENO-8).
@@ -59,7 +59,7 @@ pub struct Settings {
     pub nonce_len: usize,
 }
 
-impl Default for Settings {
+impl Default for NegotiationConfig {
     fn default() -> Self {
         Self {
             enabled: true,
@@ -72,7 +72,7 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
+impl NegotiationConfig {
     fn global(&self, b: bool) -> u8 {
         (if b { GLOBAL_B } else { 0 }) | (if self.aware > Aware::No { GLOBAL_A } else { 0 })
     }
@@ -95,7 +95,7 @@ pub struct ActiveOption {
 /// The ENO option of a SYN, in at most `room` bytes of the option area: with the proposal if it fits, and as many
 /// other TEPs as fit, those of highest priority first. `None`: no ENO (off, no TEPs, or no room).
 #[must_use]
-pub fn active_option(settings: &Settings, proposal: Option<&Proposal>, room: usize) -> Option<ActiveOption> {
+pub fn active_option(settings: &NegotiationConfig, proposal: Option<&Proposal>, room: usize) -> Option<ActiveOption> {
     if !settings.enabled {
         return None;
     }
@@ -142,7 +142,7 @@ pub struct Reply {
 /// secret whose [`peer_half`](CachedSecret::peer_half) is `half`, and reserves it. `nonce` is this host's fresh
 /// resumption nonce, of which `nonce_len` bytes are used.
 pub fn passive_reply(
-    settings: &Settings,
+    settings: &NegotiationConfig,
     peer: &SynArea<'_>,
     room: usize,
     nonce: &[u8; RESUME_NONCE_MAX],
@@ -265,12 +265,17 @@ impl fmt::Display for PlainReason {
 /// Concludes from this host's option (`own`, the whole option as sent) and what the peer's SYN has. `proposal` is
 /// what this host's option proposes or accepts, if it does.
 #[must_use]
-pub fn conclude(settings: &Settings, own: Option<&[u8]>, proposal: Option<&Proposal>, peer: &SynArea<'_>) -> Outcome {
+pub fn conclude(
+    settings: &NegotiationConfig,
+    own: Option<&[u8]>,
+    proposal: Option<&Proposal>,
+    peer: &SynArea<'_>,
+) -> Outcome {
     negotiate(settings, own, proposal, peer).unwrap_or_else(Outcome::Plain)
 }
 
 fn negotiate(
-    settings: &Settings,
+    settings: &NegotiationConfig,
     own: Option<&[u8]>,
     proposal: Option<&Proposal>,
     peer: &SynArea<'_>,
@@ -317,7 +322,7 @@ fn negotiate(
 
 /// Whether B's suboption names a TEP that is valid for the connection (ENO-9), and whether it resumes a session.
 fn valid_tep(
-    settings: &Settings,
+    settings: &NegotiationConfig,
     role: Role,
     a: &SynOption<'_>,
     b: &SynOption<'_>,

@@ -18,8 +18,8 @@ fn nobody(_: Tep, _: &[u8; RESUME_HALF_LEN]) -> Option<CachedSecret> {
     None
 }
 
-fn teps(teps: &[Tep]) -> Settings {
-    Settings { teps: teps.to_vec(), ..Settings::default() }
+fn teps(teps: &[Tep]) -> NegotiationConfig {
+    NegotiationConfig { teps: teps.to_vec(), ..NegotiationConfig::default() }
 }
 
 fn reason(outcome: &Outcome) -> PlainReason {
@@ -31,10 +31,10 @@ fn reason(outcome: &Outcome) -> PlainReason {
 
 #[test]
 fn eno_7_active_opener_is_a_unless_told_otherwise() {
-    let settings = Settings::default();
+    let settings = NegotiationConfig::default();
     let bytes = active_option(&settings, None, 40).expect("fits").bytes;
     assert_eq!(bytes, [69, 6, 0x21, 0x22, 0x23, 0x24]);
-    let settings = Settings { active_b: true, ..teps(&[Tep::Curve25519]) };
+    let settings = NegotiationConfig { active_b: true, ..teps(&[Tep::Curve25519]) };
     assert_eq!(active_option(&settings, None, 40).expect("fits").bytes, [69, 4, 0x01, 0x23]);
 }
 
@@ -49,7 +49,7 @@ fn eno_7_passive_opener_says_b_explicitly_and_never_answers_b() {
 
 #[test]
 fn eno_7_echoed_option_is_plain() {
-    let settings = Settings::default();
+    let settings = NegotiationConfig::default();
     let own = active_option(&settings, None, 40).expect("fits").bytes;
     let outcome = conclude(&settings, Some(&own), None, &find_syn(&own));
     assert_eq!(reason(&outcome), PlainReason::SameRole);
@@ -57,7 +57,7 @@ fn eno_7_echoed_option_is_plain() {
 
 #[test]
 fn eno_8_mandatory_mode_alone_says_aware_so_that_two_such_hosts_encrypt() {
-    let aware = Settings { aware: Aware::Mandatory, ..teps(&[Tep::Curve25519]) };
+    let aware = NegotiationConfig { aware: Aware::Mandatory, ..teps(&[Tep::Curve25519]) };
     let a = active_option(&aware, None, 40).expect("fits").bytes;
     assert_eq!(a, [69, 4, 0x02, 0x23]);
     let b = passive_reply(&aware, &find_syn(&a), 40, &[0; 8], nobody).option.expect("an answer");
@@ -69,11 +69,11 @@ fn eno_8_mandatory_mode_alone_says_aware_so_that_two_such_hosts_encrypt() {
 
 #[test]
 fn eno_8_aware_bit_is_sent_and_can_be_required() {
-    let sends = Settings { aware: Aware::Yes, ..teps(&[Tep::Curve25519]) };
+    let sends = NegotiationConfig { aware: Aware::Yes, ..teps(&[Tep::Curve25519]) };
     assert_eq!(active_option(&sends, None, 40).expect("fits").bytes, [69, 4, 0x02, 0x23]);
     let outcome = conclude(&sends, Some(&[69, 4, 0x02, 0x23]), None, &find_syn(&[69, 4, 0x01, 0x23]));
     assert!(matches!(outcome, Outcome::Fresh(_)), "{outcome:?}");
-    let aware = Settings { aware: Aware::Mandatory, ..sends };
+    let aware = NegotiationConfig { aware: Aware::Mandatory, ..sends };
     let own = active_option(&aware, None, 40).expect("fits").bytes;
     assert_eq!(own, [69, 4, 0x02, 0x23]);
     let outcome = conclude(&aware, Some(&own), None, &find_syn(&[69, 4, 0x01, 0x23]));
@@ -106,7 +106,7 @@ fn eno_13_a_passive_opener_knows_why_it_sends_no_option() {
 
 #[test]
 fn eno_9_tep_must_be_in_both_and_not_repeated() {
-    let settings = Settings::default();
+    let settings = NegotiationConfig::default();
     let own = [69, 4, 0x23, 0x24];
     for (peer, expected) in [
         (&[69, 5, 0x01, 0x23, 0x22][..], Some(Tep::Curve25519)),
@@ -135,7 +135,7 @@ fn eno_10_b_lists_by_rising_priority() {
     let a = [69, 6, 0x24, 0x23, 0x22, 0x21];
     let b = [69, 6, 0x01, 0x24, 0x21, 0x23];
     for (own, peer, role) in [(a, b, Role::A), (b, a, Role::B)] {
-        match conclude(&Settings::default(), Some(&own), None, &find_syn(&peer)) {
+        match conclude(&NegotiationConfig::default(), Some(&own), None, &find_syn(&peer)) {
             Outcome::Fresh(n) => assert_eq!((n.role, n.tep, n.tep_byte), (role, Tep::Curve25519, 0x23)),
             other => panic!("{other:?}"),
         }
@@ -144,7 +144,7 @@ fn eno_10_b_lists_by_rising_priority() {
 
 #[test]
 fn eno_11_vacuous_is_plain_and_answered_in_kind() {
-    let settings = Settings::default();
+    let settings = NegotiationConfig::default();
     let reply = passive_reply(&settings, &find_syn(&[69, 2]), 40, &[0; 8], nobody);
     assert_eq!(reply.option.as_deref(), Some(&[69, 3, 0x01][..]));
     let outcome = conclude(&settings, Some(&[69, 3, 0x23]), None, &find_syn(&[69, 3, 0x01]));
@@ -155,7 +155,7 @@ fn eno_11_vacuous_is_plain_and_answered_in_kind() {
 
 #[test]
 fn eno_13_unusable_options_are_plain_with_their_reason() {
-    let settings = Settings::default();
+    let settings = NegotiationConfig::default();
     let own = &[69, 3, 0x23][..];
     for (area, text) in [
         (&[][..], "peer-no-eno"),
@@ -167,7 +167,7 @@ fn eno_13_unusable_options_are_plain_with_their_reason() {
     }
     let peer = find_syn(&[69, 4, 0x01, 0x23]);
     assert_eq!(reason(&conclude(&settings, None, None, &find_syn(own))), PlainReason::NotOffered);
-    let off = Settings { enabled: false, ..settings };
+    let off = NegotiationConfig { enabled: false, ..settings };
     assert_eq!(reason(&conclude(&off, Some(own), None, &peer)), PlainReason::NotOffered);
     assert_eq!(active_option(&off, None, 40), None);
     assert_eq!(passive_reply(&off, &find_syn(own), 40, &[0; 8], nobody).option, None);
@@ -175,7 +175,7 @@ fn eno_13_unusable_options_are_plain_with_their_reason() {
 
 #[test]
 fn eno_17_both_conclude_the_same_transcript() {
-    let settings = Settings::default();
+    let settings = NegotiationConfig::default();
     let a = active_option(&settings, None, 40).expect("fits").bytes;
     let b = passive_reply(&settings, &find_syn(&a), 40, &[0; 8], nobody).option.expect("answer");
     let expected = [&a[..], &b].concat();
@@ -189,7 +189,7 @@ fn eno_17_both_conclude_the_same_transcript() {
 
 #[test]
 fn active_option_takes_what_fits_by_priority() {
-    let settings = Settings::default();
+    let settings = NegotiationConfig::default();
     let build = |room| active_option(&settings, Some(&proposal(Role::A)), room).map(|o| (o.bytes.len(), o.proposes));
     assert_eq!(build(40), Some((23, true)));
     assert_eq!(build(21), Some((21, true)));
@@ -203,7 +203,7 @@ fn active_option_takes_what_fits_by_priority() {
 
 #[test]
 fn passive_option_takes_what_fits() {
-    let settings = Settings::default();
+    let settings = NegotiationConfig::default();
     let a = active_option(&settings, Some(&proposal(Role::A)), 40).expect("fits").bytes;
     let reply = |room| {
         let reply = passive_reply(&settings, &find_syn(&a), room, &[5; 8], |_, _| Some(secret(Role::B)));
@@ -217,7 +217,7 @@ fn passive_option_takes_what_fits() {
 #[test]
 fn tc_12_13_15_resumption_end_to_end_in_both_roles() {
     for active_was in [Role::A, Role::B] {
-        let settings = Settings::default();
+        let settings = NegotiationConfig::default();
         let proposes = proposal(active_was);
         let a = active_option(&settings, Some(&proposes), 40).expect("fits");
         assert!(a.proposes);
@@ -246,7 +246,7 @@ fn tc_12_13_15_resumption_end_to_end_in_both_roles() {
 #[test]
 fn tc_13_nonce_length_can_be_set() {
     for nonce_len in [0, 1, 8] {
-        let settings = Settings { nonce_len, ..Settings::default() };
+        let settings = NegotiationConfig { nonce_len, ..NegotiationConfig::default() };
         let a = active_option(&settings, Some(&proposal(Role::A)), 40).expect("fits").bytes;
         let reply = passive_reply(&settings, &find_syn(&a), 40, &[7; 8], |_, _| Some(secret(Role::B)));
         assert_eq!(reply.option.expect("answer").len(), 2 + 1 + 1 + 9 + nonce_len);
@@ -255,7 +255,7 @@ fn tc_13_nonce_length_can_be_set() {
 
 #[test]
 fn tc_16_secret_that_is_not_the_named_one_is_not_accepted() {
-    let settings = Settings::default();
+    let settings = NegotiationConfig::default();
     let a = active_option(&settings, Some(&proposal(Role::A)), 40).expect("fits").bytes;
     // The half that this host itself would send, not the one the peer would.
     let reply = passive_reply(&settings, &find_syn(&a), 40, &[7; 8], |_, _| Some(secret(Role::A)));
@@ -287,7 +287,7 @@ fn data_longer_than_half_and_nonce_is_no_resumption() {
 
 #[test]
 fn tc_18_answer_with_another_half_is_ignored() {
-    let settings = Settings::default();
+    let settings = NegotiationConfig::default();
     let proposes = proposal(Role::A);
     let own = active_option(&settings, Some(&proposes), 40).expect("fits").bytes;
     let wrong = [&[69, 13, 0x01, 0xa3][..], &[1; 9]].concat();
@@ -302,17 +302,17 @@ fn tc_18_answer_with_another_half_is_ignored() {
 
 #[test]
 fn tc_20_proposed_tep_is_offered_once() {
-    let own = active_option(&Settings::default(), Some(&proposal(Role::A)), 40).expect("fits").bytes;
+    let own = active_option(&NegotiationConfig::default(), Some(&proposal(Role::A)), 40).expect("fits").bytes;
     let option = SynOption::parse(&own).expect("well-formed");
     assert_eq!(option.suboptions().map(|s| s.byte()).collect::<Vec<_>>(), [0x21, 0x22, 0x24, 0xa3]);
 }
 
 #[test]
 fn tc_22_resumption_can_be_refused() {
-    let refuse = Settings { resume: false, ..teps(&[Tep::Curve25519]) };
+    let refuse = NegotiationConfig { resume: false, ..teps(&[Tep::Curve25519]) };
     let own = active_option(&refuse, Some(&proposal(Role::A)), 40).expect("fits");
     assert!(!own.proposes);
-    let a = active_option(&Settings::default(), Some(&proposal(Role::A)), 40).expect("fits").bytes;
+    let a = active_option(&NegotiationConfig::default(), Some(&proposal(Role::A)), 40).expect("fits").bytes;
     let reply = passive_reply(&refuse, &find_syn(&a), 40, &[7; 8], |_, _| panic!("must not be looked up"));
     assert_eq!(reply.option.as_deref(), Some(&[69, 4, 0x01, 0x23][..]));
 }

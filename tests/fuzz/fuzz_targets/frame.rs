@@ -7,11 +7,11 @@ use tcpcrypt::eno::option::find_syn;
 use tcpcrypt::frame::Header;
 use tcpcrypt::handshake::{Initiator, respond};
 use tcpcrypt::rust_crypto::PROVIDER;
-use tcpcrypt::{AeadId, Outcome, Plaintext, Record, Settings, Tep};
+use tcpcrypt::{AeadId, NegotiationConfig, Outcome, Plaintext, Record, Tep};
 
 /// Both ends of one connection.
 fn records() -> Option<(Record, Record)> {
-    let settings = Settings { teps: vec![Tep::Curve25519], resume: false, ..Settings::default() };
+    let settings = NegotiationConfig { teps: vec![Tep::Curve25519], resume: false, ..NegotiationConfig::default() };
     let a = active_option(&settings, None, 20)?.bytes;
     let b = passive_reply(&settings, &find_syn(&a), 20, &[0; 8], |_, _| None).option?;
     let Outcome::Fresh(at_a) = conclude(&settings, Some(&a), None, &find_syn(&b)) else { return None };

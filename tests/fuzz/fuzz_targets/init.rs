@@ -7,10 +7,10 @@ use tcpcrypt::eno::option::find_syn;
 use tcpcrypt::handshake::{Initiator, respond};
 use tcpcrypt::messages::message_len;
 use tcpcrypt::rust_crypto::PROVIDER;
-use tcpcrypt::{AeadId, Negotiated, Outcome, Role, Settings, Tep};
+use tcpcrypt::{AeadId, Negotiated, NegotiationConfig, Outcome, Role, Tep};
 
 fn negotiated(tep: Tep) -> Option<(Negotiated, Negotiated)> {
-    let settings = Settings { teps: vec![tep], resume: false, ..Settings::default() };
+    let settings = NegotiationConfig { teps: vec![tep], resume: false, ..NegotiationConfig::default() };
     let a = active_option(&settings, None, 20)?.bytes;
     let b = passive_reply(&settings, &find_syn(&a), 20, &[0; 8], |_, _| None).option?;
     let Outcome::Fresh(at_a) = conclude(&settings, Some(&a), None, &find_syn(&b)) else { return None };

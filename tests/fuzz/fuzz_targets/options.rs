@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tcpcrypt::Settings;
+use tcpcrypt::NegotiationConfig;
 use tcpcrypt::eno::negotiate::{active_option, conclude, passive_reply};
 use tcpcrypt::eno::option::{SynArea, SynOption, find_syn, has_eno};
 
@@ -16,7 +16,7 @@ fuzz_target!(|area: &[u8]| {
     if matches!(found, SynArea::Option(_)) {
         assert!(has_eno(area));
     }
-    let settings = Settings::default();
+    let settings = NegotiationConfig::default();
     let reply = passive_reply(&settings, &found, 21, &[7; 8], |_, _| None);
     if let Some(option) = &reply.option {
         // What this host sends is well-formed, and says that it is B (ENO-7).

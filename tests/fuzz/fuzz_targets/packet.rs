@@ -3,8 +3,8 @@
 #![no_main]
 
 use enotun::io::vnet;
+use enotun::wire::gro::Aggregate;
 use enotun::wire::icmp::IcmpError;
-use enotun::wire::merge::Run;
 use enotun::wire::split::{complete_checksum, segments_of_bytes};
 use enotun::wire::{Checksum, Offload, Packet, options};
 use libfuzzer_sys::fuzz_target;
@@ -50,7 +50,7 @@ fuzz_target!(|input: &[u8]| {
 
     // What is put together again is cut into the same segments again.
     let Some((first, rest)) = segments.split_first() else { return };
-    let Some(mut run) = Run::begin(first, Offload::NONE) else { return };
+    let Some(mut run) = Aggregate::begin(first, Offload::NONE) else { return };
     let mut memory = first.clone();
     memory.resize(65_600, 0);
     let added = rest.iter().take_while(|more| run.is_open() && run.add(&mut memory, more, Offload::NONE)).count();

@@ -60,7 +60,7 @@ fn merged(segments: &[Vec<u8>]) -> Vec<(Vec<u8>, Offload)> {
         let mut memory = first.clone();
         memory.resize(70_000, 0xaa);
         rest = behind;
-        let Some(mut run) = Run::begin(first, Offload::NONE) else {
+        let Some(mut run) = Aggregate::begin(first, Offload::NONE) else {
             out.push((first.clone(), Offload::NONE));
             continue;
         };
@@ -94,7 +94,7 @@ fn what_is_merged_is_split_into_the_same_segments_again() {
                 let segments = segments(v6, seq, lens);
                 let merged = merged(&segments);
                 assert!(merged.len() < segments.len());
-                assert!(merged.iter().all(|(bytes, _)| bytes.len() <= LONGEST));
+                assert!(merged.iter().all(|(bytes, _)| bytes.len() <= MAX_PACKET));
                 assert!(split_again(&merged) == segments, "v6 {v6}, {lens:?} from {seq}");
             }
         }
@@ -167,7 +167,7 @@ fn nothing_panics_whatever_is_read() {
         assert_eq!(merged(&[all[0].clone(), all[1][..cut].to_vec()]).len(), 2);
         assert_eq!(merged(&[all[0][..cut].to_vec(), all[1].clone()]).len(), 2);
     }
-    let mut run = Run::begin(&all[0], Offload::NONE).unwrap();
+    let mut run = Aggregate::begin(&all[0], Offload::NONE).unwrap();
     let mut no_room = all[0].clone();
     assert!(!run.add(&mut no_room, &all[1], Offload::NONE));
 }

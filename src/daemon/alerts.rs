@@ -43,11 +43,11 @@ const ADVICE: &[(&str, &str)] = &[
 
 /// What was last said about each counter.
 #[derive(Debug, Default)]
-pub(super) struct News {
+pub(super) struct Alerts {
     said: BTreeMap<&'static str, (u64, Instant)>,
 }
 
-impl News {
+impl Alerts {
     /// Lines to log now.
     pub(super) fn lines(&mut self, counters: &Counters, now: Instant) -> Vec<String> {
         let mut lines = Vec::new();
@@ -70,17 +70,17 @@ mod tests {
 
     #[test]
     fn what_happens_all_the_time_is_said_once_a_minute() {
-        let mut news = News::default();
+        let mut alerts = Alerts::default();
         let start = Instant::now();
         let mut counters = Counters::default();
-        assert!(news.lines(&counters, start).is_empty());
+        assert!(alerts.lines(&counters, start).is_empty());
         counters.limit_flows = 5;
-        assert_eq!(news.lines(&counters, start).len(), 1);
+        assert_eq!(alerts.lines(&counters, start).len(), 1);
         counters.limit_flows = 900;
-        assert!(news.lines(&counters, start + Duration::from_secs(59)).is_empty());
-        let lines = news.lines(&counters, start + Duration::from_secs(60));
+        assert!(alerts.lines(&counters, start + Duration::from_secs(59)).is_empty());
+        let lines = alerts.lines(&counters, start + Duration::from_secs(60));
         assert!(lines[0].starts_with("895 times connections"), "{lines:?}");
-        assert!(news.lines(&counters, start + Duration::from_secs(600)).is_empty());
+        assert!(alerts.lines(&counters, start + Duration::from_secs(600)).is_empty());
     }
 
     #[test]

@@ -5,12 +5,12 @@ use toml::de::{DeTable, DeValue};
 
 /// What is wrong about a value: its key as it is documented (`limits.max-flows`), and a message that names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wrong {
+pub struct InvalidValue {
     pub(super) key: String,
     pub(super) message: String,
 }
 
-impl Wrong {
+impl InvalidValue {
     /// The message says what is wrong and what is allowed; the key is put before it.
     pub(super) fn new(key: impl Into<String>, message: impl std::fmt::Display) -> Self {
         let key = key.into();

@@ -1,4 +1,4 @@
-//! Signs that this machine was cloned, rolled back or stopped, as the kernel and the clocks give them. The packet loop asks
+//! DisruptionMonitor that this machine was cloned, rolled back or stopped, as the kernel and the clocks give them. The packet loop asks
 //! for them before each batch of packets, so that nothing is sealed between a sign and what is done about it.
 //! docs/clones.md says what each of them means.
 
@@ -19,42 +19,42 @@ use super::env::nanos;
 use crate::engine::{Disrupted, Disruption};
 
 /// The loop asks at least this often, so that a process that was stopped notices.
-pub(super) const ASK_EVERY: Duration = Duration::from_secs(10);
+pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(10);
 /// A process that did not ask for this long was stopped.
-const STOPPED: Duration = Duration::from_secs(60);
+const MIN_STOP: Duration = Duration::from_secs(60);
 /// A machine that slept less has not slept.
-const SLEPT: Duration = Duration::from_secs(1);
+const MIN_SUSPEND: Duration = Duration::from_secs(1);
 /// A step of the wall clock below this is a correction: time services step by fractions of a second, leap seconds by one.
 /// What they slew does not count at all, for it slews all clocks alike.
-const STEPPED: Duration = Duration::from_secs(2);
+const MIN_CLOCK_STEP: Duration = Duration::from_secs(2);
 /// Clocks that took longer to read than this are read again.
-const AT_ONCE: u64 = 1_000_000;
+const MAX_READ_NANOS: u64 = 1_000_000;
 
 /// What the hypervisor shows in the VM clock device, a page that can be read cheaply.
 const VMCLOCK: &str = "/dev/vmclock0";
 /// What the kernel logs when the hypervisor tells of a new VM generation, since Linux 5.18. It sends an event since 6.10.
-const LOGGED: &[u8] = b"random: crng reseeded due to virtual machine fork";
+const LOG_MESSAGE: &[u8] = b"random: crng reseeded due to virtual machine fork";
 /// What the event has in it.
-const EVENT: &[u8] = b"NEW_VMGENID=1";
+const UEVENT_FIELD: &[u8] = b"NEW_VMGENID=1";
 
 /// Where signs come from.
 #[derive(Debug)]
-pub(super) struct Signs {
+pub(super) struct DisruptionMonitor {
     /// Readable if one of the three below is.
-    any: Option<OwnedFd>,
+    epoll: Option<OwnedFd>,
     uevents: Option<OwnedFd>,
     log: Option<File>,
     clock_set: Option<OwnedFd>,
     vmclock: Option<File>,
-    page: Option<Page>,
+    page: Option<VmClock>,
     clocks: Option<Clocks>,
     /// New generations that each source has told of. They all tell of the same ones.
-    told: [u64; 3],
+    generations: [u64; 3],
     /// New generations acted on.
     acted_on: u64,
 }
 
-impl Signs {
+impl DisruptionMonitor {
     /// Begins to watch. What the system does not offer is left out.
     pub(super) fn new() -> Self {
         let uevents = uevents().ok();
@@ -63,33 +63,33 @@ impl Signs {
         let clock_set = clock_set().ok();
         let fds =
             [uevents.as_ref().map(AsFd::as_fd), log.as_ref().map(AsFd::as_fd), clock_set.as_ref().map(AsFd::as_fd)];
-        let any = together(fds.into_iter().flatten()).ok();
+        let epoll = epoll_of(fds.into_iter().flatten()).ok();
         let vmclock = File::open(VMCLOCK).ok();
-        let page = vmclock.as_ref().and_then(Page::read);
-        Self { any, uevents, log, clock_set, vmclock, page, clocks: Clocks::read(), told: [0; 3], acted_on: 0 }
+        let page = vmclock.as_ref().and_then(VmClock::read);
+        Self { epoll, uevents, log, clock_set, vmclock, page, clocks: Clocks::read(), generations: [0; 3], acted_on: 0 }
     }
 
     /// What becomes readable when there is something to ask for.
     pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.any.as_ref().map(AsFd::as_fd)
+        self.epoll.as_ref().map(AsFd::as_fd)
     }
 
     /// The sign that came since this was last called, the worst if there were several. `ready`: [`Self::fd`] is readable.
-    pub(super) fn ask(&mut self, ready: bool) -> Option<Disruption> {
+    pub(super) fn poll(&mut self, ready: bool) -> Option<Disruption> {
         let mut moved = false;
         if ready {
             self.read_uevents();
             self.read_log();
             self.read_clock_set();
         }
-        if let Some(page) = self.vmclock.as_ref().and_then(Page::read) {
+        if let Some(page) = self.vmclock.as_ref().and_then(VmClock::read) {
             match self.page.replace(page).and_then(|before| before.changed(&page)) {
-                Some(Disruption::VmGeneration) => self.told[2] += 1,
+                Some(Disruption::VmGeneration) => self.generations[2] += 1,
                 other => moved = other.is_some(),
             }
         }
         let by_clocks = Clocks::read().and_then(|now| self.clocks.replace(now).and_then(|before| before.changed(&now)));
-        let generations = self.told.into_iter().fold(0, u64::max);
+        let generations = self.generations.into_iter().fold(0, u64::max);
         if generations > self.acted_on {
             self.acted_on = generations;
             return Some(Disruption::VmGeneration);
@@ -106,8 +106,8 @@ impl Signs {
                 Ok((_, len, from)) => {
                     let kernel = from.and_then(|from| SocketAddrNetlink::try_from(from).ok());
                     let told = kernel.is_some_and(|from| from.pid() == 0)
-                        && buffer.get(..len).is_some_and(tells_of_generation);
-                    self.told[0] += u64::from(told);
+                        && buffer.get(..len).is_some_and(is_generation_uevent);
+                    self.generations[0] += u64::from(told);
                 }
                 // Events were lost; the log tells the same.
                 Err(Errno::NOBUFS | Errno::INTR) => {}
@@ -121,7 +121,7 @@ impl Signs {
         let mut record = [0; 8192];
         while let Some(log) = &self.log {
             match read(log, &mut record[..]) {
-                Ok(len) => self.told[1] += u64::from(record.get(..len).is_some_and(logs_generation)),
+                Ok(len) => self.generations[1] += u64::from(record.get(..len).is_some_and(is_generation_record)),
                 // Records were overwritten before they were read; it goes on behind them.
                 Err(Errno::PIPE | Errno::INTR) => {}
                 Err(Errno::AGAIN) => return,
@@ -168,7 +168,7 @@ fn clock_set() -> rustix::io::Result<OwnedFd> {
 }
 
 /// One descriptor for several.
-fn together<'a>(fds: impl Iterator<Item = BorrowedFd<'a>>) -> rustix::io::Result<OwnedFd> {
+fn epoll_of<'a>(fds: impl Iterator<Item = BorrowedFd<'a>>) -> rustix::io::Result<OwnedFd> {
     let all = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     for fd in fds {
         epoll::add(&all, fd, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
@@ -177,30 +177,30 @@ fn together<'a>(fds: impl Iterator<Item = BorrowedFd<'a>>) -> rustix::io::Result
 }
 
 /// Whether an event (`change@/devices/...`, then `KEY=value`, each ended by a zero byte) is of a new VM generation.
-fn tells_of_generation(event: &[u8]) -> bool {
-    event.starts_with(b"change@") && event.split(|byte| *byte == 0).any(|field| field == EVENT)
+fn is_generation_uevent(event: &[u8]) -> bool {
+    event.starts_with(b"change@") && event.split(|byte| *byte == 0).any(|field| field == UEVENT_FIELD)
 }
 
 /// Whether a record of the kernel's log (`level,number,time,flags;text`) is of a new VM generation, and the kernel's own:
 /// what user space logs has a facility above 0, in the bits of the level above the third.
-fn logs_generation(record: &[u8]) -> bool {
+fn is_generation_record(record: &[u8]) -> bool {
     let mut parts = record.splitn(2, |byte| *byte == b';');
     let (Some(head), Some(text)) = (parts.next(), parts.next()) else { return false };
     let level = head.split(|byte| *byte == b',').next().unwrap_or(&[]);
     let by_kernel = matches!(level, [b'0'..=b'7']);
-    by_kernel && text.split(|byte| *byte == b'\n').next() == Some(LOGGED)
+    by_kernel && text.split(|byte| *byte == b'\n').next() == Some(LOG_MESSAGE)
 }
 
 /// What matters in the VM clock's page (<linux/vmclock-abi.h>).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Page {
+struct VmClock {
     /// Changes when the processor's counter was disrupted: moved to other hardware, or restored.
     marker: u64,
     /// Changes when the machine was restored, and not when it was only moved; where the hypervisor has it.
     generation: Option<u64>,
 }
 
-impl Page {
+impl VmClock {
     const LEN: usize = 112;
     const MAGIC: u32 = 0x4b4c_4356;
     const HAS_GENERATION: u64 = 1 << 8;
@@ -254,7 +254,7 @@ impl Clocks {
         for _ in 0..4 {
             let monotonic = nanos(ClockId::Monotonic);
             let (boot, wall) = (nanos(ClockId::Boottime), nanos(ClockId::Realtime));
-            if nanos(ClockId::Monotonic).wrapping_sub(monotonic) < AT_ONCE {
+            if nanos(ClockId::Monotonic).wrapping_sub(monotonic) < MAX_READ_NANOS {
                 return Some(Self { boot, monotonic, wall });
             }
         }
@@ -266,16 +266,16 @@ impl Clocks {
         let passed = now.boot.wrapping_sub(self.boot);
         let ran = now.monotonic.wrapping_sub(self.monotonic);
         let by_wall = now.wall.wrapping_sub(self.wall);
-        if Duration::from_nanos(passed.saturating_sub(ran)) >= SLEPT {
+        if Duration::from_nanos(passed.saturating_sub(ran)) >= MIN_SUSPEND {
             Some(Disruption::Suspend)
-        } else if Duration::from_nanos(by_wall.wrapping_sub(passed).cast_signed().unsigned_abs()) >= STEPPED {
+        } else if Duration::from_nanos(by_wall.wrapping_sub(passed).cast_signed().unsigned_abs()) >= MIN_CLOCK_STEP {
             Some(Disruption::ClockStep)
         } else {
-            (Duration::from_nanos(passed) >= STOPPED).then_some(Disruption::Stop)
+            (Duration::from_nanos(passed) >= MIN_STOP).then_some(Disruption::Stop)
         }
     }
 }
 
 #[cfg(test)]
-#[path = "signs_tests.rs"]
+#[path = "disruption_tests.rs"]
 mod tests;

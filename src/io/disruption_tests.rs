@@ -52,7 +52,7 @@ fn what_time_services_do_is_no_sign() {
 fn an_event_of_a_new_generation_is_known_by_its_field() {
     let event = |fields: &[&str]| fields.join("\0").into_bytes();
     let real = ["change@/devices/platform/QEMUVGID:00", "ACTION=change", "NEW_VMGENID=1", "SEQNUM=917", ""];
-    assert!(tells_of_generation(&event(&real)));
+    assert!(is_generation_uevent(&event(&real)));
     for other in [
         &["change@/devices/x", "ACTION=change", "NEW_VMGENID=10"][..],
         &["change@/devices/x", "SYNTH_ARG_NEW_VMGENID=1"],
@@ -60,15 +60,15 @@ fn an_event_of_a_new_generation_is_known_by_its_field() {
         &["libudev", "NEW_VMGENID=1"],
         &[],
     ] {
-        assert!(!tells_of_generation(&event(other)), "{other:?}");
+        assert!(!is_generation_uevent(&event(other)), "{other:?}");
     }
 }
 
 #[test]
 fn only_the_kernels_own_word_in_its_log_counts() {
     let text = "random: crng reseeded due to virtual machine fork";
-    assert!(logs_generation(format!("5,741,1320484,-;{text}\n").as_bytes()));
-    assert!(logs_generation(format!("5,741,1320484,-,caller=T1;{text}\n SUBSYSTEM=acpi\n").as_bytes()));
+    assert!(is_generation_record(format!("5,741,1320484,-;{text}\n").as_bytes()));
+    assert!(is_generation_record(format!("5,741,1320484,-,caller=T1;{text}\n SUBSYSTEM=acpi\n").as_bytes()));
     for other in [
         // Written to /dev/kmsg by a program: facility 1 (user) and 3 (daemon).
         format!("13,741,1320484,-;{text}\n"),
@@ -79,12 +79,12 @@ fn only_the_kernels_own_word_in_its_log_counts() {
         text.to_owned(),
         String::new(),
     ] {
-        assert!(!logs_generation(other.as_bytes()), "{other}");
+        assert!(!is_generation_record(other.as_bytes()), "{other}");
     }
 }
 
 fn page(count: u32, marker: u64, flags: u64, generation: u64) -> Vec<u8> {
-    let mut bytes = vec![0; Page::LEN];
+    let mut bytes = vec![0; VmClock::LEN];
     bytes[..4].copy_from_slice(b"VCLK");
     bytes[12..16].copy_from_slice(&count.to_le_bytes());
     bytes[16..24].copy_from_slice(&marker.to_le_bytes());
@@ -95,7 +95,7 @@ fn page(count: u32, marker: u64, flags: u64, generation: u64) -> Vec<u8> {
 
 #[test]
 fn the_vm_clock_tells_a_copy_from_a_move_where_it_can() {
-    let read = |bytes: &[u8]| Page::parse(bytes).unwrap();
+    let read = |bytes: &[u8]| VmClock::parse(bytes).unwrap();
     let before = read(&page(2, 7, 1 << 8, 3));
     assert_eq!(before.changed(&read(&page(4, 7, 1 << 8, 3))), None);
     assert_eq!(before.changed(&read(&page(4, 8, 1 << 8, 3))), None, "moved, not copied");
@@ -104,37 +104,37 @@ fn the_vm_clock_tells_a_copy_from_a_move_where_it_can() {
     assert_eq!(before.changed(&read(&page(2, 7, 0, 9))), None, "what is not said to be there is not looked at");
     assert_eq!(before.changed(&read(&page(4, 8, 0, 0))), Some(Disruption::Moved));
     // In the middle of a change, another page, a short one.
-    assert_eq!(Page::parse(&page(3, 7, 0, 0)), None);
-    assert_eq!(Page::parse(&[0; Page::LEN]), None);
-    assert_eq!(Page::parse(&page(2, 7, 0, 0)[..20]), None);
-    assert_eq!(Page::parse(&page(2, 7, 1 << 8, 0)[..100]), None);
-    assert!(Page::parse(&page(2, 7, 0, 0)[..32]).is_some(), "older pages are shorter");
+    assert_eq!(VmClock::parse(&page(3, 7, 0, 0)), None);
+    assert_eq!(VmClock::parse(&[0; VmClock::LEN]), None);
+    assert_eq!(VmClock::parse(&page(2, 7, 0, 0)[..20]), None);
+    assert_eq!(VmClock::parse(&page(2, 7, 1 << 8, 0)[..100]), None);
+    assert!(VmClock::parse(&page(2, 7, 0, 0)[..32]).is_some(), "older pages are shorter");
 }
 
 /// Without anything that the system has.
-fn deaf() -> Signs {
-    Signs {
-        any: None,
+fn without_sources() -> DisruptionMonitor {
+    DisruptionMonitor {
+        epoll: None,
         uevents: None,
         log: None,
         clock_set: None,
         vmclock: None,
         page: None,
         clocks: Clocks::read(),
-        told: [0; 3],
+        generations: [0; 3],
         acted_on: 0,
     }
 }
 
 #[test]
 fn sources_that_tell_of_one_generation_are_one_sign() {
-    let mut signs = deaf();
+    let mut monitor = without_sources();
     let mut ask = |told: [u64; 3]| {
         let mut file = tempfile::tempfile().unwrap();
         std::io::Write::write_all(&mut file, &page(2, 7, 1 << 8, told[2])).unwrap();
-        signs.vmclock = Some(file);
-        [signs.told[0], signs.told[1]] = [told[0], told[1]];
-        signs.ask(false)
+        monitor.vmclock = Some(file);
+        [monitor.generations[0], monitor.generations[1]] = [told[0], told[1]];
+        monitor.poll(false)
     };
     assert_eq!(ask([0, 0, 0]), None);
     assert_eq!(ask([0, 0, 1]), Some(Disruption::VmGeneration));
@@ -149,11 +149,11 @@ fn sources_that_tell_of_one_generation_are_one_sign() {
 
 #[test]
 fn a_quiet_host_gives_no_sign_and_is_not_awake_all_the_time() {
-    let mut signs = Signs::new();
-    assert!(signs.any.is_some() && signs.uevents.is_some() && signs.clock_set.is_some());
+    let mut monitor = DisruptionMonitor::new();
+    assert!(monitor.epoll.is_some() && monitor.uevents.is_some() && monitor.clock_set.is_some());
     for _ in 0..3 {
         // Other events of the kernel are read away.
-        assert_eq!(signs.ask(true), None);
+        assert_eq!(monitor.poll(true), None);
     }
-    assert!(signs.uevents.is_some() && signs.clock_set.is_some(), "an empty source stays open");
+    assert!(monitor.uevents.is_some() && monitor.clock_set.is_some(), "an empty source stays open");
 }

@@ -1,4 +1,4 @@
-//! What follows from what probes of a path have shown. Pure. One end alone cannot see everything: the verdict says what was
+//! What follows from what probes of a path have shown. Pure. One end alone cannot see everything: the diagnosis says what was
 //! seen or told, what is inferred, and what stays open.
 
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use crate::engine::{Finding, FlowInfo, FlowState, Hop, PathInfo, ProbeReport, Sy
 /// What was found out about a path, as `enotun probe` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Found {
+pub enum ProbeResult {
     /// A connection was encrypted.
     Encrypted,
     /// Nothing speaks for a path that removes ENO: the peer has none.
@@ -47,11 +47,11 @@ pub enum Certainty {
     Open,
 }
 
-/// The verdict.
+/// The diagnosis.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Verdict {
+pub struct Diagnosis {
     /// What was found.
-    pub result: Found,
+    pub result: ProbeResult,
     /// How that is known.
     pub certainty: Certainty,
     /// What was seen, in the order of the tries.
@@ -60,7 +60,7 @@ pub struct Verdict {
 
 /// How opening a connection went.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Connect {
+pub(super) enum ConnectOutcome {
     /// It is open.
     Open,
     /// A RST answered.
@@ -73,8 +73,8 @@ pub(super) enum Connect {
 
 /// One connection that was tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Try {
-    pub(super) connect: Connect,
+pub(super) struct Attempt {
+    pub(super) connect: ConnectOutcome,
     pub(super) report: ProbeReport,
 }
 
@@ -82,86 +82,88 @@ pub(super) struct Try {
 #[derive(Debug, Clone)]
 pub(super) struct Evidence {
     /// With ENO.
-    pub(super) offer: Try,
+    pub(super) offer: Attempt,
     /// Without.
-    pub(super) bare: Option<Try>,
+    pub(super) bare: Option<Attempt>,
     /// With ENO although the answer had none, and with copies for routers to quote.
-    pub(super) insist: Option<Try>,
+    pub(super) insist: Option<Attempt>,
     /// Seconds since a connection with this host, to whatever port, was encrypted.
     pub(super) known: Option<u64>,
 }
 
 /// What follows from `evidence`.
-pub(super) fn conclude(evidence: &Evidence) -> Verdict {
+pub(super) fn conclude(evidence: &Evidence) -> Diagnosis {
     let offer = &evidence.offer;
-    let said = |result, certainty, lines: Vec<String>| Verdict { result, certainty, evidence: lines };
+    let said = |result, certainty, lines: Vec<String>| Diagnosis { result, certainty, evidence: lines };
     match (&offer.connect, offer.report.answer) {
-        (Connect::Failed(why), _) => said(Found::NoAnswer, Certainty::Seen, vec![format!("the host says: {why}")]),
-        (Connect::Refused, _) => {
-            let line = "the SYN was answered with a RST: the port is closed, or a firewall says so";
-            said(Found::Refused, Certainty::Seen, vec![line.to_owned()])
+        (ConnectOutcome::Failed(why), _) => {
+            said(ProbeResult::NoAnswer, Certainty::Seen, vec![format!("the host says: {why}")])
         }
-        (Connect::Silent, _) => dropped(evidence),
-        (Connect::Open, Some(SynAnswer::NoEno)) => stripped(evidence),
-        (Connect::Open, Some(SynAnswer::Echo)) => {
+        (ConnectOutcome::Refused, _) => {
+            let line = "the SYN was answered with a RST: the port is closed, or a firewall says so";
+            said(ProbeResult::Refused, Certainty::Seen, vec![line.to_owned()])
+        }
+        (ConnectOutcome::Silent, _) => dropped(evidence),
+        (ConnectOutcome::Open, Some(SynAnswer::NoEno)) => stripped(evidence),
+        (ConnectOutcome::Open, Some(SynAnswer::Echo)) => {
             let line = "the SYN-ACK had the option of the SYN, byte for byte: something on the way, or the peer, echoes \
                         options that it does not know; whether the peer has ENO is not known";
-            said(Found::Echoed, Certainty::Seen, vec![line.to_owned()])
+            said(ProbeResult::Echoed, Certainty::Seen, vec![line.to_owned()])
         }
-        (Connect::Open, _) => agreed(&offer.report),
+        (ConnectOutcome::Open, _) => agreed(&offer.report),
     }
 }
 
 /// The SYN-ACK had an option.
-fn agreed(report: &ProbeReport) -> Verdict {
+fn agreed(report: &ProbeReport) -> Diagnosis {
     let reason = report.reason.clone().unwrap_or_else(|| "no reason is known".to_owned());
     let mut evidence = vec!["the SYN-ACK had an ENO option".to_owned()];
     let (result, certainty) = match report.state {
         Some(FlowState::Encrypted) => {
             evidence.push("keys were made".to_owned());
-            (Found::Encrypted, Certainty::Seen)
+            (ProbeResult::Encrypted, Certainty::Seen)
         }
         Some(FlowState::Plain) => {
             evidence.push(format!("nothing came of it: {reason}"));
-            (Found::NotNegotiated, Certainty::Seen)
+            (ProbeResult::NotNegotiated, Certainty::Seen)
         }
         _ if report.lost_ack => {
             evidence.push("the peer says that the acknowledgement came without ENO".to_owned());
-            (Found::NonSynStripped, Certainty::Told)
+            (ProbeResult::NonSynStripped, Certainty::Told)
         }
         _ if report.reset => {
             evidence.push("the peer reset the connection before it sent keys".to_owned());
             evidence.push(
                 "ENO removed from segments without SYN does that; so does a peer that cannot make keys".to_owned(),
             );
-            (Found::NonSynStripped, Certainty::Open)
+            (ProbeResult::NonSynStripped, Certainty::Open)
         }
         _ => {
             evidence.push(format!("the key exchange did not end: {reason}"));
-            (Found::Failed, Certainty::Seen)
+            (ProbeResult::Failed, Certainty::Seen)
         }
     };
-    Verdict { result, certainty, evidence }
+    Diagnosis { result, certainty, evidence }
 }
 
 /// SYNs with ENO were not answered.
-fn dropped(evidence: &Evidence) -> Verdict {
+fn dropped(evidence: &Evidence) -> Diagnosis {
     let mut lines = vec![format!("{} SYNs with ENO were not answered", evidence.offer.report.syns)];
     let (result, certainty) = match evidence.bare.as_ref().map(|bare| &bare.connect) {
-        Some(Connect::Open) => {
+        Some(ConnectOutcome::Open) => {
             lines.push("one without ENO was".to_owned());
-            (Found::SynDropped, Certainty::Inferred)
+            (ProbeResult::SynDropped, Certainty::Inferred)
         }
-        Some(Connect::Refused) => {
+        Some(ConnectOutcome::Refused) => {
             lines.push("one without ENO was, with a RST: the port is closed".to_owned());
-            (Found::SynDropped, Certainty::Inferred)
+            (ProbeResult::SynDropped, Certainty::Inferred)
         }
         _ => {
             lines.push("nor were those without ENO".to_owned());
-            (Found::NoAnswer, Certainty::Seen)
+            (ProbeResult::NoAnswer, Certainty::Seen)
         }
     };
-    if result == Found::SynDropped
+    if result == ProbeResult::SynDropped
         && let Some(last) = evidence.insist.as_ref().and_then(|insist| insist.report.hops.last())
     {
         lines.push(format!(
@@ -169,14 +171,14 @@ fn dropped(evidence: &Evidence) -> Verdict {
             last.hop, last.router
         ));
     }
-    Verdict { result, certainty, evidence: lines }
+    Diagnosis { result, certainty, evidence: lines }
 }
 
 /// The SYN-ACK had no option: there are three reasons for that.
-fn stripped(evidence: &Evidence) -> Verdict {
+fn stripped(evidence: &Evidence) -> Diagnosis {
     let mut lines = vec!["the SYN-ACK had no ENO option".to_owned()];
-    let verdict = |result, certainty, evidence| Verdict { result, certainty, evidence };
-    let Some(insist) = &evidence.insist else { return verdict(Found::NoEno, Certainty::Open, lines) };
+    let diagnosis = |result, certainty, evidence| Diagnosis { result, certainty, evidence };
+    let Some(insist) = &evidence.insist else { return diagnosis(ProbeResult::NoEno, Certainty::Open, lines) };
     let hops = &insist.report.hops;
     if let Some(gone) = hops.iter().find(|hop| hop.eno == Some(false)) {
         let before = hops.iter().rfind(|hop| hop.hop < gone.hop && hop.eno == Some(true));
@@ -190,19 +192,19 @@ fn stripped(evidence: &Evidence) -> Verdict {
                 gone.hop, gone.router
             ),
         });
-        return verdict(Found::StrippedThere, Certainty::Seen, lines);
+        return diagnosis(ProbeResult::StrippedThere, Certainty::Seen, lines);
     }
     if insist.report.lost_syn {
         lines.push("the peer's enotun says that the SYN came without ENO".to_owned());
-        return verdict(Found::StrippedThere, Certainty::Told, lines);
+        return diagnosis(ProbeResult::StrippedThere, Certainty::Told, lines);
     }
     // How the peer takes a FIN tells what it takes the connection for, provided that it takes one without ENO well.
-    let control = evidence.bare.as_ref().filter(|bare| bare.connect == Connect::Open);
+    let control = evidence.bare.as_ref().filter(|bare| bare.connect == ConnectOutcome::Open);
     let control = control.is_some_and(|bare| bare.report.fin_acked && !bare.report.reset);
-    let open = insist.connect == Connect::Open && insist.report.fin_sent;
+    let open = insist.connect == ConnectOutcome::Open && insist.report.fin_sent;
     if !control || !open {
         lines.push("the connections that would have told more did not go well: try again".to_owned());
-        return verdict(Found::NoEno, Certainty::Open, lines);
+        return diagnosis(ProbeResult::NoEno, Certainty::Open, lines);
     }
     if !insist.report.fin_acked {
         if insist.report.repeated_answers > 0 || (insist.report.after_fin == 0 && !insist.report.reset) {
@@ -211,14 +213,14 @@ fn stripped(evidence: &Evidence) -> Verdict {
                  vanish, and what happens to SYNs cannot be told"
                     .to_owned(),
             );
-            return verdict(Found::NoEno, Certainty::Open, lines);
+            return diagnosis(ProbeResult::NoEno, Certainty::Open, lines);
         }
         lines.push(
             "the peer does not accept a FIN behind an acknowledgement with ENO, and does one behind an acknowledgement \
              without: it has agreed to encrypt, and its option was lost on the way back"
                 .to_owned(),
         );
-        return verdict(Found::StrippedBack, Certainty::Inferred, lines);
+        return diagnosis(ProbeResult::StrippedBack, Certainty::Inferred, lines);
     }
     lines.push("the peer takes the connection for plain TCP even if the acknowledgement has ENO".to_owned());
     let last = hops.iter().rfind(|hop| hop.eno == Some(true));
@@ -227,7 +229,7 @@ fn stripped(evidence: &Evidence) -> Verdict {
     }
     if let Some(seconds) = evidence.known {
         lines.push(format!("this host was encrypted to {seconds} s ago: it has ENO, or had it"));
-        return verdict(Found::StrippedThere, Certainty::Inferred, lines);
+        return diagnosis(ProbeResult::StrippedThere, Certainty::Inferred, lines);
     }
     let routers = evidence.offer.report.answer_ttl.map(distance);
     if last.is_some_and(|hop| routers.is_none_or(|routers| hop.hop >= routers)) || routers == Some(0) {
@@ -235,10 +237,10 @@ fn stripped(evidence: &Evidence) -> Verdict {
             "no router is known behind that one: had it been removed, it would be by the last one or at the peer"
                 .to_owned(),
         );
-        return verdict(Found::NoEno, Certainty::Inferred, lines);
+        return diagnosis(ProbeResult::NoEno, Certainty::Inferred, lines);
     }
     lines.push("whether the option reached the peer cannot be told from here".to_owned());
-    verdict(Found::NoEno, Certainty::Open, lines)
+    diagnosis(ProbeResult::NoEno, Certainty::Open, lines)
 }
 
 /// Routers on the way, from the TTL of what came: hosts begin with 64, 128 or 255.
@@ -247,7 +249,7 @@ pub(super) fn distance(ttl: u8) -> u8 {
     initial - ttl
 }
 
-impl Found {
+impl ProbeResult {
     /// What is remembered of it, where the connections themselves have not seen to that.
     pub(super) fn remembered(&self) -> Option<Finding> {
         match self {
@@ -261,12 +263,12 @@ impl Found {
 
 /// The answer to `enotun probe`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Probed {
+pub struct ProbeReply {
     /// Address and port that were probed.
     pub remote: std::net::SocketAddr,
     /// What was found and how it is known.
     #[serde(flatten)]
-    pub verdict: Verdict,
+    pub diagnosis: Diagnosis,
     /// What routers on the way have quoted of SYNs with ENO; empty if none was asked.
     pub hops: Vec<Hop>,
     /// The TEP of the encrypted connection.
@@ -281,25 +283,25 @@ pub struct Probed {
     pub remembered: Option<PathInfo>,
 }
 
-impl Probed {
-    /// The verdict on `remote`, with what is known of the encrypted connection.
+impl ProbeReply {
+    /// The diagnosis on `remote`, with what is known of the encrypted connection.
     pub(super) fn new(
         remote: std::net::SocketAddr,
         evidence: &Evidence,
         flow: Option<FlowInfo>,
         remembered: Option<PathInfo>,
     ) -> Self {
-        let verdict = conclude(evidence);
-        let flow = flow.filter(|_| verdict.result == Found::Encrypted);
+        let diagnosis = conclude(evidence);
+        let flow = flow.filter(|_| diagnosis.result == ProbeResult::Encrypted);
         let hops = evidence.insist.as_ref().map(|insist| insist.report.hops.clone()).unwrap_or_default();
         let (tep, aead, session_id) = match flow {
             Some(flow) => (flow.tep.map(str::to_owned), flow.aead.map(str::to_owned), flow.session_id),
             None => (None, None, None),
         };
-        Self { remote, verdict, hops, tep, aead, session_id, authenticated: false, remembered }
+        Self { remote, diagnosis, hops, tep, aead, session_id, authenticated: false, remembered }
     }
 }
 
 #[cfg(test)]
-#[path = "verdict_tests.rs"]
+#[path = "diagnosis_tests.rs"]
 mod tests;

@@ -9,13 +9,13 @@ use super::packet::{Checksum, Flags, Offload, Packet};
 use super::seq::C;
 
 /// What is shorter is not worth a look at what comes next.
-const WORTH_IT: usize = 400;
+const MIN_PACKET: usize = 400;
 /// The longest packet there can be.
-const LONGEST: usize = 65_535;
+const MAX_PACKET: usize = 65_535;
 
 /// A segment to which others may be added, and those that were.
 #[derive(Debug)]
-pub struct Run {
+pub struct Aggregate {
     first: Packet<C>,
     /// Length of the whole.
     len: usize,
@@ -23,11 +23,11 @@ pub struct Run {
     ended: bool,
 }
 
-impl Run {
+impl Aggregate {
     /// Begins with `bytes`. `None` if nothing can be added to it.
     #[must_use]
     pub fn begin(bytes: &[u8], offload: Offload) -> Option<Self> {
-        if bytes.len() < WORTH_IT || offload.gso.is_some() {
+        if bytes.len() < MIN_PACKET || offload.gso.is_some() {
             return None;
         }
         let first = Packet::<C>::parse(bytes).ok()?;
@@ -58,16 +58,16 @@ impl Run {
         let (Some(head), Some(header)) = (packet.get(..payload_at), more.get(..payload_at)) else { return false };
         let payload = more.get(payload_at..).unwrap_or(&[]);
         let len = self.len + payload.len();
-        if self.ended || payload.is_empty() || payload.len() > size || len > LONGEST || offload.gso.is_some() {
+        if self.ended || payload.is_empty() || payload.len() > size || len > MAX_PACKET || offload.gso.is_some() {
             return false;
         }
         let tcp = self.first.tcp.start;
         let flags = Flags(u16::from(header.get(tcp + 13).copied().unwrap_or(0)));
         let next = self.first.seq.0.wrapping_add(u32::try_from(self.len - payload_at).unwrap_or(0));
-        let is_next = self.alike().into_iter().all(|part| head.get(part.clone()) == header.get(part))
+        let is_next = self.invariant_parts().into_iter().all(|part| head.get(part.clone()) == header.get(part))
             && flags.without(Flags::PSH) == self.first.flags
             && header.get(tcp + 4..tcp + 8) == Some(&next.to_be_bytes()[..])
-            && header.get(self.length_field()) == Some(&self.said_length(more.len())[..]);
+            && header.get(self.length_field()) == Some(&self.length_value(more.len())[..]);
         if !is_next || (offload.checksum == Checksum::Unverified && !self.checksum_is_right(more)) {
             return false;
         }
@@ -84,7 +84,7 @@ impl Run {
     }
 
     /// Parts of the headers that must be the same: all but lengths, identification, sequence number, flags and checksums.
-    fn alike(&self) -> [Range<usize>; 7] {
+    fn invariant_parts(&self) -> [Range<usize>; 7] {
         let (tcp, end) = (self.first.tcp.start, self.first.tcp.end);
         let [a, b, c] = if self.is_v4() { [0..2, 6..10, 12..20] } else { [0..4, 6..24, 24..40] };
         [a, b, c, tcp..tcp + 4, tcp + 8..tcp + 13, tcp + 14..tcp + 16, tcp + 18..end]
@@ -98,7 +98,7 @@ impl Run {
     fn length_field(&self) -> Range<usize> {
         if self.is_v4() { 2..4 } else { 4..6 }
     }
-    fn said_length(&self, len: usize) -> [u8; 2] {
+    fn length_value(&self, len: usize) -> [u8; 2] {
         let counted = if self.is_v4() { len } else { len.saturating_sub(self.first.tcp.start) };
         u16::try_from(counted).unwrap_or(0).to_be_bytes()
     }
@@ -120,7 +120,7 @@ impl Run {
             return None;
         }
         let tcp = self.first.tcp.start;
-        packet.get_mut(self.length_field())?.copy_from_slice(&self.said_length(self.len));
+        packet.get_mut(self.length_field())?.copy_from_slice(&self.length_value(self.len));
         if self.is_v4() {
             packet.get_mut(10..12)?.fill(0);
             let sum = !sum(0, packet.get(..tcp)?);
@@ -134,5 +134,5 @@ impl Run {
 }
 
 #[cfg(test)]
-#[path = "merge_tests.rs"]
+#[path = "gro_tests.rs"]
 mod tests;

@@ -1,29 +1,29 @@
-//! Packets of the wire side, with segments that follow each other put together ([`crate::wire::merge`]) as far as they are
+//! Packets of the wire side, with segments that follow each other put together ([`crate::wire::gro`]) as far as they are
 //! here already: nothing is waited for.
 
-use super::device::{Buffer, Dead, Device, Read};
+use super::device::{Buffer, Device, DeviceError, Read};
 use crate::wire::Offload;
-use crate::wire::merge::Run;
+use crate::wire::gro::Aggregate;
 
-/// Reads from a device, one packet ahead where that shows what belongs together.
+/// Reads from a device, one packet pending where that shows what belongs together.
 #[derive(Debug, Default)]
-pub(super) struct Intake {
+pub(super) struct GroReader {
     front: Buffer,
     back: Buffer,
     /// What is in `back` was read and not given out yet.
-    ahead: Option<(Offload, usize)>,
+    pending: Option<(Offload, usize)>,
 }
 
-impl Intake {
+impl GroReader {
     /// Reads one packet, or several that are one.
     ///
     /// # Errors
     /// If there will never be one again.
-    pub(super) fn read(&mut self, device: &mut Device) -> Result<Read<'_>, Dead> {
-        let (mut offload, mut len) = match self.ahead.take() {
-            Some(ahead) => {
+    pub(super) fn read(&mut self, device: &mut Device) -> Result<Read<'_>, DeviceError> {
+        let (mut offload, mut len) = match self.pending.take() {
+            Some(pending) => {
                 std::mem::swap(&mut self.front, &mut self.back);
-                ahead
+                pending
             }
             None => match device.read(&mut self.front)? {
                 Read::Packet(offload, bytes) => (offload, bytes.len()),
@@ -32,26 +32,26 @@ impl Intake {
             },
         };
         let memory = self.front.memory();
-        if let Some(mut run) = memory.get(..len).and_then(|bytes| Run::begin(bytes, offload)) {
+        if let Some(mut aggregate) = memory.get(..len).and_then(|bytes| Aggregate::begin(bytes, offload)) {
             // Whatever else comes of reading comes again with the next read.
-            while run.is_open()
+            while aggregate.is_open()
                 && let Ok(Read::Packet(offload, more)) = device.read(&mut self.back)
             {
-                if !run.add(memory, more, offload) {
-                    self.ahead = Some((offload, more.len()));
+                if !aggregate.add(memory, more, offload) {
+                    self.pending = Some((offload, more.len()));
                     break;
                 }
             }
-            if let Some(whole) = run.finish(memory) {
+            if let Some(whole) = aggregate.finish(memory) {
                 (len, offload) = whole;
             }
         }
         Ok(memory.get_mut(..len).map_or(Read::Nothing, |bytes| Read::Packet(offload, bytes)))
     }
 
-    /// Gives out what was read ahead, so that nothing is left when its reader turns to something else.
-    pub(super) fn rest(&mut self) -> Option<(Offload, &mut [u8])> {
-        let (offload, len) = self.ahead.take()?;
+    /// Gives out what was read pending, so that nothing is left when its reader turns to something else.
+    pub(super) fn take_pending(&mut self) -> Option<(Offload, &mut [u8])> {
+        let (offload, len) = self.pending.take()?;
         Some((offload, self.back.memory().get_mut(..len)?))
     }
 }
@@ -76,8 +76,8 @@ mod tests {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let (ours, kernels) = socketpair(AddressFamily::UNIX, SocketType::DGRAM, flags, None).unwrap();
         let mut device = Device::new(ours, Format::Vnet);
-        let mut intake = Intake::default();
-        let mut next = |device: &mut Device| match intake.read(device).unwrap() {
+        let mut reader = GroReader::default();
+        let mut next = |device: &mut Device| match reader.read(device).unwrap() {
             Read::Packet(offload, bytes) => Some((offload.gso.map(|gso| gso.size), bytes.len())),
             Read::Nothing => Some((None, 0)),
             Read::Empty => None,
@@ -89,7 +89,11 @@ mod tests {
         rustix::io::write(&kernels, &[0; 9]).unwrap();
         rustix::io::write(&kernels, &segment(1, 4000)).unwrap();
         assert_eq!(next(&mut device), Some((Some(1000), single + 2000)));
-        assert_eq!(next(&mut device), Some((Some(1000), single + 1000)), "the one that was read ahead begins the next");
+        assert_eq!(
+            next(&mut device),
+            Some((Some(1000), single + 1000)),
+            "the one that was read pending begins the next"
+        );
         assert_eq!(next(&mut device), Some((None, single)), "what is no packet ends it");
         assert_eq!(next(&mut device), Some((None, single)));
         assert_eq!(next(&mut device), None);
@@ -98,9 +102,9 @@ mod tests {
         for (port, seq) in [(1, 0), (2, 0)] {
             rustix::io::write(&kernels, &segment(port, seq)).unwrap();
         }
-        assert!(matches!(intake.read(&mut device), Ok(Read::Packet(..))));
-        assert_eq!(intake.rest().map(|(offload, bytes)| (offload, bytes.len())), Some((Offload::NONE, single)));
-        assert!(intake.rest().is_none());
-        assert!(matches!(intake.read(&mut device), Ok(Read::Empty)));
+        assert!(matches!(reader.read(&mut device), Ok(Read::Packet(..))));
+        assert_eq!(reader.take_pending().map(|(offload, bytes)| (offload, bytes.len())), Some((Offload::NONE, single)));
+        assert!(reader.take_pending().is_none());
+        assert!(matches!(reader.read(&mut device), Ok(Read::Empty)));
     }
 }
