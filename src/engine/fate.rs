@@ -7,7 +7,7 @@ use crate::flow::{
     AbortReason, Closed, Cx, Encrypted, Flow, FlowKey, Left, Link, Next, OpenQuestion, Opened, Opening, PlainFlow,
     Suspect, pass_on,
 };
-use crate::wire::{Offload, Packet};
+use crate::wire::Segment;
 
 /// What became of a connection while it handled a packet or timeout.
 pub(super) enum Fate {
@@ -93,26 +93,19 @@ pub(super) fn count_abort(counters: &mut Counters, why: AbortReason) {
 }
 
 /// Passes a packet of an opening on unchanged if that is what it came to.
-pub(super) fn pass<S>(
-    cx: &mut Cx<'_>,
-    from: Side,
-    packet: &Packet<S>,
-    offload: Offload,
-    bytes: &[u8],
-    (mut fate, pass): (Fate, bool),
-) -> Fate {
+pub(super) fn pass<S>(cx: &mut Cx<'_>, from: Side, packet: &Segment<'_, S>, (mut fate, pass): (Fate, bool)) -> Fate {
     if let Fate::Replace(Flow::Plain(plain)) = &mut fate {
         note_plain(cx, plain, from, packet);
     }
     if pass {
         cx.counters.passed_through += 1;
-        pass_on(cx.env, from, packet, offload, bytes);
+        pass_on(cx.env, from, packet);
     }
     fate
 }
 
 /// Takes in a segment of a plain connection's.
-pub(super) fn note_plain<S>(cx: &mut Cx<'_>, plain: &mut PlainFlow, from: Side, packet: &Packet<S>) {
+pub(super) fn note_plain<S>(cx: &mut Cx<'_>, plain: &mut PlainFlow, from: Side, packet: &Segment<'_, S>) {
     cx.counters.connections_plain += u64::from(plain.note(cx.now, from, packet));
 }
 

@@ -5,7 +5,7 @@ use super::{Engine, Env, Side, context};
 use crate::flow::{Cx, Flow, FlowKey, Link, Opening, Rules, pass_on};
 use crate::selector::{Policy, RuleOptions};
 use crate::time::Instant;
-use crate::wire::{Flags, Offload, Packet};
+use crate::wire::{Flags, Segment};
 
 /// Whether a packet belongs to what is known on its addresses and ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,7 @@ impl Belongs {
     /// A SYN is a retransmission, or a new connection on the same addresses and ports. From the wire it may be forged: as long as a
     /// connection has not ended, only the local kernel says that it is (RFC 5961, section 4.2). What has ended has no say in a SYN
     /// and in what answers it.
-    fn judge<S>(flow: &Flow, side: Side, packet: &Packet<S>) -> Self {
+    fn judge<S>(flow: &Flow, side: Side, packet: &Segment<'_, S>) -> Self {
         let opens = packet.flags.any(Flags::SYN) && !packet.flags.any(Flags::ACK);
         match flow {
             // The kernel did not know the connection any more. The peer sends its SYN again, and gets another answer.
@@ -54,9 +54,7 @@ impl Engine {
         now: Instant,
         side: Side,
         key: FlowKey,
-        packet: &Packet<S>,
-        offload: Offload,
-        bytes: &[u8],
+        packet: &Segment<'_, S>,
         env: &mut dyn Env,
     ) -> bool {
         if side == Side::Plain && self.unknown.is_over(&key) {
@@ -87,12 +85,12 @@ impl Engine {
         }
         let rules = self.rules(side, &key);
         if !opens {
-            self.handle_unknown(now, side, key, rules.policy, packet, offload, bytes, env);
+            self.handle_unknown(now, side, key, rules.policy, packet, env);
             return false;
         }
         if rules.policy == Policy::Off {
             self.counters.passed_through += 1;
-            pass_on(env, side, packet, offload, bytes);
+            pass_on(env, side, packet);
             return false;
         }
         if self.table.count(Class::Encrypted) >= self.config.max_flows {

@@ -35,7 +35,7 @@ use crate::selector::PolicyTable;
 use crate::time::Instant;
 use crate::wire::icmp::IcmpError;
 use crate::wire::packet::NotTcp;
-use crate::wire::{C, Checksum, Flags, Offload, P, Packet};
+use crate::wire::{C, Flags, Offload, P, Segment};
 
 use fate::{Fate, Remains, after_opening, evict, fail, note_plain, pass, settle};
 use table::{Class, Table};
@@ -130,15 +130,15 @@ impl Engine {
         match side {
             Side::Plain => {
                 self.counters.packets_plain += 1;
-                match Packet::<P>::parse(bytes) {
-                    Ok(packet) => self.from_kernel(now, &packet, offload, bytes, env),
+                match Segment::<P>::parse(offload, bytes) {
+                    Ok(packet) => self.from_kernel(now, &packet, env),
                     Err(why) => self.not_tcp(now, side, why, offload, bytes, env),
                 }
             }
             Side::Wire => {
                 self.counters.packets_wire += 1;
-                match Packet::<C>::parse(bytes) {
-                    Ok(packet) => self.from_wire(now, &packet, offload, bytes, env),
+                match Segment::<C>::parse(offload, bytes) {
+                    Ok(mut packet) => self.from_wire(now, &mut packet, env),
                     Err(why) => self.not_tcp(now, side, why, offload, bytes, env),
                 }
             }
@@ -198,11 +198,9 @@ impl Engine {
         Some(translated)
     }
 
-    fn from_kernel(&mut self, now: Instant, packet: &Packet<P>, offload: Offload, bytes: &mut [u8], env: &mut dyn Env) {
+    fn from_kernel(&mut self, now: Instant, packet: &Segment<'_, P>, env: &mut dyn Env) {
         let key = FlowKey::new(packet.src, packet.dst);
-        if !self.believe(key, packet, offload, bytes)
-            || !self.find_or_open(now, Side::Plain, key, packet, offload, bytes, env)
-        {
+        if !self.believe(key, packet) || !self.find_or_open(now, Side::Plain, key, packet, env) {
             return;
         }
         if let Some(probe) = self.probes.get_mut(&key) {
@@ -211,23 +209,23 @@ impl Engine {
         self.with_flow(now, key, env, |cx, flow| match flow {
             Flow::Opening(opening) => {
                 opening.learn(Side::Plain, packet);
-                let opened = opening.from_kernel(cx, packet, bytes);
+                let opened = opening.from_kernel(cx, packet);
                 let left = Remains::new(cx, opening, &opened);
                 let fate = after_opening(cx, key, left, opened, |cx, encrypted, dealt_with| {
-                    if dealt_with { Next::Stay } else { encrypted.from_kernel(cx, packet, bytes, &offload) }
+                    if dealt_with { Next::Stay } else { encrypted.from_kernel(cx, packet) }
                 });
-                pass(cx, Side::Plain, packet, offload, bytes, fate)
+                pass(cx, Side::Plain, packet, fate)
             }
             Flow::Plain(plain) => {
                 note_plain(cx, plain, Side::Plain, packet);
-                if plain.insist(cx, key, packet, bytes) {
+                if plain.insist(cx, key, packet) {
                     return Fate::Stay;
                 }
-                pass(cx, Side::Plain, packet, offload, bytes, (Fate::Stay, true))
+                pass(cx, Side::Plain, packet, (Fate::Stay, true))
             }
             Flow::Encrypted(encrypted) => {
                 encrypted.learn(Side::Plain, packet);
-                let next = encrypted.from_kernel(cx, packet, bytes, &offload);
+                let next = encrypted.from_kernel(cx, packet);
                 settle(cx, encrypted, next)
             }
             Flow::Closed(closed) => {
@@ -247,11 +245,9 @@ impl Engine {
         }
     }
 
-    fn from_wire(&mut self, now: Instant, packet: &Packet<C>, offload: Offload, bytes: &mut [u8], env: &mut dyn Env) {
+    fn from_wire(&mut self, now: Instant, packet: &mut Segment<'_, C>, env: &mut dyn Env) {
         let key = FlowKey::new(packet.dst, packet.src);
-        if !self.believe(key, packet, offload, bytes)
-            || !self.find_or_open(now, Side::Wire, key, packet, offload, bytes, env)
-        {
+        if !self.believe(key, packet) || !self.find_or_open(now, Side::Wire, key, packet, env) {
             return;
         }
         if let Some(probe) = self.probes.get_mut(&key) {
@@ -259,23 +255,23 @@ impl Engine {
                 Some(Flow::Opening(opening)) => opening.own(),
                 _ => None,
             };
-            probe.from_wire(now, packet, bytes, own);
+            probe.from_wire(now, packet, own);
         }
         self.with_flow(now, key, env, |cx, flow| match flow {
             Flow::Opening(opening) => {
                 opening.learn(Side::Wire, packet);
-                let opened = opening.from_wire(cx, packet, bytes);
+                let opened = opening.from_wire(cx, packet);
                 let left = Remains::new(cx, opening, &opened);
                 let fate = after_opening(cx, key, left, opened, |cx, encrypted, dealt_with| {
-                    let next = if dealt_with { Next::Stay } else { encrypted.from_wire(cx, packet, bytes) };
-                    encrypted.note_path(cx, next, Some((packet, bytes)));
+                    let next = if dealt_with { Next::Stay } else { encrypted.from_wire(cx, packet) };
+                    encrypted.note_path(cx, next, Some(packet));
                     next
                 });
-                pass(cx, Side::Wire, packet, offload, bytes, fate)
+                pass(cx, Side::Wire, packet, fate)
             }
             Flow::Plain(plain) => {
                 let mut lost = None;
-                match plain.note_path(packet, bytes) {
+                match plain.note_path(packet) {
                     None => {}
                     Some(Learnt::NoEno) => cx.learn(key, true, Finding::NoEno),
                     Some(Learnt::SynDropped { began }) => cx.doubt(key, Finding::SynDropped, began),
@@ -284,7 +280,7 @@ impl Engine {
                         lost = Some(Lost::Syn);
                     }
                 }
-                if plain.is_one_sided(packet.seq.0, bytes.get(packet.payload.clone()).unwrap_or(&[])) {
+                if plain.is_one_sided(packet.seq.0, packet.payload()) {
                     cx.learn(key, false, Finding::NonSynStripped);
                     lost = Some(Lost::Ack);
                 }
@@ -295,11 +291,11 @@ impl Engine {
                     return fail(cx, key, AbortReason::OneSided, Some((packet.seq.0, packet.ack.0)));
                 }
                 note_plain(cx, plain, Side::Wire, packet);
-                pass(cx, Side::Wire, packet, offload, bytes, (Fate::Stay, true))
+                pass(cx, Side::Wire, packet, (Fate::Stay, true))
             }
             Flow::Encrypted(encrypted) => {
-                let next = encrypted.from_wire(cx, packet, bytes);
-                encrypted.note_path(cx, next, Some((packet, bytes)));
+                let next = encrypted.from_wire(cx, packet);
+                encrypted.note_path(cx, next, Some(packet));
                 settle(cx, encrypted, next)
             }
             Flow::Closed(closed) => {
@@ -311,10 +307,10 @@ impl Engine {
 
     /// Whether a packet can be believed. What passes unchanged is the receiver's to verify; what is acted on is
     /// verified here. At a gateway the plain side comes off a wire too; what the local kernel sends has a partial checksum.
-    fn believe<S>(&mut self, key: FlowKey, packet: &Packet<S>, offload: Offload, bytes: &[u8]) -> bool {
+    fn believe<S>(&mut self, key: FlowKey, packet: &Segment<'_, S>) -> bool {
         let passes =
             !packet.flags.any(Flags::SYN) && self.table.get(&key).is_none_or(|flow| matches!(flow, Flow::Plain(_)));
-        let right = passes || offload.checksum != Checksum::Unverified || packet.checksum_is_right(bytes);
+        let right = passes || packet.is_undamaged();
         self.counters.bad_checksum += u64::from(!right);
         right
     }

@@ -11,7 +11,7 @@ use crate::flow::{Flow, FlowKey, Lost};
 use crate::time::Instant;
 use crate::wire::icmp::IcmpError;
 use crate::wire::options::{self, kind};
-use crate::wire::{C, Flags, P, Packet};
+use crate::wire::{C, Flags, P, Segment};
 
 /// How a probe is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -105,7 +105,7 @@ impl Probe {
     }
 
     /// Takes in a segment from the local kernel.
-    pub(super) fn from_kernel(&mut self, now: Instant, packet: &Packet<P>) {
+    pub(super) fn from_kernel(&mut self, now: Instant, packet: &Segment<'_, P>) {
         if packet.flags.any(Flags::SYN) {
             self.report.syns += 1;
         } else if packet.flags.any(Flags::ACK) {
@@ -120,10 +120,10 @@ impl Probe {
     }
 
     /// Takes in a segment from the wire. `own`: the option of this host's SYN.
-    pub(super) fn from_wire(&mut self, now: Instant, packet: &Packet<C>, bytes: &[u8], own: Option<&[u8]>) {
+    pub(super) fn from_wire(&mut self, now: Instant, packet: &Segment<'_, C>, own: Option<&[u8]>) {
         let report = &mut self.report;
         if packet.flags.any(Flags::RST) {
-            let said = Lost::said(bytes.get(packet.payload.clone()).unwrap_or(&[]));
+            let said = Lost::said(packet.payload());
             report.lost_syn |= said == Some(Lost::Syn);
             report.lost_ack |= said == Some(Lost::Ack);
             report.reset |= report.answer.is_some();
@@ -133,7 +133,7 @@ impl Probe {
             let late = self.acked.is_some_and(|acked| now.since(acked) >= REPEATED_AFTER);
             report.repeated_answers += u32::from(late);
             report.answer_ttl.get_or_insert(packet.ttl.saturating_add(1));
-            let eno = options::walk(packet.options(bytes)).find(|(k, _)| *k == kind::ENO);
+            let eno = options::walk(packet.options()).find(|(k, _)| *k == kind::ENO);
             report.answer.get_or_insert(match eno {
                 None => SynAnswer::NoEno,
                 Some((_, option)) if Some(option) == own => SynAnswer::Echo,

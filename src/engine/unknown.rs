@@ -13,7 +13,7 @@ use crate::selector::{Policy, PolicyTable};
 use crate::time::Instant;
 use crate::wire::build::TcpFields;
 use crate::wire::options::{self, kind};
-use crate::wire::{Flags, Offload, Packet};
+use crate::wire::{Flags, Segment};
 
 /// While an opening may have been forgotten so lately that the kernel still answers its SYN.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(128);
@@ -161,9 +161,7 @@ impl Engine {
         side: Side,
         key: FlowKey,
         policy: Policy,
-        packet: &Packet<S>,
-        offload: Offload,
-        bytes: &[u8],
+        packet: &Segment<'_, S>,
         env: &mut dyn Env,
     ) {
         if self.unknown.is_over(&key) {
@@ -171,20 +169,20 @@ impl Engine {
         }
         if policy == Policy::Off {
             self.counters.passed_through += 1;
-            return pass_on(env, side, packet, offload, bytes);
+            return pass_on(env, side, packet);
         }
         let answers = packet.flags.any(Flags::SYN);
         // ENO-12: one that this host has begun with ENO, and has forgotten. Plain TCP it must not become.
         let began_here = side == Side::Wire
             && !packet.flags.any(Flags::RST)
-            && options::walk(packet.options(bytes)).any(|(kind, _)| kind == kind::ENO);
+            && options::walk(packet.options()).any(|(kind, _)| kind == kind::ENO);
         let refused = match policy {
             Policy::Required => true,
             _ => began_here || (answers && side == Side::Plain && self.forgot_opening_lately(now)),
         };
         if !refused {
             self.counters.unknown_passed += 1;
-            return pass_on(env, side, packet, offload, bytes);
+            return pass_on(env, side, packet);
         }
         self.counters.unknown_refused += 1;
         let forgotten = answers && self.forgot_opening_lately(now);
@@ -211,7 +209,7 @@ impl Engine {
         now: Instant,
         side: Side,
         key: FlowKey,
-        packet: &Packet<S>,
+        packet: &Segment<'_, S>,
         env: &mut dyn Env,
     ) {
         self.counters.orphans_refused += 1;
@@ -225,7 +223,7 @@ impl Engine {
         now: Instant,
         side: Side,
         key: FlowKey,
-        packet: &Packet<S>,
+        packet: &Segment<'_, S>,
         env: &mut dyn Env,
     ) -> bool {
         if packet.flags.any(Flags::RST) || !packet.flags.any(Flags::ACK) {

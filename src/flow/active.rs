@@ -14,17 +14,17 @@ use super::syn::{Opened, Opening, Seen};
 use crate::engine::{Advice, Finding, PathKey, ProbeMode, Side, hop_id};
 use crate::selector::Policy;
 use crate::wire::options::{self, SegmentOptions, SynOptions, kind};
-use crate::wire::{C, Flags, P, Packet};
+use crate::wire::{C, Flags, P, Segment};
 
 /// SYNs with ENO of a connection that tries it again on a path that seemed to drop them: one can be lost anywhere.
 const RETRY_SYNS: u8 = 2;
 
 impl Opening {
     /// The local kernel opens: its SYN goes out with ENO.
-    pub(super) fn syn_out(&mut self, cx: &mut Cx<'_>, packet: &Packet<P>, bytes: &[u8]) -> Opened {
-        let seen = SynOptions::parse(packet.options(bytes));
+    pub(super) fn syn_out(&mut self, cx: &mut Cx<'_>, packet: &Segment<'_, P>) -> Opened {
+        let seen = SynOptions::parse(packet.options());
         if self.attempts == 0 {
-            if self.rules.policy != Policy::Required && negotiates(packet.options(bytes)) {
+            if self.rules.policy != Policy::Required && negotiates(packet.options()) {
                 return self.plain(cx, Plain::LocalEno, true);
             }
             if !cx.env.random_is_ready() {
@@ -39,8 +39,8 @@ impl Opening {
             if let Some(why) = self.avoid(cx) {
                 return self.plain(cx, why, true);
             }
-            let room = options::MAX_AREA - squeezed(packet.options(bytes)).map_or(options::MAX_AREA, |o| o.used());
-            self.own = self.propose(cx, packet, bytes, room);
+            let room = options::MAX_AREA - squeezed(packet.options()).map_or(options::MAX_AREA, |o| o.used());
+            self.own = self.propose(cx, packet, room);
             if self.own.is_none() {
                 return self.plain(cx, Plain::OptionSpace, true);
             }
@@ -56,7 +56,7 @@ impl Opening {
         self.attempts = self.attempts.saturating_add(1);
         // ENO-14: as long as the kernel sends its SYN, the option is remembered.
         self.deadline = cx.now + cx.config.handshake_timeout;
-        let mut options = squeezed(packet.options(bytes)).unwrap_or_default();
+        let mut options = squeezed(packet.options()).unwrap_or_default();
         if !self.own.as_deref().is_some_and(|own| options.push(own)) {
             return self.plain(cx, Plain::OptionSpace, true);
         }
@@ -106,18 +106,18 @@ impl Opening {
     }
 
     /// The peer answers.
-    pub(super) fn syn_ack_in(&mut self, cx: &mut Cx<'_>, packet: &Packet<C>, bytes: &[u8]) -> Opened {
+    pub(super) fn syn_ack_in(&mut self, cx: &mut Cx<'_>, packet: &Segment<'_, C>) -> Opened {
         let Some(local) = self.local.filter(|_| self.active) else { return Opened::Still };
         if packet.ack.0 != local.isn.wrapping_add(1) {
             // An old duplicate, or forged: the kernel knows what to answer.
-            let area = squeezed(packet.options(bytes)).unwrap_or_default();
+            let area = squeezed(packet.options()).unwrap_or_default();
             self.emit_syn(cx, Side::Plain, packet, area, packet.window);
             return Opened::Still;
         }
         if self.crossing.told == Told::Syn {
-            return self.syn_ack_crosses(cx, packet, bytes);
+            return self.syn_ack_crosses(cx, packet);
         }
-        let (area, seen) = (find_syn(packet.options(bytes)), Seen::new(packet, bytes, cx.now));
+        let (area, seen) = (find_syn(packet.options()), Seen::new(packet, cx.now));
         let eno = well_formed(&area);
         let first = self.peers.is_empty();
         match self.peers.get(seen.isn) {
@@ -137,12 +137,12 @@ impl Opening {
                     None => self.peers.push(syn),
                 }
                 if let Some(why) = declined {
-                    return self.answered_without(cx, packet, bytes, &area, why);
+                    return self.answered_without(cx, packet, &area, why);
                 }
             }
         }
         self.crossing.note_syn_ack();
-        let options = self.for_kernel(cx.config.wire_mtu, packet.options(bytes));
+        let options = self.for_kernel(cx.config.wire_mtu, packet.options());
         let resumed = self.agreed().is_some_and(|agreed| agreed.session().is_some());
         let ends = resumed.then(|| self.settled(cx, 0, None)).flatten();
         let window = match self.agreed() {
@@ -157,8 +157,7 @@ impl Opening {
     pub(super) fn answered_without(
         &mut self,
         cx: &mut Cx<'_>,
-        packet: &Packet<C>,
-        bytes: &[u8],
+        packet: &Segment<'_, C>,
         area: &SynArea<'_>,
         why: PlainReason,
     ) -> Opened {
@@ -169,7 +168,7 @@ impl Opening {
             }
             return self.plain(cx, Plain::PeerNoEno, true);
         }
-        let mut options = options::walk(packet.options(bytes));
+        let mut options = options::walk(packet.options());
         if options.any(|(k, option)| k == kind::ENO && Some(option) == self.own.as_deref()) {
             cx.learn(self.link.key, true, Finding::Echoed);
         }
@@ -177,7 +176,7 @@ impl Opening {
     }
 
     /// The first segment of the local kernel that is no SYN.
-    pub(super) fn first_from_kernel(&mut self, cx: &mut Cx<'_>, packet: &Packet<P>, bytes: &[u8]) -> Opened {
+    pub(super) fn first_from_kernel(&mut self, cx: &mut Cx<'_>, packet: &Segment<'_, P>) -> Opened {
         if !self.active && self.local.is_none() && packet.flags.any(Flags::ACK) {
             // A connection from before that the kernel takes for open, or in TIME-WAIT: it asks the peer (RFC 5961, section 4.2).
             self.older = Some(packet.ack.0);
@@ -207,7 +206,7 @@ impl Opening {
         let Some((ends, mut clocks, negotiated)) = self.settled(cx, packet.window, rtt) else {
             return Opened::Still;
         };
-        if let Some(ts) = SegmentOptions::parse(packet.options(bytes)).timestamps {
+        if let Some(ts) = SegmentOptions::parse(packet.options()).timestamps {
             clocks.from_kernel(ts, cx.now);
         }
         let mut encrypted = match self.begin(cx, &ends, clocks, negotiated) {

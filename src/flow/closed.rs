@@ -10,7 +10,7 @@ use crate::engine::{Config, FlowInfo, FlowSession, FlowState, Side};
 use crate::time::Instant;
 use crate::wire::build::TcpFields;
 use crate::wire::options::OptionBuf;
-use crate::wire::{Flags, Packet};
+use crate::wire::{Flags, Segment};
 
 /// The fields of the last acknowledgement towards one side.
 #[derive(Debug, Clone, Copy, Default)]
@@ -115,7 +115,7 @@ impl Closed {
 
     /// Answers a packet that is late: with a RST if the connection was reset (RFC 9293, section 3.10.7.1), else with
     /// the last acknowledgement if it carries something that wants one.
-    pub(crate) fn answer<S>(&self, cx: &mut Cx<'_>, side: Side, packet: &Packet<S>) {
+    pub(crate) fn answer<S>(&self, cx: &mut Cx<'_>, side: Side, packet: &Segment<'_, S>) {
         if packet.flags.any(Flags::RST) {
             return;
         }
@@ -202,7 +202,7 @@ impl Encrypted {
     }
 
     /// Notes what a packet from `side` looks like.
-    pub(crate) fn learn<S>(&mut self, side: Side, packet: &Packet<S>) {
+    pub(crate) fn learn<S>(&mut self, side: Side, packet: &Segment<'_, S>) {
         self.link.learn(side, packet);
     }
 

@@ -17,7 +17,7 @@ use super::shown::squeezed;
 use super::syn::{Opened, Opening, Seen};
 use crate::engine::Side;
 use crate::wire::options::SynOptions;
-use crate::wire::{C, Flags, P, Packet};
+use crate::wire::{C, Flags, P, Segment};
 
 /// What the local kernel was given last of the peer's opening.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -59,18 +59,12 @@ impl Crossing {
 
 impl Opening {
     /// The peer opens although the local kernel does: a SYN with `area`.
-    pub(super) fn syn_crosses(
-        &mut self,
-        cx: &mut Cx<'_>,
-        packet: &Packet<C>,
-        bytes: &[u8],
-        area: &SynArea<'_>,
-    ) -> Opened {
+    pub(super) fn syn_crosses(&mut self, cx: &mut Cx<'_>, packet: &Segment<'_, C>, area: &SynArea<'_>) -> Opened {
         if self.crossing.told == Told::SynAck {
             // Its SYN-ACK has overtaken it, and the kernel has that.
             return Opened::Still;
         }
-        let (seen, eno) = (Seen::new(packet, bytes, cx.now), well_formed(area));
+        let (seen, eno) = (Seen::new(packet, cx.now), well_formed(area));
         let known = self.peers.get(seen.isn);
         // ENO-13: a SYN that comes again counts, too.
         if known.is_none() || eno.is_none() {
@@ -93,13 +87,13 @@ impl Opening {
             return Opened::Still;
         }
         self.crossing.told = Told::Syn;
-        let options = self.for_kernel(cx.config.wire_mtu, packet.options(bytes));
+        let options = self.for_kernel(cx.config.wire_mtu, packet.options());
         self.emit_syn(cx, Side::Plain, packet, options, packet.window);
         Opened::Still
     }
 
     /// The local kernel, which has opened, answers the peer's SYN.
-    pub(super) fn answer_crossing(&mut self, cx: &mut Cx<'_>, packet: &Packet<P>, bytes: &[u8]) -> Opened {
+    pub(super) fn answer_crossing(&mut self, cx: &mut Cx<'_>, packet: &Segment<'_, P>) -> Opened {
         // In SYN-SENT it has had a SYN of the peer's that is not known here any more.
         if !self.peers.choose(packet.ack.0) {
             return Opened::Still;
@@ -110,7 +104,7 @@ impl Opening {
         }
         // It counts now that the kernel has taken it, be it a SYN or, from a kernel that answers those too, a SYN-ACK.
         let _ = self.phase.received(syn.acceptable);
-        let mut options = squeezed(packet.options(bytes)).unwrap_or_default();
+        let mut options = squeezed(packet.options()).unwrap_or_default();
         // ENO-14: the option is that of the SYN.
         if !self.own.as_deref().is_some_and(|own| options.push(own)) {
             return self.plain(cx, Plain::OptionSpace, true);
@@ -122,8 +116,8 @@ impl Opening {
     }
 
     /// The peer acknowledges this host's SYN with a SYN-ACK, after its SYN.
-    pub(super) fn syn_ack_crosses(&mut self, cx: &mut Cx<'_>, packet: &Packet<C>, bytes: &[u8]) -> Opened {
-        let area = packet.options(bytes);
+    pub(super) fn syn_ack_crosses(&mut self, cx: &mut Cx<'_>, packet: &Segment<'_, C>) -> Opened {
+        let area = packet.options();
         let Some(peer) = self.peers.get(packet.seq.0) else {
             // One of the two is forged. As in SYN-RECEIVED (RFC 9293, section 3.10.7.4): who is genuine resets it.
             self.challenge(cx);

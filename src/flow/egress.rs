@@ -14,7 +14,7 @@ use super::inbound::Eof;
 use super::link::Cx;
 use super::outbound::Fin;
 use crate::wire::options::SegmentOptions;
-use crate::wire::{C, Flags, Offload, Offset, P, Packet, Seq};
+use crate::wire::{C, Flags, Offset, P, Segment, Seq};
 
 /// Own retransmissions without an answer before the connection is given up: at the least 942 s, as long as the kernel's
 /// `tcp_retries2`, whose pauses grow to twice as long.
@@ -30,10 +30,10 @@ const MAX_EARLY: usize = 1 << 20;
 
 impl Encrypted {
     /// Takes in a segment from the local kernel.
-    pub(crate) fn from_kernel(&mut self, cx: &mut Cx<'_>, packet: &Packet<P>, bytes: &[u8], offload: &Offload) -> Next {
+    pub(crate) fn from_kernel(&mut self, cx: &mut Cx<'_>, packet: &Segment<'_, P>) -> Next {
         self.wire_told = false;
         self.kernel_told = false;
-        let options = SegmentOptions::parse(packet.options(bytes));
+        let options = SegmentOptions::parse(packet.options());
         let start = self.out.next().nearest(self.out.isn, packet.seq);
         match self.judge_local(packet, start) {
             Verdict::Reset => {
@@ -64,7 +64,7 @@ impl Encrypted {
         }
         let keep = Flags(packet.flags.0 & (Flags::ECE.0 | Flags::CWR.0 | Flags::PSH.0));
 
-        let data = bytes.get(packet.payload.clone()).unwrap_or(&[]);
+        let data = packet.payload();
         let fin = packet.flags.any(Flags::FIN);
         if packet.flags.any(Flags::URG) && packet.urgent > 0 {
             // The pointer names the byte after the last urgent one (RFC 6093, section 3.1).
@@ -84,7 +84,7 @@ impl Encrypted {
         } else {
             // With data in flight the kernel's own timers say whether the peer is alive.
             self.liveness_asked = false;
-            let gso = offload.gso.map(|g| usize::from(g.size));
+            let gso = packet.offload().gso.map(|g| usize::from(g.size));
             let next = self.accept(cx, start, data, fin, gso, keep);
             if next != Next::Stay {
                 return next;
@@ -99,7 +99,7 @@ impl Encrypted {
     }
 
     /// Takes a segment of the local end through the gate.
-    fn judge_local(&self, packet: &Packet<P>, start: Offset<P>) -> Verdict {
+    fn judge_local(&self, packet: &Segment<'_, P>, start: Offset<P>) -> Verdict {
         let (inn, out) = (&self.inn, &self.out);
         let position = LocalPosition {
             acknowledged: out.ends.base().p,
@@ -379,7 +379,7 @@ impl Encrypted {
         &mut self,
         cx: &mut Cx<'_>,
         start: Offset<C>,
-        packet: &Packet<C>,
+        packet: &Segment<'_, C>,
         options: &SegmentOptions,
     ) -> AckNews {
         let out = &mut self.out;

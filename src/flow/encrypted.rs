@@ -19,7 +19,7 @@ use crate::engine::{ChainId, ConnectionKeys, Finding, Sessions, Side};
 use crate::time::Instant;
 use crate::wire::build::TcpFields;
 use crate::wire::options::OptionBuf;
-use crate::wire::{C, Flags, Offset, P, Packet};
+use crate::wire::{C, Flags, Offset, P, Segment};
 
 /// After this long without packets the local kernel is asked whether it still knows the connection (as long as Linux waits
 /// for its own keep-alives).
@@ -365,12 +365,12 @@ impl Encrypted {
 
     /// Remembers what a packet of the peer's, or its absence, has shown about the path. That the path lets ENO through is
     /// shown by what can only come from a peer that has the keys, or makes them with this host.
-    pub(crate) fn note_path(&mut self, cx: &mut Cx<'_>, next: Next, packet: Option<(&Packet<C>, &[u8])>) {
+    pub(crate) fn note_path(&mut self, cx: &mut Cx<'_>, next: Next, packet: Option<&Segment<'_, C>>) {
         if self.path_known {
             return;
         }
-        let reset = packet.filter(|(packet, _)| packet.flags.any(Flags::RST));
-        let said = reset.and_then(|(packet, bytes)| Lost::said(bytes.get(packet.payload.clone())?));
+        let reset = packet.filter(|packet| packet.flags.any(Flags::RST));
+        let said = reset.and_then(|packet| Lost::said(packet.payload()));
         let finding = match (next, said) {
             (Next::Reset, Some(Lost::Ack)) => Finding::NonSynStripped,
             _ if self.facts.peer_confirmed => Finding::Encrypted,

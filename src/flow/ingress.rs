@@ -26,7 +26,7 @@ use super::reassembly::{Inserted, Prefer};
 use crate::engine::Side;
 use crate::time::Instant;
 use crate::wire::options::SegmentOptions;
-use crate::wire::{C, Flags, Offset, P, Packet};
+use crate::wire::{C, Flags, Offset, P, Segment};
 /// A frame is acknowledged in part once more than this many segments of it are here: an initial window (RFC 6928).
 const INITIAL_WINDOW: usize = 10;
 /// and nothing came for this long: until then a clean copy of a segment with a forged length may come.
@@ -89,11 +89,11 @@ enum Progress {
 
 impl Encrypted {
     /// Takes in a segment from the wire. Its checksum is right.
-    pub(crate) fn from_wire(&mut self, cx: &mut Cx<'_>, packet: &Packet<C>, bytes: &mut [u8]) -> Next {
+    pub(crate) fn from_wire(&mut self, cx: &mut Cx<'_>, packet: &mut Segment<'_, C>) -> Next {
         self.wire_told = false;
         self.kernel_told = false;
         self.inn.duplicate = None;
-        let options = SegmentOptions::parse(packet.options(bytes));
+        let options = SegmentOptions::parse(packet.options());
         let start = self.inn.next.c.nearest(self.inn.isn, packet.seq);
         let has_data = !packet.payload.is_empty();
         match self.judge(cx.now, start, packet, &options) {
@@ -130,9 +130,9 @@ impl Encrypted {
             clocks.from_peer(ts, start <= self.inn.told_ack, cx.now);
         }
         let news = self.acknowledged(cx, start, packet, &options);
-        let payload = bytes.get_mut(packet.payload.clone()).unwrap_or(&mut []);
         let fin = packet.flags.any(Flags::FIN);
-        self.inn.congested |= packet.is_congested() && !payload.is_empty();
+        self.inn.congested |= packet.is_congested() && has_data;
+        let payload = packet.payload_mut();
         let before = Before::of(&self.inn);
         let mut owe_ack = false;
         if !payload.is_empty() || fin {
@@ -218,7 +218,7 @@ impl Encrypted {
     }
 
     /// Takes a segment through the gate.
-    fn judge(&self, now: Instant, start: Offset<C>, packet: &Packet<C>, options: &SegmentOptions) -> Verdict {
+    fn judge(&self, now: Instant, start: Offset<C>, packet: &Segment<'_, C>, options: &SegmentOptions) -> Verdict {
         let (inn, out) = (&self.inn, &self.out);
         let position = gate::Position {
             acknowledged: inn.told_ack,
@@ -668,6 +668,6 @@ fn ecn(flags: Flags) -> Flags {
     Flags(flags.0 & (Flags::ECE.0 | Flags::CWR.0))
 }
 
-fn payload_is_empty(packet: &Packet<C>) -> bool {
+fn payload_is_empty(packet: &Segment<'_, C>) -> bool {
     packet.payload.is_empty()
 }

@@ -12,7 +12,7 @@ use crate::engine::{Counters, Doubt, Env, Finding, PathKey, Paths, RandomFor, Se
 use crate::time::Instant;
 use crate::wire::build::{self, IpFields, TcpFields};
 use crate::wire::options::Timestamps;
-use crate::wire::{Offload, Outgoing, Packet};
+use crate::wire::{Offload, Outgoing, Segment};
 
 /// The two ends of a connection. Each connection has it in the table, in its timer and in itself, so it is kept small: no scope of
 /// IPv6 addresses, which packets do not have.
@@ -145,7 +145,7 @@ impl Link {
 
     /// Notes what a packet read on `from` looked like: the packets made from it, and those that enotun sends on its own,
     /// look the same.
-    pub(crate) fn learn<S>(&mut self, from: Side, packet: &Packet<S>) {
+    pub(crate) fn learn<S>(&mut self, from: Side, packet: &Segment<'_, S>) {
         let direction = match from {
             Side::Plain => &mut self.to_wire,
             Side::Wire => &mut self.to_plain,

@@ -12,7 +12,7 @@ use super::link::{Cx, FlowKey};
 use super::peers::Agreed;
 use super::syn::Opening;
 use crate::engine::Config;
-use crate::wire::{P, Packet};
+use crate::wire::{P, Segment};
 
 impl Opening {
     /// How this connection negotiates: as the host does, and what its rule asks for besides (ENO-7, ENO-8, TC-22).
@@ -30,13 +30,7 @@ impl Opening {
 
     /// This host's option for the SYN in `bytes`, which has `room` for it: with a proposal if there is a session to resume
     /// and it fits.
-    pub(super) fn propose(
-        &mut self,
-        cx: &mut Cx<'_>,
-        packet: &Packet<P>,
-        bytes: &[u8],
-        room: usize,
-    ) -> Option<Vec<u8>> {
+    pub(super) fn propose(&mut self, cx: &mut Cx<'_>, packet: &Segment<'_, P>, room: usize) -> Option<Vec<u8>> {
         let config = cx.config;
         let settings = self.settings(config);
         let allowed = |tep, aead| settings.teps.contains(&tep) && config.ciphers.contains(&aead);
@@ -44,7 +38,7 @@ impl Opening {
         if settings.resume
             && let Some((chain, secret)) = cx.sessions.candidate(cx.now, self.link.key.remote(), allowed)
         {
-            let context = [&secret.own_half()[..], bytes.get(..packet.payload.start).unwrap_or(bytes)].concat();
+            let context = [&secret.own_half()[..], packet.headers()].concat();
             let nonce = nonce(cx, self.link.key, &context);
             proposal = Some((chain, Proposal { secret, nonce: own_part(&nonce, settings.nonce_len) }));
         }
@@ -59,7 +53,7 @@ impl Opening {
 
     /// Accepts the peer's proposal to resume a session, if it has made one that is known here (TC-16). This waits for
     /// the kernel's SYN-ACK: SYNs that the kernel does not answer use nothing up.
-    pub(super) fn accept(&mut self, cx: &mut Cx<'_>, packet: &Packet<P>, bytes: &[u8], room: usize) {
+    pub(super) fn accept(&mut self, cx: &mut Cx<'_>, packet: &Segment<'_, P>, room: usize) {
         let config = cx.config;
         let settings = self.settings(config);
         let Some(syn) = self.peers.current_mut() else { return };
@@ -70,7 +64,7 @@ impl Opening {
         if !proposes || !settings.resume {
             return;
         }
-        let headers = bytes.get(..packet.payload.start).unwrap_or(bytes);
+        let headers = packet.headers();
         let nonce = nonce(cx, self.link.key, &[&peer_isn[..], &asked, headers].concat());
         let (now, sessions) = (cx.now, &mut *cx.sessions);
         let mut chain = None;

@@ -7,18 +7,18 @@ use super::link::{FlowKey, Link};
 use super::shown::squeezed;
 use crate::engine::{Env, Side};
 use crate::wire::build::TcpFields;
-use crate::wire::{Flags, Offload, Packet};
+use crate::wire::{Flags, Segment};
 
 /// Sends a packet that was read on `from` out on the other side.
-pub(crate) fn pass_on<S>(env: &mut dyn Env, from: Side, packet: &Packet<S>, offload: Offload, bytes: &[u8]) {
+pub(crate) fn pass_on<S>(env: &mut dyn Env, from: Side, packet: &Segment<'_, S>) {
     let has_syn_data = from == Side::Wire && packet.flags.any(Flags::SYN) && !packet.payload.is_empty();
-    if !has_syn_data || !find_syn(packet.options(bytes)).discards_data() {
-        env.forward(from.other(), offload, bytes);
+    if !has_syn_data || !find_syn(packet.options()).discards_data() {
+        env.forward(from.other(), packet.offload(), packet.bytes());
         return;
     }
     let mut link = Link::new(FlowKey::new(packet.dst, packet.src));
     link.learn(from, packet);
-    let options = squeezed(packet.options(bytes)).unwrap_or_default();
+    let options = squeezed(packet.options()).unwrap_or_default();
     let tcp = TcpFields {
         seq: packet.seq.0,
         ack: packet.ack.0,

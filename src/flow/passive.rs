@@ -13,15 +13,15 @@ use super::syn::{Opened, Opening, Seen};
 use crate::engine::Side;
 use crate::selector::Policy;
 use crate::wire::options::{self, SynOptions};
-use crate::wire::{C, P, Packet};
+use crate::wire::{C, P, Segment};
 
 /// Room that a SYN-ACK has for ENO: MSS, SACK permitted, timestamps and window scale take 19 bytes.
 const REPLY_ROOM: usize = options::MAX_AREA - 19;
 
 impl Opening {
     /// The peer opens.
-    pub(super) fn syn_in(&mut self, cx: &mut Cx<'_>, packet: &Packet<C>, bytes: &[u8]) -> Opened {
-        let area = find_syn(packet.options(bytes));
+    pub(super) fn syn_in(&mut self, cx: &mut Cx<'_>, packet: &Segment<'_, C>) -> Opened {
+        let area = find_syn(packet.options());
         if let (Some(peer), Some(_)) = (self.peer(), self.local)
             && peer.isn != packet.seq.0
         {
@@ -30,9 +30,9 @@ impl Opening {
             return Opened::Still;
         }
         if self.active {
-            return self.syn_crosses(cx, packet, bytes, &area);
+            return self.syn_crosses(cx, packet, &area);
         }
-        let seen = Seen::new(packet, bytes, cx.now);
+        let seen = Seen::new(packet, cx.now);
         let acceptable = Acceptable::syn(&area);
         match self.peers.get(seen.isn) {
             Some(known) if known.eno.is_some() && well_formed(&area).is_none() => {
@@ -44,9 +44,9 @@ impl Opening {
                 return self.plain(cx, why, true);
             }
             Some(known) => known.renew(seen),
-            None => match self.first_syn(cx, packet, bytes, &area) {
+            None => match self.first_syn(cx, packet, &area) {
                 Ok((agreed, reply)) => {
-                    let (eno, asked) = (well_formed(&area), packet.options(bytes).to_vec());
+                    let (eno, asked) = (well_formed(&area), packet.options().to_vec());
                     self.peers.push(PeerSyn { seen, acceptable, eno, agreed, asked, reply });
                 }
                 Err(why) => {
@@ -60,7 +60,7 @@ impl Opening {
                 }
             },
         }
-        let options = self.for_kernel(cx.config.wire_mtu, packet.options(bytes));
+        let options = self.for_kernel(cx.config.wire_mtu, packet.options());
         self.emit_syn(cx, Side::Plain, packet, options, packet.window);
         Opened::Still
     }
@@ -70,11 +70,10 @@ impl Opening {
     pub(super) fn first_syn(
         &self,
         cx: &Cx<'_>,
-        packet: &Packet<C>,
-        bytes: &[u8],
+        packet: &Segment<'_, C>,
         area: &SynArea<'_>,
     ) -> Result<(Agreed, Option<Vec<u8>>), Plain> {
-        let seen = SynOptions::parse(packet.options(bytes));
+        let seen = SynOptions::parse(packet.options());
         if seen.mptcp {
             return Err(Plain::Mptcp);
         }
@@ -107,18 +106,18 @@ impl Opening {
     }
 
     /// The local kernel answers: its SYN-ACK goes out with ENO, unless the peer's SYN had none.
-    pub(super) fn syn_ack_out(&mut self, cx: &mut Cx<'_>, packet: &Packet<P>, bytes: &[u8]) -> Opened {
+    pub(super) fn syn_ack_out(&mut self, cx: &mut Cx<'_>, packet: &Segment<'_, P>) -> Opened {
         if self.active {
-            return self.answer_crossing(cx, packet, bytes);
+            return self.answer_crossing(cx, packet);
         }
         if !self.peers.choose(packet.ack.0) {
             // It answers a SYN of an older connection, or one that is not known any more: another one will come.
             return Opened::Still;
         }
-        let seen = SynOptions::parse(packet.options(bytes));
-        let mut options = squeezed(packet.options(bytes)).unwrap_or_default();
+        let seen = SynOptions::parse(packet.options());
+        let mut options = squeezed(packet.options()).unwrap_or_default();
         if !seen.signed {
-            self.accept(cx, packet, bytes, options.room());
+            self.accept(cx, packet, options.room());
         }
         let Some(syn) = self.peers.current_mut() else { return Opened::Still };
         let declined = match syn.agreed {

@@ -11,7 +11,7 @@ use crate::engine::{Config, FlowInfo, FlowState, Side};
 use crate::time::Instant;
 use crate::wire::build::TcpFields;
 use crate::wire::options::{self, OptionBuf, SegmentOptions, SynOptions, kind};
-use crate::wire::{C, Flags, P, Packet};
+use crate::wire::{C, Flags, P, Segment};
 
 /// Why a connection is plain TCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +104,7 @@ impl Stream {
 
     /// Takes in a segment that its end has sent. `believed`: nobody else can have forged it. Where it began before anybody looked,
     /// only that says where it is.
-    fn send<S>(&mut self, packet: &Packet<S>, believed: bool) {
+    fn send<S>(&mut self, packet: &Segment<'_, S>, believed: bool) {
         let syn = packet.flags.any(Flags::SYN);
         #[expect(clippy::cast_possible_truncation, reason = "a packet's payload is shorter than 2^16")]
         let len = packet.payload_len() as u32;
@@ -284,7 +284,7 @@ impl PlainFlow {
     }
 
     /// Takes in what a segment from `side` says of where the connection is; whether it is open now and was not before.
-    pub(crate) fn note<S>(&mut self, now: Instant, side: Side, packet: &Packet<S>) -> bool {
+    pub(crate) fn note<S>(&mut self, now: Instant, side: Side, packet: &Segment<'_, S>) -> bool {
         self.last_seen = now;
         let [local, peer] = &mut self.streams;
         let (own, other, bytes) = match side {
@@ -350,12 +350,12 @@ impl PlainFlow {
 
     /// Sends a segment of the local kernel's on with an ENO option, if this is a probe that insists and there is room; whether
     /// it did.
-    pub(crate) fn insist(&self, cx: &mut Cx<'_>, key: FlowKey, packet: &Packet<P>, bytes: &[u8]) -> bool {
+    pub(crate) fn insist(&self, cx: &mut Cx<'_>, key: FlowKey, packet: &Segment<'_, P>) -> bool {
         if !self.insist || packet.flags.any(Flags::SYN.with(Flags::RST)) || !packet.payload.is_empty() {
             return false;
         }
         let mut options = OptionBuf::default();
-        let fits = options::walk(packet.options(bytes)).all(|(_, option)| options.push(option));
+        let fits = options::walk(packet.options()).all(|(_, option)| options.push(option));
         if !fits || !options.push(&tcpcrypt::eno::option::NON_SYN_OPTION) {
             return false;
         }
@@ -374,8 +374,8 @@ impl PlainFlow {
     }
 
     /// Takes in a segment of the peer's: what it tells about the path, if it does.
-    pub(crate) fn note_path(&mut self, packet: &Packet<C>, bytes: &[u8]) -> Option<Learnt> {
-        let area = packet.options(bytes);
+    pub(crate) fn note_path(&mut self, packet: &Segment<'_, C>) -> Option<Learnt> {
+        let area = packet.options();
         let (syn, ack) = (packet.flags.any(Flags::SYN), packet.flags.any(Flags::ACK));
         let [local, peer] = self.isns().map(|isn| isn.map(|isn| isn.wrapping_add(1)));
         match self.open {
@@ -405,7 +405,7 @@ impl PlainFlow {
     }
 
     /// Whether the local kernel's `packet` is the answer to another SYN than the one this connection began with.
-    pub(crate) fn is_answered_anew<S>(&self, packet: &Packet<S>) -> bool {
+    pub(crate) fn is_answered_anew<S>(&self, packet: &Segment<'_, S>) -> bool {
         let [_, peer] = self.isns();
         packet.flags.any(Flags::SYN)
             && packet.flags.any(Flags::ACK)

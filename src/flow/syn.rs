@@ -21,7 +21,7 @@ use crate::selector::Policy;
 use crate::time::Instant;
 use crate::wire::build::TcpFields;
 use crate::wire::options::{OptionBuf, SegmentOptions, SynOptions, Timestamps};
-use crate::wire::{C, Flags, P, Packet};
+use crate::wire::{C, Flags, P, Segment};
 
 /// What a SYN or SYN-ACK said.
 #[derive(Debug, Clone, Copy)]
@@ -33,8 +33,8 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    pub(super) fn new<S>(packet: &Packet<S>, bytes: &[u8], now: Instant) -> Self {
-        Self { isn: packet.seq.0, options: SynOptions::parse(packet.options(bytes)), window: packet.window, at: now }
+    pub(super) fn new<S>(packet: &Segment<'_, S>, now: Instant) -> Self {
+        Self { isn: packet.seq.0, options: SynOptions::parse(packet.options()), window: packet.window, at: now }
     }
 }
 
@@ -181,7 +181,7 @@ impl Opening {
     }
 
     /// Takes in a packet from the local kernel.
-    pub(crate) fn from_kernel(&mut self, cx: &mut Cx<'_>, packet: &Packet<P>, bytes: &[u8]) -> Opened {
+    pub(crate) fn from_kernel(&mut self, cx: &mut Cx<'_>, packet: &Segment<'_, P>) -> Opened {
         if packet.flags.any(Flags::RST) {
             // In SYN-SENT it resets whoever acknowledges what it has not sent, and waits on (RFC 9293, section 3.10.7.3). Were
             // the opening over with that, the genuine SYN-ACK would make the connection plain.
@@ -195,14 +195,14 @@ impl Opening {
             return Opened::Over(self.has_agreed());
         }
         if !packet.flags.any(Flags::SYN) {
-            return self.first_from_kernel(cx, packet, bytes);
+            return self.first_from_kernel(cx, packet);
         }
-        self.local = Some(Seen::new(packet, bytes, cx.now));
-        if packet.flags.any(Flags::ACK) { self.syn_ack_out(cx, packet, bytes) } else { self.syn_out(cx, packet, bytes) }
+        self.local = Some(Seen::new(packet, cx.now));
+        if packet.flags.any(Flags::ACK) { self.syn_ack_out(cx, packet) } else { self.syn_out(cx, packet) }
     }
 
     /// Takes in a packet from the wire.
-    pub(crate) fn from_wire(&mut self, cx: &mut Cx<'_>, packet: &Packet<C>, bytes: &[u8]) -> Opened {
+    pub(crate) fn from_wire(&mut self, cx: &mut Cx<'_>, packet: &Segment<'_, C>) -> Opened {
         if packet.flags.any(Flags::RST) {
             // Believable in SYN-SENT only if it acknowledges the SYN, after a SYN of the peer's only if it is exactly
             // where the next byte is expected (RFC 5961, section 3.2).
@@ -221,9 +221,9 @@ impl Opening {
             return Opened::Still;
         }
         match (packet.flags.any(Flags::SYN), packet.flags.any(Flags::ACK)) {
-            (true, true) => self.syn_ack_in(cx, packet, bytes),
-            (true, false) => self.syn_in(cx, packet, bytes),
-            (false, true) => self.first_from_wire(cx, packet, bytes),
+            (true, true) => self.syn_ack_in(cx, packet),
+            (true, false) => self.syn_in(cx, packet),
+            (false, true) => self.first_from_wire(cx, packet),
             (false, false) => Opened::Still,
         }
     }
@@ -327,7 +327,7 @@ impl Opening {
     }
 
     /// The peer's first segment that is no SYN: it says whether encryption is on (ENO-13, ENO-15).
-    fn first_from_wire(&mut self, cx: &mut Cx<'_>, packet: &Packet<C>, bytes: &[u8]) -> Opened {
+    fn first_from_wire(&mut self, cx: &mut Cx<'_>, packet: &Segment<'_, C>) -> Opened {
         if let (Some(local), true) = (self.local, self.peers.is_empty())
             && self.active
             && packet.ack.0 != local.isn.wrapping_add(1)
@@ -346,7 +346,7 @@ impl Opening {
             // A segment of the peer that overtook nothing: the kernel has not acknowledged the SYN-ACK yet.
             return Opened::Still;
         }
-        let options = SegmentOptions::parse(packet.options(bytes));
+        let options = SegmentOptions::parse(packet.options());
         let ahead = packet.seq.0.wrapping_sub(peer.isn.wrapping_add(1));
         let has_keys = self.agreed().is_some_and(|agreed| agreed.session().is_some());
         // RFC 9293, section 3.10.7.4, in SYN-RECEIVED: what is outside of the window is answered with what is expected ...
@@ -371,7 +371,7 @@ impl Opening {
         match self.phase.received(Acceptable::non_syn(options.eno)) {
             Decision::Encrypted => {}
             Decision::Plain | Decision::Pending => {
-                let payload = bytes.get(packet.payload.clone()).unwrap_or(&[]);
+                let payload = packet.payload();
                 let resumed = self.suspect(cx).is_some_and(|mut record| begins_frame(&mut record, payload));
                 if resumed || begins_init1(payload) {
                     cx.learn(self.link.key, false, Finding::NonSynStripped);
@@ -437,7 +437,7 @@ impl Opening {
         &mut self,
         cx: &mut Cx<'_>,
         side: Side,
-        packet: &Packet<S>,
+        packet: &Segment<'_, S>,
         options: OptionBuf,
         window: u16,
     ) {
@@ -453,7 +453,7 @@ impl Opening {
         self.link.emit(cx.env, side, &tcp, &[], None);
     }
 
-    pub(crate) fn learn<S>(&mut self, side: Side, packet: &Packet<S>) {
+    pub(crate) fn learn<S>(&mut self, side: Side, packet: &Segment<'_, S>) {
         self.link.learn(side, packet);
     }
 }

@@ -8,9 +8,11 @@ pub mod mss;
 pub mod options;
 pub mod outgoing;
 pub mod packet;
+pub mod segment;
 pub mod seq;
 pub mod split;
 
 pub use outgoing::{HeaderBuf, Outgoing};
 pub use packet::{Checksum, Flags, Gso, Offload, Packet};
+pub use segment::Segment;
 pub use seq::{C, Offset, P, Seq};
