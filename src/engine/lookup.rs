@@ -48,7 +48,6 @@ impl Belongs {
 
 impl Engine {
     /// Finds the connection of a packet or opens one. False: there is none, and the packet has been dealt with here.
-    #[expect(clippy::too_many_arguments, reason = "all of them describe one packet")]
     pub(super) fn find_or_open<S>(
         &mut self,
         now: Instant,

@@ -154,7 +154,6 @@ impl Engine {
     }
 
     /// Deals with a segment, no SYN, of a connection that is not known.
-    #[expect(clippy::too_many_arguments, reason = "all of them describe one packet")]
     pub(super) fn handle_unknown<S>(
         &mut self,
         now: Instant,
