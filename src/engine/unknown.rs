@@ -55,6 +55,14 @@ impl Allowance {
     }
 }
 
+/// Asks an end of a connection for its numbers: with an acknowledgement that it does not take, as `seq` is far from where it is. It
+/// answers (RFC 9293, section 3.10.7.4), and that is refused with a RST it believes.
+fn ask(env: &mut dyn Env, side: Side, key: FlowKey, seq: u32) {
+    // No choice of whoever sends what is refused: this must not be the acknowledgement of a SYN cookie.
+    let tcp = TcpFields { seq, ack: 0, flags: Flags::ACK, window: u16::MAX, urgent: 0, options: &[] };
+    Link::new(key).emit(env, side, &tcp, &[], None);
+}
+
 impl Unknown {
     /// Whether this connection is over here, and perhaps not for the local kernel.
     pub(super) fn is_over(&self, key: &FlowKey) -> bool {
@@ -85,8 +93,7 @@ impl Unknown {
         self.questions.front().map(|(at, ..)| *at)
     }
 
-    /// Asks the ends of connections that an instance that died may have encrypted: with an acknowledgement that neither takes, which
-    /// each answers with its own numbers (RFC 9293, section 3.10.7.4), and that is refused with a RST they believe.
+    /// Asks the ends of connections that an instance that died may have encrypted.
     pub(super) fn handle_timeout(&mut self, now: Instant, env: &mut dyn Env) {
         self.orphans.expire(now);
         for _ in 0..ASK_AT_ONCE {
@@ -96,10 +103,8 @@ impl Unknown {
             }
             let Some((_, seq, key)) = self.questions.pop_front() else { return };
             if self.orphans.has(&key) {
-                let link = Link::new(key);
                 for side in [Side::Wire, Side::Plain] {
-                    let tcp = TcpFields { seq, ack: 0, flags: Flags::ACK, window: u16::MAX, urgent: 0, options: &[] };
-                    link.emit(env, side, &tcp, &[], None);
+                    ask(env, side, key, seq);
                 }
             }
         }
@@ -191,10 +196,18 @@ impl Engine {
             return;
         }
         let told = self.refuse_segment(now, side, key, packet, env);
-        // Its SYN took another way than by this host, and comes again in vain.
-        if told && answers && !forgotten {
+        if !told || policy != Policy::Required {
+            return;
+        }
+        // The other end may wait for what never comes.
+        if answers && !forgotten {
+            // Its SYN took another way than by this host, and comes again in vain.
             self.counters.own_segments += 1;
             Link::new(key).reset(env, side.other(), packet.seq.0.wrapping_add(1), packet.ack.0);
+        } else if packet.payload_len() > 0 {
+            // Its numbers are not known here: what another gateway has encrypted has others on each side.
+            self.counters.own_segments += 1;
+            ask(env, side.other(), key, packet.seq.0 ^ 1 << 31);
         }
     }
 

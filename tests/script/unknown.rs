@@ -13,16 +13,21 @@ fn data(mut seg: Seg) -> Seg {
     seg
 }
 
+/// The payload towards the network.
+fn carried(sent: &Sent) -> Vec<u8> {
+    sent.wire.iter().flat_map(|seg| seg.payload.clone()).collect()
+}
+
 /// A SYN cookie, or a raw socket of this host: there was no handshake, and here is its data.
 #[test]
 fn policy_required_refuses_what_it_has_not_seen_the_beginning_of() {
     let mut host = Host::with_policy(Config::default(), Policy::Required);
     let sent = host.wire(&data(Pair::new().from_b()));
-    assert!(sent.plain.is_empty());
+    assert!(sent.delivered().is_empty());
     let [rst] = &sent.wire[..] else { panic!("RFC 9293, section 3.10.7.1") };
     assert!(rst.has(RST) && rst.seq == Pair::new().from_b().ack);
     let sent = host.kernel(&data(Pair::new().from_a()));
-    assert!(sent.wire.is_empty());
+    assert!(carried(&sent).is_empty());
     assert!(sent.plain[0].has(RST) && sent.plain[0].seq == Pair::new().from_a().ack);
     assert_eq!(host.engine.counters().unknown_refused, 2);
     assert!(host.engine.is_empty());
@@ -41,7 +46,7 @@ fn data_long_after_an_opening_that_was_reset_is_refused() {
         (rst.flags, rst.ack) = (RST, 0);
         pair.b.wire(&rst);
         pair.b.wait(Duration::from_secs(wait));
-        assert!(pair.b.wire(&data(pair.from_a())).plain.is_empty(), "after {wait} s");
+        assert!(pair.b.wire(&data(pair.from_a())).delivered().is_empty(), "after {wait} s");
     }
 }
 
@@ -54,6 +59,34 @@ fn policy_opportunistic_passes_the_unknown_and_counts_it() {
     let open = [(a_addr(), b_addr())];
     let listed = host.engine.unknown(&open);
     assert_eq!(listed[0].reason.as_deref(), Some("unknown"));
+}
+
+/// Another gateway has encrypted it: an end that only waits is asked for its numbers, which are not the other's, and refused by them.
+#[test]
+fn the_other_end_of_an_unknown_connection_learns_that_it_is_refused() {
+    for policy in [Policy::Required, Policy::Opportunistic] {
+        let mut host = Host::with_policy(Config::default(), policy);
+        for side in [Side::Wire, Side::Plain] {
+            let (seg, mut waits) = match side {
+                Side::Wire => (data(Pair::new().from_b()), Pair::new().from_a()),
+                Side::Plain => (data(Pair::new().from_a()), Pair::new().from_b()),
+            };
+            (waits.seq, waits.ack) = (waits.seq.wrapping_add(777), waits.ack.wrapping_add(777));
+            let other = |sent: Sent| if side == Side::Wire { sent.plain } else { sent.wire };
+            let asked = other(host.hear(side, &seg));
+            if policy == Policy::Opportunistic {
+                assert_eq!(asked[0].payload, seg.payload);
+                continue;
+            }
+            let [question] = &asked[..] else { panic!("{side:?}: {} segments", asked.len()) };
+            assert_eq!((question.flags, question.ack, question.payload.len()), (ACK, 0, 0));
+            assert!(question.seq.abs_diff(waits.ack) > 1 << 30, "it lies in no window");
+            let told = other(host.hear(if side == Side::Wire { Side::Plain } else { Side::Wire }, &waits));
+            assert!(told.len() == 1 && told[0].has(RST) && told[0].seq == waits.ack);
+            // An answer is no reason to ask.
+            assert_eq!(host.engine.counters().own_segments % 3, 0);
+        }
+    }
 }
 
 /// A gateway that only the answers pass: the opener would wait for one that never comes (RFC 9293, section 3.10.7.1).
@@ -155,7 +188,7 @@ fn what_was_open_when_a_selector_took_effect_goes_on() {
         // Another one is not.
         let mut other = data(Pair::new().from_a());
         other.src.set_port(5);
-        assert_eq!(host.kernel(&other).wire.is_empty(), policy == Policy::Required);
+        assert_eq!(carried(&host.kernel(&other)).is_empty(), policy == Policy::Required);
         // It ends as others do, and the ports are used again.
         let (mut fin_a, mut fin_b) = (Pair::new().from_a(), Pair::new().from_b());
         fin_a.seq = fin_a.seq.wrapping_add(9);
@@ -179,7 +212,7 @@ fn what_was_required_before_is_not_let_in_by_another_selector() {
     let mut host = Host::with_policy(Config::default(), Policy::Required);
     host.engine.change_policy(everything(Policy::Required));
     host.engine.admit(host.now, &[(a_addr(), b_addr())]);
-    assert!(host.kernel(&data(Pair::new().from_a())).wire.is_empty());
+    assert!(carried(&host.kernel(&data(Pair::new().from_a()))).is_empty());
     // Nor is one that enotun has ended and the kernel has not.
     let mut pair = Pair::connected();
     let mut rst = pair.from_b();
