@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use super::{Counters, Side};
-use crate::flow::{
-    AbortReason, Closed, Cx, Encrypted, Flow, FlowKey, Left, Link, Next, OpenQuestion, Opened, Opening, PlainFlow,
-    Suspect, pass_on,
-};
+use crate::flow::{AbortReason, Closed, Cx, Encrypted, Flow, FlowKey, Link, Next, Opened, Opening, PlainFlow, pass_on};
 use crate::wire::Segment;
 
 /// What became of a connection while it handled a packet or timeout.
@@ -16,29 +13,11 @@ pub(super) enum Fate {
     Remove,
 }
 
-/// What an opening leaves, if it is one no more.
-pub(super) struct Remains {
-    expects: Option<(u32, u32)>,
-    plain: Left,
-}
-
-impl Remains {
-    pub(super) fn new(cx: &Cx<'_>, opening: &Opening, opened: &Opened) -> Self {
-        let (isns, active, answered) = (opening.isns(), opening.is_active(), opening.has_answered());
-        let (suspect, question, insist) = match opened {
-            Opened::Plain(why, _) => (Suspect::of(cx, opening, *why), opening.question(*why), opening.insists(*why)),
-            _ => (None, OpenQuestion::None, false),
-        };
-        let plain = Left { isns, active, answered, suspect, question, insist };
-        Self { expects: opening.kernel_expects(), plain }
-    }
-}
-
 /// What follows from what an opening came to. The second value says whether the packet is to be passed on.
 pub(super) fn after_opening(
     cx: &mut Cx<'_>,
     key: FlowKey,
-    left: Remains,
+    opening: &Opening,
     opened: Opened,
     give: impl FnOnce(&mut Cx<'_>, &mut Encrypted, bool) -> Next,
 ) -> (Fate, bool) {
@@ -52,14 +31,14 @@ pub(super) fn after_opening(
                     Link::new(key),
                     "reset".to_owned(),
                     until,
-                    left.expects,
+                    opening.kernel_expects(),
                     cx.now,
                 )))),
                 true,
             )
         }
         Opened::Plain(why, pass) => {
-            let plain = PlainFlow::new(cx.config, cx.now, why, left.plain);
+            let plain = PlainFlow::new(cx.config, cx.now, opening.leave(cx, why));
             (Fate::Replace(Flow::Plain(Box::new(plain))), pass)
         }
         Opened::Refused(why) => {
@@ -68,7 +47,7 @@ pub(super) fn after_opening(
             let why = format!("refused: policy requires encryption, but {why}");
             (Fate::Replace(Flow::Closed(Box::new(Closed::refused(Link::new(key), why, until, None, cx.now)))), false)
         }
-        Opened::Aborted(why) => (fail(cx, key, why, left.expects), false),
+        Opened::Aborted(why) => (fail(cx, key, why, opening.kernel_expects()), false),
         Opened::Encrypted(mut encrypted, dealt_with) => {
             let next = give(cx, &mut encrypted, dealt_with);
             match settle(cx, &mut encrypted, next) {
@@ -95,18 +74,13 @@ pub(super) fn count_abort(counters: &mut Counters, why: AbortReason) {
 /// Passes a packet of an opening on unchanged if that is what it came to.
 pub(super) fn pass<S>(cx: &mut Cx<'_>, from: Side, packet: &Segment<'_, S>, (mut fate, pass): (Fate, bool)) -> Fate {
     if let Fate::Replace(Flow::Plain(plain)) = &mut fate {
-        note_plain(cx, plain, from, packet);
+        plain.note(cx, from, packet);
     }
     if pass {
         cx.counters.passed_through += 1;
         pass_on(cx.env, from, packet);
     }
     fate
-}
-
-/// Takes in a segment of a plain connection's.
-pub(super) fn note_plain<S>(cx: &mut Cx<'_>, plain: &mut PlainFlow, from: Side, packet: &Segment<'_, S>) {
-    cx.counters.connections_plain += u64::from(plain.note(cx.now, from, packet));
 }
 
 /// What follows from what an encrypted connection came to.

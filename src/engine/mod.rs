@@ -30,14 +30,14 @@ pub use sessions::{SessionInfo, SessionLimits};
 
 use std::collections::HashMap;
 
-use crate::flow::{AbortReason, Cx, Exchange, Flow, FlowKey, Keys, Learnt, Link, Lost, Next, Pool};
+use crate::flow::{AbortReason, Cx, Exchange, Flow, FlowKey, Keys, Learnt, Link, LostOption, Next, Pool};
 use crate::selector::PolicyTable;
 use crate::time::Instant;
 use crate::wire::icmp::IcmpError;
 use crate::wire::packet::NotTcp;
 use crate::wire::{C, Flags, Offload, P, Segment};
 
-use fate::{Fate, Remains, after_opening, evict, fail, note_plain, pass, settle};
+use fate::{Fate, after_opening, evict, fail, pass, settle};
 use table::{Class, Table};
 use unknown::Unknown;
 
@@ -210,14 +210,13 @@ impl Engine {
             Flow::Opening(opening) => {
                 opening.learn(Side::Plain, packet);
                 let opened = opening.from_kernel(cx, packet);
-                let left = Remains::new(cx, opening, &opened);
-                let fate = after_opening(cx, key, left, opened, |cx, encrypted, dealt_with| {
+                let fate = after_opening(cx, key, opening, opened, |cx, encrypted, dealt_with| {
                     if dealt_with { Next::Stay } else { encrypted.from_kernel(cx, packet) }
                 });
                 pass(cx, Side::Plain, packet, fate)
             }
             Flow::Plain(plain) => {
-                note_plain(cx, plain, Side::Plain, packet);
+                plain.note(cx, Side::Plain, packet);
                 if plain.insist(cx, key, packet) {
                     return Fate::Stay;
                 }
@@ -261,8 +260,7 @@ impl Engine {
             Flow::Opening(opening) => {
                 opening.learn(Side::Wire, packet);
                 let opened = opening.from_wire(cx, packet);
-                let left = Remains::new(cx, opening, &opened);
-                let fate = after_opening(cx, key, left, opened, |cx, encrypted, dealt_with| {
+                let fate = after_opening(cx, key, opening, opened, |cx, encrypted, dealt_with| {
                     let next = if dealt_with { Next::Stay } else { encrypted.from_wire(cx, packet) };
                     encrypted.note_path(cx, next, Some(packet));
                     next
@@ -270,27 +268,23 @@ impl Engine {
                 pass(cx, Side::Wire, packet, fate)
             }
             Flow::Plain(plain) => {
-                let mut lost = None;
-                match plain.note_path(packet) {
+                match plain.learn(packet) {
                     None => {}
                     Some(Learnt::NoEno) => cx.learn(key, true, Finding::NoEno),
                     Some(Learnt::SynDropped { began }) => cx.doubt(key, Finding::SynDropped, began),
-                    Some(Learnt::StrippedHere) => {
-                        cx.learn(key, false, Finding::StrippedHere);
-                        lost = Some(Lost::Syn);
+                    Some(Learnt::OneSided(lost)) => {
+                        let finding = match lost {
+                            LostOption::Syn => Finding::StrippedHere,
+                            LostOption::Ack => Finding::NonSynStripped,
+                        };
+                        cx.learn(key, false, finding);
+                        let link = Link::new(key);
+                        link.reset(cx.env, Side::Plain, packet.seq.0, packet.ack.0);
+                        link.reset_saying(cx.env, lost, packet.ack.0, packet.seq.0);
+                        return fail(cx, key, AbortReason::OneSided, Some((packet.seq.0, packet.ack.0)));
                     }
                 }
-                if plain.is_one_sided(packet.seq.0, packet.payload()) {
-                    cx.learn(key, false, Finding::NonSynStripped);
-                    lost = Some(Lost::Ack);
-                }
-                if let Some(lost) = lost {
-                    let link = Link::new(key);
-                    link.reset(cx.env, Side::Plain, packet.seq.0, packet.ack.0);
-                    link.reset_saying(cx.env, lost, packet.ack.0, packet.seq.0);
-                    return fail(cx, key, AbortReason::OneSided, Some((packet.seq.0, packet.ack.0)));
-                }
-                note_plain(cx, plain, Side::Wire, packet);
+                plain.note(cx, Side::Wire, packet);
                 pass(cx, Side::Wire, packet, (Fate::Stay, true))
             }
             Flow::Encrypted(encrypted) => {

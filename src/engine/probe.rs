@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{FlowState, Side};
-use crate::flow::{Flow, FlowKey, Lost};
+use crate::flow::{Flow, FlowKey, LostOption};
 use crate::time::Instant;
 use crate::wire::icmp::IcmpError;
 use crate::wire::options::{self, kind};
@@ -123,9 +123,9 @@ impl Probe {
     pub(super) fn from_wire(&mut self, now: Instant, packet: &Segment<'_, C>, own: Option<&[u8]>) {
         let report = &mut self.report;
         if packet.flags.any(Flags::RST) {
-            let said = Lost::said(packet.payload());
-            report.lost_syn |= said == Some(Lost::Syn);
-            report.lost_ack |= said == Some(Lost::Ack);
+            let said = LostOption::said(packet.payload());
+            report.lost_syn |= said == Some(LostOption::Syn);
+            report.lost_ack |= said == Some(LostOption::Ack);
             report.reset |= report.answer.is_some();
             report.answer.get_or_insert(SynAnswer::Reset);
         } else if packet.flags.any(Flags::SYN) {

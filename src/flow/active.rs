@@ -3,7 +3,7 @@
 use tcpcrypt::eno::option::{SynArea, find_syn};
 use tcpcrypt::{Acceptable, PlainReason};
 
-use super::Plain;
+use super::FallbackReason;
 use super::crossing::Told;
 use super::encrypted::Stage;
 use super::link::Cx;
@@ -25,16 +25,16 @@ impl Opening {
         let seen = SynOptions::parse(packet.options());
         if self.attempts == 0 {
             if self.rules.policy != Policy::Required && negotiates(packet.options()) {
-                return self.plain(cx, Plain::LocalEno, true);
+                return self.plain(cx, FallbackReason::LocalEno, true);
             }
             if !cx.env.random_is_ready() {
-                return self.plain(cx, Plain::NoEntropy, true);
+                return self.plain(cx, FallbackReason::NoEntropy, true);
             }
             if seen.mptcp {
-                return self.plain(cx, Plain::Mptcp, true);
+                return self.plain(cx, FallbackReason::Mptcp, true);
             }
             if seen.signed {
-                return self.plain(cx, Plain::Signed, true);
+                return self.plain(cx, FallbackReason::Signed, true);
             }
             if let Some(why) = self.avoid(cx) {
                 return self.plain(cx, why, true);
@@ -42,7 +42,7 @@ impl Opening {
             let room = options::MAX_AREA - squeezed(packet.options()).map_or(options::MAX_AREA, |o| o.used());
             self.own = self.propose(cx, packet, room);
             if self.own.is_none() {
-                return self.plain(cx, Plain::OptionSpace, true);
+                return self.plain(cx, FallbackReason::OptionSpace, true);
             }
         } else if self.attempts >= self.tries
             && self.peers.is_empty()
@@ -50,7 +50,7 @@ impl Opening {
             && self.may_go_without(cx)
         {
             // ENO-14: the path may be dropping SYNs with options it does not know.
-            return Opened::Plain(Plain::SynLost, true);
+            return Opened::Plain(FallbackReason::SynLost, true);
         }
         self.crossing.note_syn_again();
         self.attempts = self.attempts.saturating_add(1);
@@ -58,7 +58,7 @@ impl Opening {
         self.deadline = cx.now + cx.config.handshake_timeout;
         let mut options = squeezed(packet.options()).unwrap_or_default();
         if !self.own.as_deref().is_some_and(|own| options.push(own)) {
-            return self.plain(cx, Plain::OptionSpace, true);
+            return self.plain(cx, FallbackReason::OptionSpace, true);
         }
         self.emit_syn(cx, Side::Wire, packet, options, packet.window);
         if let Some(ProbeMode::Insist { hops }) = self.rules.probe
@@ -75,8 +75,8 @@ impl Opening {
     }
 
     /// Whether a plain connection that comes of this goes on with ENO in its segments.
-    pub(crate) fn insists(&self, why: Plain) -> bool {
-        why == Plain::PeerNoEno && self.active && matches!(self.rules.probe, Some(ProbeMode::Insist { .. }))
+    pub(crate) fn insists(&self, why: FallbackReason) -> bool {
+        why == FallbackReason::PeerNoEno && self.active && matches!(self.rules.probe, Some(ProbeMode::Insist { .. }))
     }
 
     pub(super) fn may_go_without(&self, cx: &mut Cx<'_>) -> bool {
@@ -85,9 +85,9 @@ impl Opening {
     }
 
     /// Whether what is remembered of the path to the peer speaks against ENO. Policy `required` has no choice.
-    pub(super) fn avoid(&mut self, cx: &mut Cx<'_>) -> Option<Plain> {
+    pub(super) fn avoid(&mut self, cx: &mut Cx<'_>) -> Option<FallbackReason> {
         if self.rules.probe == Some(ProbeMode::Bare) {
-            return Some(Plain::Probe);
+            return Some(FallbackReason::Probe);
         }
         if self.rules.policy == Policy::Required || self.rules.probe.is_some() {
             return None;
@@ -102,7 +102,7 @@ impl Opening {
             Advice::Avoid(finding) => finding,
         };
         cx.counters.paths_avoided += 1;
-        Some(if finding == Finding::SynDropped { Plain::PathDropsEno } else { Plain::PathStripsEno })
+        Some(if finding == Finding::SynDropped { FallbackReason::PathDropsEno } else { FallbackReason::PathStripsEno })
     }
 
     /// The peer answers.
@@ -166,13 +166,13 @@ impl Opening {
             if !self.settings(cx.config).active_b {
                 cx.learn(self.link.key, true, Finding::NoEno);
             }
-            return self.plain(cx, Plain::PeerNoEno, true);
+            return self.plain(cx, FallbackReason::PeerNoEno, true);
         }
         let mut options = options::walk(packet.options());
         if options.any(|(k, option)| k == kind::ENO && Some(option) == self.own.as_deref()) {
             cx.learn(self.link.key, true, Finding::Echoed);
         }
-        self.plain(cx, Plain::Eno(why), true)
+        self.plain(cx, FallbackReason::Eno(why), true)
     }
 
     /// The first segment of the local kernel that is no SYN.
@@ -199,7 +199,7 @@ impl Opening {
         }
         let Some(syn) = self.peers.current() else { return Opened::Still };
         if let Agreed::Declined(why) = syn.agreed {
-            return self.plain(cx, Plain::Eno(why), true);
+            return self.plain(cx, FallbackReason::Eno(why), true);
         }
         let _ = self.phase.received(syn.acceptable);
         let rtt = Some(syn.seen.at.since(local.at));

@@ -9,7 +9,7 @@
 use tcpcrypt::eno::option::{SynArea, find_syn};
 use tcpcrypt::{Acceptable, Decision};
 
-use super::Plain;
+use super::FallbackReason;
 use super::encrypted::AbortReason;
 use super::link::Cx;
 use super::peers::{Agreed, PeerSyn, well_formed};
@@ -78,7 +78,7 @@ impl Opening {
                 self.peers.push(PeerSyn { seen, acceptable, eno, agreed, asked: Vec::new(), reply: None });
             }
             if let Some(why) = declined {
-                return self.plain(cx, Plain::Eno(why), true);
+                return self.plain(cx, FallbackReason::Eno(why), true);
             }
         }
         let _ = self.phase.received(Acceptable::syn(area));
@@ -100,14 +100,14 @@ impl Opening {
         }
         let Some(syn) = self.peers.current() else { return Opened::Still };
         if let Agreed::Declined(why) = syn.agreed {
-            return self.plain(cx, Plain::Eno(why), true);
+            return self.plain(cx, FallbackReason::Eno(why), true);
         }
         // It counts now that the kernel has taken it, be it a SYN or, from a kernel that answers those too, a SYN-ACK.
         let _ = self.phase.received(syn.acceptable);
         let mut options = squeezed(packet.options()).unwrap_or_default();
         // ENO-14: the option is that of the SYN.
         if !self.own.as_deref().is_some_and(|own| options.push(own)) {
-            return self.plain(cx, Plain::OptionSpace, true);
+            return self.plain(cx, FallbackReason::OptionSpace, true);
         }
         self.emit_syn(cx, Side::Wire, packet, options, packet.window);
         self.phase.sent_ack();
@@ -126,7 +126,7 @@ impl Opening {
         peer.seen.window = packet.window;
         peer.seen.options.timestamps = peer.seen.options.timestamps.and(SynOptions::parse(area).timestamps);
         if self.phase.received(Acceptable::syn_ack(&find_syn(area))) == Decision::Plain {
-            return self.plain(cx, Plain::AckWithoutEno, true);
+            return self.plain(cx, FallbackReason::AckWithoutEno, true);
         }
         self.crossing.acked = true;
         // ENO-15: an acknowledgement must have been sent as well.

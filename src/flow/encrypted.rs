@@ -13,7 +13,8 @@ use tcpcrypt::{AckPhase, AeadId, Negotiated, Record, Role, Session, SessionId};
 
 use super::Keys;
 use super::inbound::{Eof, In, Waits};
-use super::link::{Clocks, Cx, Link, Lost};
+use super::link::{Clocks, Cx, Link};
+use super::lost::LostOption;
 use super::outbound::Out;
 use crate::engine::{ChainId, ConnectionKeys, Finding, Sessions, Side};
 use crate::time::Instant;
@@ -370,9 +371,9 @@ impl Encrypted {
             return;
         }
         let reset = packet.filter(|packet| packet.flags.any(Flags::RST));
-        let said = reset.and_then(|packet| Lost::said(packet.payload()));
+        let said = reset.and_then(|packet| LostOption::said(packet.payload()));
         let finding = match (next, said) {
-            (Next::Reset, Some(Lost::Ack)) => Finding::NonSynStripped,
+            (Next::Reset, Some(LostOption::Ack)) => Finding::NonSynStripped,
             _ if self.facts.peer_confirmed => Finding::Encrypted,
             // Nothing was needed of the peer's but the SYN-ACK or Init2: this may be an application that only reads.
             (Next::Reset, _) if self.is_ready() => return,

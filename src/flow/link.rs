@@ -7,6 +7,7 @@ use std::time::Duration;
 use tcpcrypt::Role;
 use tcpcrypt::kex::RandomUse;
 
+use super::lost::LostOption;
 use super::pool::Pool;
 use crate::engine::{Counters, Doubt, Env, Finding, PathKey, Paths, RandomFor, Sessions, Side};
 use crate::time::Instant;
@@ -230,7 +231,7 @@ impl Link {
 
     /// Sends a RST to the peer that says which of its options were lost (RFC 9293, section 3.5.3, lets a RST carry a text
     /// that explains it).
-    pub(crate) fn reset_saying(&self, env: &mut dyn Env, lost: Lost, seq: u32, ack: u32) {
+    pub(crate) fn reset_saying(&self, env: &mut dyn Env, lost: LostOption, seq: u32, ack: u32) {
         let flags = crate::wire::Flags::RST.with(crate::wire::Flags::ACK);
         let tcp = TcpFields { seq, ack, flags, window: 0, urgent: 0, options: &[] };
         self.emit(env, Side::Wire, &tcp, &[lost.text()], None);
@@ -240,31 +241,6 @@ impl Link {
     pub(crate) fn acknowledge(&self, env: &mut dyn Env, side: Side, seq: u32, ack: u32, options: &[u8]) {
         let flags = crate::wire::Flags::ACK;
         self.emit(env, side, &TcpFields { seq, ack, flags, window: 0, urgent: 0, options }, &[], None);
-    }
-}
-
-/// What one end tells the other in a RST, when they do not agree whether the connection is encrypted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lost {
-    /// The peer's SYN came without an ENO option, and yet it takes one for agreed.
-    Syn,
-    /// The peer's first acknowledgement came without it.
-    Ack,
-}
-
-impl Lost {
-    const ALL: [Self; 2] = [Self::Syn, Self::Ack];
-
-    fn text(self) -> &'static [u8] {
-        match self {
-            Self::Syn => b"tcpcrypt: your SYN came without ENO",
-            Self::Ack => b"tcpcrypt: your ACK came without ENO",
-        }
-    }
-
-    /// What a RST with this payload says. It is as easily forged as the RST.
-    pub(crate) fn said(payload: &[u8]) -> Option<Self> {
-        Self::ALL.into_iter().find(|lost| lost.text() == payload)
     }
 }
 

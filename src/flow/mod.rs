@@ -11,6 +11,7 @@ mod icmp;
 mod inbound;
 mod ingress;
 mod link;
+mod lost;
 mod offer;
 mod outbound;
 mod pass;
@@ -25,9 +26,10 @@ mod syn;
 pub(crate) use closed::Closed;
 pub(crate) use encrypted::{AbortReason, Encrypted, Exchange, Next};
 pub(crate) use inbound::Waits;
-pub(crate) use link::{Cx, FlowKey, Link, Lost};
+pub(crate) use link::{Cx, FlowKey, Link};
+pub(crate) use lost::LostOption;
 pub(crate) use pass::pass_on;
-pub(crate) use plain::{Learnt, Left, OpenQuestion, Plain, PlainFlow, Suspect};
+pub(crate) use plain::{FallbackReason, Learnt, PlainFlow};
 pub(crate) use pool::Pool;
 pub(crate) use syn::{Opened, Opening};
 
@@ -69,7 +71,7 @@ impl Flow {
         match self {
             Self::Encrypted(e) => e.keys(),
             Self::Opening(o) if o.resumes() => Keys::Possible,
-            Self::Plain(p) if p.suspect.is_some() => Keys::Possible,
+            Self::Plain(p) if p.has_keys() => Keys::Possible,
             Self::Opening(_) | Self::Plain(_) | Self::Closed(_) => Keys::None,
         }
     }

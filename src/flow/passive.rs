@@ -5,7 +5,7 @@ use tcpcrypt::eno::negotiate::passive_reply;
 use tcpcrypt::eno::option::{SynArea, find_syn};
 use tcpcrypt::{Acceptable, PlainReason};
 
-use super::Plain;
+use super::FallbackReason;
 use super::link::Cx;
 use super::peers::{Agreed, PeerSyn, well_formed};
 use super::shown::squeezed;
@@ -38,8 +38,8 @@ impl Opening {
             Some(known) if known.eno.is_some() && well_formed(&area).is_none() => {
                 // ENO-13: the peer, or the path, has disabled ENO, for good (docs/readings.md, reading 9).
                 let why = match &area {
-                    SynArea::None => Plain::PeerNoEno,
-                    _ => Plain::Eno(self.why_none(cx, &area)),
+                    SynArea::None => FallbackReason::PeerNoEno,
+                    _ => FallbackReason::Eno(self.why_none(cx, &area)),
                 };
                 return self.plain(cx, why, true);
             }
@@ -51,7 +51,7 @@ impl Opening {
                 }
                 Err(why) => {
                     let first = self.peers.is_empty();
-                    let reason = if let Plain::Eno(reason) = why { reason } else { PlainReason::NotOffered };
+                    let reason = if let FallbackReason::Eno(reason) = why { reason } else { PlainReason::NotOffered };
                     let (eno, agreed) = (well_formed(&area), Agreed::Declined(reason));
                     self.peers.push(PeerSyn { seen, acceptable, eno, agreed, asked: Vec::new(), reply: None });
                     if first {
@@ -72,16 +72,16 @@ impl Opening {
         cx: &Cx<'_>,
         packet: &Segment<'_, C>,
         area: &SynArea<'_>,
-    ) -> Result<(Agreed, Option<Vec<u8>>), Plain> {
+    ) -> Result<(Agreed, Option<Vec<u8>>), FallbackReason> {
         let seen = SynOptions::parse(packet.options());
         if seen.mptcp {
-            return Err(Plain::Mptcp);
+            return Err(FallbackReason::Mptcp);
         }
         if seen.signed {
-            return Err(Plain::Signed);
+            return Err(FallbackReason::Signed);
         }
         if !cx.env.random_is_ready() {
-            return Err(Plain::NoEntropy);
+            return Err(FallbackReason::NoEntropy);
         }
         let settings = self.settings(cx.config);
         let reply = passive_reply(&settings, area, REPLY_ROOM, &[0; RESUME_NONCE_MAX], |_, _| None).option;
@@ -92,8 +92,8 @@ impl Opening {
             // To a peer with b = 1 nobody answers who waits for connections. But the kernel may be opening, too, and its SYN under way
             // (ENO-7); it is refused when the kernel answers.
             Agreed::Declined(why @ PlainReason::SameRole) if required => Ok((Agreed::Declined(why), None)),
-            Agreed::Declined(PlainReason::PeerNoEno) if self.peers.is_empty() => Err(Plain::PeerNoEno),
-            Agreed::Declined(why) => Err(Plain::Eno(why)),
+            Agreed::Declined(PlainReason::PeerNoEno) if self.peers.is_empty() => Err(FallbackReason::PeerNoEno),
+            Agreed::Declined(why) => Err(FallbackReason::Eno(why)),
             agreed => Ok((agreed, reply)),
         }
     }
@@ -121,7 +121,7 @@ impl Opening {
         }
         let Some(syn) = self.peers.current_mut() else { return Opened::Still };
         let declined = match syn.agreed {
-            Agreed::Declined(why) => Some(Plain::Eno(why)),
+            Agreed::Declined(why) => Some(FallbackReason::Eno(why)),
             Agreed::Fresh(_) | Agreed::Resumed(..) => None,
         };
         if let (Some(why), None) = (declined, &syn.reply) {
@@ -130,7 +130,11 @@ impl Opening {
         let fits = syn.reply.as_deref().is_some_and(|own| options.push(own));
         if seen.signed || !fits {
             // The kernel sees a lowered MSS all the same; that does no harm.
-            return self.plain(cx, if seen.signed { Plain::Signed } else { Plain::OptionSpace }, true);
+            return self.plain(
+                cx,
+                if seen.signed { FallbackReason::Signed } else { FallbackReason::OptionSpace },
+                true,
+            );
         }
         self.own.clone_from(&syn.reply);
         // What the kernel answers, it has judged.

@@ -6,16 +6,17 @@
 
 use std::time::Duration;
 
-use tcpcrypt::frame::{Header, OVERHEAD};
 use tcpcrypt::handshake::Initiator;
-use tcpcrypt::{Acceptable, AckPhase, Decision, Negotiated, OpenError, Proposal, Record, Role};
+use tcpcrypt::{Acceptable, AckPhase, Decision, Negotiated, Proposal, Record, Role};
 
+use super::Rules;
 use super::crossing::{Crossing, Told};
 use super::encrypted::{AbortReason, Encrypted, Ends, Stage};
-use super::link::{Clocks, Cx, Link, Lost};
+use super::link::{Clocks, Cx, Link};
+use super::lost::LostOption;
 use super::peers::{Agreed, PeerSyns};
+use super::plain::{FallbackReason, Left, OpenQuestion, SuspectKeys, begins_frame, begins_init1};
 use super::shown::without_accurate_ecn;
-use super::{OpenQuestion, Plain, Rules};
 use crate::engine::{ChainId, Finding, Side};
 use crate::selector::Policy;
 use crate::time::Instant;
@@ -76,9 +77,9 @@ pub(crate) enum Opened {
     /// (`true`).
     Encrypted(Box<Encrypted>, bool),
     /// Plain TCP. The packet is to be passed on as it is (`true`), or has been dealt with.
-    Plain(Plain, bool),
+    Plain(FallbackReason, bool),
     /// Refused because policy requires encryption; both ends know.
-    Refused(Plain),
+    Refused(FallbackReason),
     /// Aborted before it began.
     Aborted(AbortReason),
     /// It is over, by a RST that is to be passed on. `true`: the peer may believe that it is encrypted.
@@ -158,13 +159,13 @@ impl Opening {
     }
 
     /// Plain TCP, or refusal if policy says so. `pass`: the packet at hand is to be passed on.
-    pub(super) fn plain(&mut self, cx: &mut Cx<'_>, plain: Plain, pass: bool) -> Opened {
+    pub(super) fn plain(&mut self, cx: &mut Cx<'_>, why: FallbackReason, pass: bool) -> Opened {
         self.phase.disable();
         if self.rules.policy != Policy::Required {
-            return Opened::Plain(plain, pass);
+            return Opened::Plain(why, pass);
         }
         self.refuse(cx);
-        Opened::Refused(plain)
+        Opened::Refused(why)
     }
 
     /// Tells whoever knows of the connection that it is over.
@@ -233,16 +234,31 @@ impl Opening {
         self.own.as_deref()
     }
 
-    /// What the peer's next segment can tell about the path once this is plain TCP, `why` being the reason.
-    pub(crate) fn question(&self, why: Plain) -> OpenQuestion {
+    /// What is left of it once it is plain TCP, `why` being the reason.
+    pub(crate) fn leave(&self, cx: &Cx<'_>, why: FallbackReason) -> Left {
+        Left {
+            why,
+            isns: self.isns(),
+            opened_on: if self.active { Side::Plain } else { Side::Wire },
+            answered: self.has_answered(),
+            question: self.question(cx, why),
+            insists: self.insists(why),
+        }
+    }
+
+    fn question(&self, cx: &Cx<'_>, why: FallbackReason) -> OpenQuestion {
         match why {
-            Plain::SynLost => {
+            FallbackReason::SynLost => {
                 let sent = self.local.and_then(|seen| seen.options.timestamps).map(|ts| ts.value);
                 OpenQuestion::Answer { sent, began: self.began }
             }
-            Plain::PeerNoEno if !self.active => OpenQuestion::FirstAck,
+            FallbackReason::PeerNoEno if !self.active => OpenQuestion::FirstAck,
             // It may have taken the answer to its first SYN.
-            Plain::Eno(_) if !self.active && self.peers.any_agreed() => OpenQuestion::FirstAck,
+            FallbackReason::Eno(_) if !self.active && self.peers.any_agreed() => OpenQuestion::FirstAck,
+            FallbackReason::AckWithoutEno => {
+                let until = cx.now + cx.config.handshake_timeout;
+                OpenQuestion::FirstData { keys: self.suspect(cx).map(|record| SuspectKeys { record, until }) }
+            }
             _ => OpenQuestion::None,
         }
     }
@@ -284,11 +300,11 @@ impl Opening {
         cx.learn(self.link.key, self.active, Finding::OneDirection);
         self.phase.disable();
         if self.rules.policy != Policy::Required {
-            return Opened::Plain(Plain::OneDirection, true);
+            return Opened::Plain(FallbackReason::OneDirection, true);
         }
         self.link.reset(cx.env, side, ack, seq);
         self.link.reset(cx.env, side.other(), seq, ack);
-        Opened::Refused(Plain::OneDirection)
+        Opened::Refused(FallbackReason::OneDirection)
     }
 
     /// The connection as an encrypted one: with the keys of the session it resumes, or its part in the key exchange
@@ -376,11 +392,11 @@ impl Opening {
                 if resumed || begins_init1(payload) {
                     cx.learn(self.link.key, false, Finding::NonSynStripped);
                     self.link.reset(cx.env, Side::Plain, peer.isn.wrapping_add(1), local.isn.wrapping_add(1));
-                    self.link.reset_saying(cx.env, Lost::Ack, packet.ack.0, packet.seq.0);
+                    self.link.reset_saying(cx.env, LostOption::Ack, packet.ack.0, packet.seq.0);
                     return Opened::Aborted(AbortReason::OneSided);
                 }
-                let plain = if options.eno { Plain::NotNegotiated } else { Plain::AckWithoutEno };
-                if plain == Plain::AckWithoutEno {
+                let plain = if options.eno { FallbackReason::NotNegotiated } else { FallbackReason::AckWithoutEno };
+                if plain == FallbackReason::AckWithoutEno {
                     cx.learn(self.link.key, false, Finding::AckWithoutEno);
                 }
                 return self.plain(cx, plain, true);
@@ -455,27 +471,6 @@ impl Opening {
 
     pub(crate) fn learn<S>(&mut self, side: Side, packet: &Segment<'_, S>) {
         self.link.learn(side, packet);
-    }
-}
-
-/// Whether these first bytes of a stream are those of an Init1: the peer encrypts, and its ENO option was lost on the
-/// way. ENO-13 makes the connection plain TCP here, but the application is not given the peer's frames for its data.
-pub(crate) fn begins_init1(payload: &[u8]) -> bool {
-    payload.starts_with(&tcpcrypt::constants::INIT1_MAGIC.to_be_bytes())
-}
-
-/// Whether these first bytes of a stream are those of a frame, or may be: the same as [`begins_init1`] for a session
-/// that was resumed.
-pub(crate) fn begins_frame(record: &mut Record, payload: &[u8]) -> bool {
-    let may_be = payload.first().is_some_and(|control| *control <= 1);
-    match Header::parse(payload) {
-        None => may_be,
-        Some(header) => match payload.get(..header.frame_len()) {
-            Some(frame) => {
-                !matches!(record.open(0, &mut frame.to_vec()), Err(OpenError::NotAuthentic | OpenError::Misuse(_)))
-            }
-            None => may_be && header.frame_len() >= OVERHEAD,
-        },
     }
 }
 
