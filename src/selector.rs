@@ -151,19 +151,19 @@ pub enum SelectorError {
     #[error("`{0}` is not a port or port range (1-65535, as in `443` or `8000-8100`)")]
     Port(String),
     /// Neither address, network nor host name.
-    #[error("`{0}` is no address, network or host name")]
+    #[error("`{0}` is not an address, network or host name")]
     Host(String),
     /// A network with bits set behind its prefix.
-    #[error("`{0}` has bits set behind the prefix; did you mean `{1}`?")]
+    #[error("`{0}` has host bits set; did you mean `{1}`?")]
     HostBits(String, IpNet),
     /// An address no TCP connection is diverted for.
     #[error("`{0}` matches no TCP connection that can be protected: loopback, link-local (IPv6) and multicast are not")]
     Unreachable(String),
     /// Not a policy.
-    #[error("`{0}` is no policy; write opportunistic, required or off")]
+    #[error("`{0}` is not a policy; use opportunistic, required or off")]
     Policy(String),
     /// Not an option of a selector.
-    #[error("`{0}` is no option of a selector; there are {words}", words = options::words())]
+    #[error("`{0}` is not a selector option; known are {words}", words = options::words())]
     Option(String),
 }
 

@@ -51,12 +51,12 @@ fn wrong_usage_has_exit_status_2() {
     assert_usage_error(&["up", "--tun", "a-name-of-more-than-15"], "1 to 15 characters");
     assert_usage_error(&["up", "--instance", "../x"], "cannot name an instance");
     assert_usage_error(&["up", "--tun", "abcdefghijklm-w"], "second device");
-    assert_usage_error(&["up", "--gateway", "tun0"], "no host is behind `tun0`");
+    assert_usage_error(&["up", "--gateway", "tun0"], "none behind `tun0`");
     assert_usage_error(&["up", "--policy", "required", "db.example:5432"], "or `:5432` for that port of every address");
     assert_usage_error(&["enable"], "SELECTOR");
     assert_usage_error(&["disable"], "SELECTOR");
     assert_usage_error(&["session", "10.0.0.1:1"], "REMOTE");
-    assert_usage_error(&["session", "10.0.0.1", "10.0.0.2:2"], "`10.0.0.1` is no address with a port");
+    assert_usage_error(&["session", "10.0.0.1", "10.0.0.2:2"], "`10.0.0.1` is not an address with a port");
     assert_usage_error(&["rekey", "here:1", "10.0.0.2:2"], "here:1");
     assert_usage_error(&["rekey", "2001:db8::1:443", "10.0.0.2:2"], "in brackets");
     assert_usage_error(&["up", "--tep", "Curve25519,P384"], "P256, P521, Curve25519, Curve448");
@@ -64,7 +64,7 @@ fn wrong_usage_has_exit_status_2() {
     assert_usage_error(&["up", "--aead", "AES-128-CBC"], "AES-128-GCM, AES-256-GCM, ChaCha20-Poly1305");
     assert_usage_error(&["enable", "10.0.0.0/8,no-resumption"], "no-resume");
     assert_usage_error(&["cache"], "flush");
-    assert_usage_error(&["cache", "flush", "10.0.0.2:80"], "`10.0.0.2:80` is no address");
+    assert_usage_error(&["cache", "flush", "10.0.0.2:80"], "`10.0.0.2:80` is not an address");
     assert_usage_error(&["cache", "flush", "--connection", "10.0.0.1:1"], "REMOTE");
     assert_usage_error(&["cache", "flush", "10.0.0.2", "--connection", "10.0.0.1:1", "10.0.0.2:2"], "cannot be used");
 }
@@ -318,7 +318,7 @@ fn a_daemon_comes_up_answers_and_goes_down() {
     assert_eq!(stdout(&host.enotun(&["cache", "flush", "198.51.100.1"])), "0 sessions erased\n");
 
     let second = host.enotun(&["up", "198.51.100.0/24"]);
-    assert_fails(&second, "running already");
+    assert_fails(&second, "already running");
     assert!(host.enotun(&["status"]).status.success());
 
     let mode = std::os::unix::fs::PermissionsExt::mode(
@@ -330,7 +330,7 @@ fn a_daemon_comes_up_answers_and_goes_down() {
     assert!(down.status.success(), "{}", stderr(&down));
     assert_eq!(host.wait(), Some(0));
     assert_eq!(host.state(), before);
-    assert_fails(&host.enotun(&["down"]), "nothing to do");
+    assert_fails(&host.enotun(&["down"]), "nothing to clean up");
     let log = host.logged();
     assert!(log.contains("up: instance") && log.contains("down: the host is as it was before"), "{log}");
 }
@@ -464,7 +464,7 @@ fn down_cleans_up_after_a_daemon_that_died() {
         .stdin(Stdio::null())
         .output()
         .unwrap();
-    assert_fails(&other, "is set up in this network namespace already");
+    assert_fails(&other, "is already up in this network namespace");
     let other = Command::new(ENOTUN).args(["status", "--instance", "cli-other"]).output().unwrap();
     assert_fails(&other, ", or name one that runs with --instance: ");
 

@@ -646,21 +646,21 @@ fn errors_are_one_line_and_leave_nothing_changed() {
     lab.ip("a", "tuntap add tun0 mode tun");
     let before = lab.snapshot_without_state("a");
     let said = lab.spawn("a", &format!("daemon {} 10.0.0.0/8", lab.state("a"))).line();
-    assert_eq!(said, "error: an interface named `tun0` exists already; choose another name with --tun, or remove it");
+    assert_eq!(said, "error: an interface named `tun0` already exists; choose another name with --tun, or remove it");
     lab.ip("a", "link del tun0");
     lab.ip("a", "tuntap add tun0-w mode tun");
     let said = lab.spawn("a", &format!("daemon {} 10.0.0.0/8", lab.state("a"))).line();
-    assert!(said.contains("`tun0-w` exists already"), "{said}");
+    assert!(said.contains("`tun0-w` already exists"), "{said}");
     lab.ip("a", "link del tun0-w");
     let said = lab.spawn("a", &format!("daemon {} gateway=eth7 10.0.0.0/8", lab.state("a"))).line();
-    assert_eq!(said, "error: no interface `eth7` (named with --gateway) on this host");
+    assert_eq!(said, "error: this host has no interface `eth7` (given with --gateway)");
     lab.ip("a", "tuntap add tun0 mode tun");
     assert_same(&before, &lab.snapshot_without_state("a"));
     lab.ip("a", "link del tun0");
 
     let _running = lab.up("a", "10.0.0.0/8");
     let said = lab.spawn("a", &format!("daemon {} 10.0.0.0/8", lab.state("a"))).line();
-    assert!(said.starts_with("error: instance `tun0` is running already"), "{said}");
+    assert!(said.starts_with("error: instance `tun0` is already running"), "{said}");
 }
 
 /// `a` - `r` - `s` - `b`, with a smaller MTU between the routers; `a` masquerades its own connections for good measure.

@@ -35,13 +35,14 @@ pub(super) fn host(text: &str) -> Option<IpAddr> {
 }
 
 fn parse(text: &str, service: impl Fn(&str) -> Option<u16>) -> Result<SocketAddr, String> {
-    let shape =
-        || format!("`{text}` is no address with a port; write it as ss(8) does, 10.0.0.1:40000 or [2001:db8::1]:40000");
+    let shape = || {
+        format!("`{text}` is not an address with a port; write it as ss(8) does, 10.0.0.1:40000 or [2001:db8::1]:40000")
+    };
     let (address, port) = text.trim().rsplit_once(':').ok_or_else(shape)?;
     let bracketed = address.starts_with('[');
     // Without brackets the end of an IPv6 address is seen only if that is an IPv4 address, or has an interface.
     if address.contains(':') && !bracketed && !address.contains(['.', '%']) {
-        return Err(format!("`{text}`: an IPv6 address with a port stands in brackets, as in [2001:db8::1]:40000"));
+        return Err(format!("`{text}`: an IPv6 address with a port must be in brackets, as in [2001:db8::1]:40000"));
     }
     let ip = host(address).ok_or_else(shape)?;
     let port = match port.parse::<u16>() {

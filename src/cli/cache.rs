@@ -16,7 +16,7 @@ pub(super) enum Command {
     List,
     /// Erase all sessions, or those of one host or one connection
     ///
-    /// Open connections go on. Later ones make fresh keys, and may be cached in turn; option `no-cache` of a selector prevents that.
+    /// Open connections continue. Later ones make fresh keys, and may be cached in turn; the selector option `no-cache` prevents that.
     Flush(FlushArguments),
 }
 
@@ -25,7 +25,7 @@ pub(super) struct FlushArguments {
     /// Only sessions with the host at this address
     #[arg(value_name = "PEER", conflicts_with = "connection", value_parser = parse_peer)]
     peer: Option<IpAddr>,
-    /// Only what this connection resumed and what it would let others resume; it puts nothing there any more
+    /// Only what this connection resumed and what it would let others resume; it caches nothing any more
     ///
     /// The first address is this side's, as in `enotun flows`.
     #[arg(long, num_args = 2, value_names = ["LOCAL", "REMOTE"], value_parser = super::address::end)]
@@ -34,7 +34,7 @@ pub(super) struct FlushArguments {
 
 fn parse_peer(text: &str) -> Result<IpAddr, String> {
     super::address::host(text)
-        .ok_or_else(|| format!("`{text}` is no address; write one as `enotun cache list` does, without a port"))
+        .ok_or_else(|| format!("`{text}` is not an address; write one as `enotun cache list` does, without a port"))
 }
 
 /// One session, as the daemon tells it ([`crate::engine::SessionInfo`]).

@@ -12,7 +12,7 @@ use crate::daemon::instance::Instance;
 use crate::daemon::protocol::{Command, Outcome, Reply, Request, VERSION};
 
 /// How long the daemon may take to answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A connection to a running daemon.
 pub(super) struct Client {
@@ -73,8 +73,8 @@ impl Client {
             }
             _ => unreachable(error),
         })?;
-        stream.set_read_timeout(Some(PATIENCE)).map_err(unreachable)?;
-        stream.set_write_timeout(Some(PATIENCE)).map_err(unreachable)?;
+        stream.set_read_timeout(Some(TIMEOUT)).map_err(unreachable)?;
+        stream.set_write_timeout(Some(TIMEOUT)).map_err(unreachable)?;
         Ok(Self { stream: BufReader::new(stream), instance: instance.clone() })
     }
 
@@ -89,9 +89,7 @@ impl Client {
                 ErrorKind::WouldBlock | ErrorKind::TimedOut => "it does not answer".to_owned(),
                 _ => error.to_string(),
             };
-            CommandError::new(format!(
-                "lost the daemon of instance `{instance}`: {what}; its log on stderr may say why"
-            ))
+            CommandError::new(format!("lost the daemon of instance `{instance}`: {what}; its log (stderr) may say why"))
         };
         self.stream.get_mut().write_all(&line).map_err(lost)?;
         let mut items = Vec::new();
@@ -127,10 +125,9 @@ impl Client {
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(()),
                 Err(_) => {
                     let message = format!(
-                        "the daemon of instance `{}` was told to end and has not after {} s; its log says why, and \
-                         after `kill -9` of it another `enotun down` cleans up",
+                        "the daemon of instance `{}` was told to stop and has not after {} s; its log says why. After a `kill -9` of it, `enotun down` cleans up",
                         self.instance,
-                        PATIENCE.as_secs()
+                        TIMEOUT.as_secs()
                     );
                     return Err(CommandError::new(message));
                 }

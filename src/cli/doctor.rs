@@ -56,19 +56,19 @@ fn daemon(status: &Result<Status, Check>) -> Vec<Check> {
         add(
             Level::Fail,
             format!("the host name of selector {} has no address: its connections are not protected", entry.selector),
-            "look at the name and at name resolution; it is tried again every few seconds",
+            "check the name and name resolution; it is retried every few seconds",
         );
     }
     for entry in status.selectors.iter().filter(|entry| entry.policy == Policy::Off && !entry.yields_to.is_empty()) {
         let others: Vec<String> = entry.yields_to.iter().map(ToString::to_string).collect();
         add(
             Level::Warn,
-            format!("selector {} is off in part only: where both match, {} decides", entry.selector, others.join(", ")),
-            "exceptions from `required` are addresses or networks of their own, within the required one",
+            format!("selector {} is off only in part: where both match, {} decides", entry.selector, others.join(", ")),
+            "exceptions to `required` must be addresses or networks inside the required one",
         );
     }
     for device in status.devices.iter().filter(|device| !device.offloads) {
-        let what = format!("{}: the kernel refuses offloads, so each segment is handled alone", device.name);
+        let what = format!("{}: the kernel refuses offloads, so segments are handled one by one", device.name);
         add(Level::Warn, what, "use a newer kernel for speed");
     }
     if status.selectors.is_empty() {
@@ -81,8 +81,8 @@ fn daemon(status: &Result<Status, Check>) -> Vec<Check> {
         .map(|(name, _)| name.as_str())
         .collect();
     if !limits.is_empty() {
-        let what = format!("bounds were reached since the start: {}", limits.join(", "));
-        add(Level::Warn, what, "look for a flood, or raise them in the configuration, [limits]");
+        let what = format!("limits were reached since the start: {}", limits.join(", "));
+        add(Level::Warn, what, "look for a flood, or raise them in [limits] of the configuration");
     }
     checks
 }

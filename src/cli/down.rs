@@ -12,7 +12,7 @@ use crate::daemon::protocol::Command;
 use crate::linux;
 
 /// How long a daemon that has the lock but no socket yet (or no more) may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) fn run(common: &Common) -> Result<(), CommandError> {
     let instance = common.instance()?;
@@ -34,7 +34,7 @@ pub(super) fn run(common: &Common) -> Result<(), CommandError> {
     }
     if !stopped && !cleaned {
         return Err(CommandError::new(format!(
-            "no daemon runs as instance `{instance}`, and nothing is left of one; nothing to do"
+            "no daemon runs as instance `{instance}`, and there is nothing to clean up"
         )));
     }
     if common.json {
@@ -50,14 +50,14 @@ pub(super) fn run(common: &Common) -> Result<(), CommandError> {
 /// Puts back what a dead daemon left; false if there is nothing. One that is just ending, or starting, is waited for.
 fn clean_up(instance: &Instance) -> Result<bool, CommandError> {
     let settings = linux::HostSettings { instance: instance.to_string(), ..Default::default() };
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     let mut entered = false;
     loop {
         match linux::down(&settings) {
             Err(linux::Error::Running(_)) if Instant::now() < end => std::thread::sleep(Duration::from_millis(20)),
             Err(linux::Error::Running(_)) => {
                 let message = format!(
-                    "a daemon of instance `{instance}` runs but does not answer; end it by its process id and run this again"
+                    "a daemon of instance `{instance}` runs but does not answer; kill it by its process ID and run this again"
                 );
                 return Err(CommandError::new(message));
             }

@@ -30,12 +30,12 @@ const DEFAULT_TUN: &str = "tun0";
 const ABOUT: &str = "Encrypts TCP connections on the wire (TCP-ENO, RFC 8547; tcpcrypt, RFC 8548)";
 
 const LONG_ABOUT: &str = "\
-Encrypts TCP connections on the wire with TCP-ENO (RFC 8547) and tcpcrypt (RFC 8548), without any change to
-applications or to the kernel's TCP. `enotun up` is the daemon; it stays in the foreground and diverts the selected
-connections through two TUN devices. The other commands ask it or tell it something through its control socket.
+Encrypts TCP connections on the wire with TCP-ENO (RFC 8547) and tcpcrypt (RFC 8548), with no change to
+applications or to the kernel's TCP. `enotun up` is the daemon: it stays in the foreground and diverts the selected
+connections through two TUN devices. The other commands talk to it through its control socket.
 
-The peer is not authenticated: this protects against eavesdroppers, not against whoever can pose as the peer, unless the
-session IDs of both ends are compared.";
+The peer is not authenticated: this protects against eavesdroppers, not against an attacker who can impersonate the
+peer, unless the session IDs of both ends are compared.";
 
 const SELECTOR_HELP: &str = "\
 Selectors name the remote side of connections:
@@ -45,25 +45,25 @@ Selectors name the remote side of connections:
   :5432                                       that port of any address
 or, for services offered here, the local side:
   local:8080                                  whoever connects to port 8080
-A selector within another is an exception from it, and decides. Where two cross instead (a port
-and a network), `required` decides, else `off`, else `opportunistic`; `required` and `off` that
-cross are refused. `required` takes no host names: a name's next address would not be known.
+A selector inside another is an exception to it, and decides. Where two cross instead (a port
+and a network), `required` decides, then `off`, then `opportunistic`; `required` and `off` must
+not cross. `required` takes no host names: a name's next address would not be known.
 
-Options follow a selector after commas, as in 10.0.0.0/8:443,no-resume:
-  no-resume         neither propose nor accept resumption: always a fresh key exchange
-  no-cache          keep no session for others to resume
+Options follow a selector, separated by commas, as in 10.0.0.0/8:443,no-resume:
+  no-resume         neither propose nor accept session resumption: always exchange fresh keys
+  no-cache          do not cache the session for later connections to resume
   aware             tell the peer that the application knows of the encryption (a = 1)
-  mandatory-aware   no encryption unless the peer's application knows of it, too
-  role-b            be B where this host opens: for one side of a simultaneous open,
-                    and with everybody else a plain connection";
+  mandatory-aware   encrypt only if the peer's application knows of it, too
+  role-b            take role B when this host opens: for one side of a simultaneous open;
+                    with any other peer the connection is plain";
 
 const EXAMPLES: &str = "\
 Examples:
   enotun up 10.0.0.0/8                    protect everything to and from 10.0.0.0/8
   enotun up --policy required :5432       never plain: refuse what cannot be encrypted
-  enotun up --dry-run 10.0.0.0/8          show what would be changed on this host
+  enotun up --dry-run 10.0.0.0/8          show what would change on this host
   enotun flows                            list connections: state, cipher, reason
-  enotun down                             stop, and put everything back
+  enotun down                             stop, and restore the host
 
 Exit status: 0 done, 1 failed, 2 wrong usage.";
 
@@ -80,7 +80,7 @@ struct Cli {
 /// What every command takes.
 #[derive(Debug, Args)]
 struct Common {
-    /// Which daemon, where several run on one machine [default: the TUN's name, tun0]
+    /// Which daemon, if several run on this machine [default: the TUN device's name, tun0]
     #[arg(long, global = true, value_name = "NAME")]
     instance: Option<Instance>,
     /// Print JSON (`up`: with --dry-run)
@@ -102,23 +102,23 @@ enum Command {
     /// Run the daemon, in the foreground, until SIGTERM, SIGINT or `enotun down`
     ///
     /// Sets up two TUN devices (`tun0` for plaintext, `tun0-w` for ciphertext), rules, routes and nftables chains for
-    /// the selected connections, and encrypts them. Everything is restored when it ends. Logs go to stderr; it is
-    /// ready when `enotun status` succeeds, and notifies systemd (Type=notify). SIGHUP reloads the configuration.
+    /// the selected connections, and encrypts them. Everything is restored on exit. Logs go to stderr. The daemon is
+    /// ready when `enotun status` succeeds; it notifies systemd (Type=notify). SIGHUP reloads the configuration.
     #[command(after_help = SELECTOR_HELP)]
     Up(up::Arguments),
-    /// Stop the daemon and put everything back; also cleans up after one that crashed
+    /// Stop the daemon and restore the host; also cleans up after one that crashed
     ///
-    /// Encrypted connections are reset on both sides first, so that none goes on in plain. It is an error (status 1) if
-    /// no daemon runs and nothing is left of one.
+    /// Encrypted connections are reset on both sides first, so that none continues in the clear. It is an error
+    /// (status 1) if no daemon runs and there is nothing to clean up.
     Down,
     /// Protect more connections now, or change the policy and options of a selector
     ///
-    /// Applies to new connections, and lasts until the daemon ends. Repeating a selector replaces its policy and options.
+    /// Applies to new connections, and lasts until the daemon exits. Giving a selector again replaces its policy and options.
     #[command(after_help = SELECTOR_HELP)]
     Enable(selectors::EnableArguments),
-    /// Take selectors away again, each written as it was given
+    /// Remove selectors, each written as it was given
     ///
-    /// Encrypted connections stay encrypted until they end. To except a part of a wider selector, use
+    /// Encrypted connections stay encrypted until they end. To exempt part of a wider selector, use
     /// `enotun enable --policy off PART`.
     Disable(selectors::DisableArguments),
     /// Show uptime, selectors, counters and problems
@@ -135,16 +135,16 @@ enum Command {
     Cache(cache::Command),
     /// Replace the keys of one connection now
     Rekey(Connection),
-    /// Test whether the path to a service passes ENO, or forget what is remembered of paths
+    /// Test whether the path to a service passes ENO, or forget what is remembered about paths
     ///
-    /// Opens one to three connections, sends no data on them, and tells apart: encrypted; no ENO at the peer; ENO stripped on
-    /// the forward path, on the return path, or from non-SYN segments; SYNs with ENO dropped. One end cannot see
-    /// everything: the answer says what was seen, told by the peer's enotun, inferred, or stays open. It may take 20
-    /// seconds. What it finds is remembered. Exit status 0 if a connection was encrypted, 1 otherwise.
+    /// Opens one to three connections, sends no data on them, and distinguishes: encrypted; no ENO at the peer; ENO
+    /// stripped on the forward path, on the return path, or from non-SYN segments; SYNs with ENO dropped. One end cannot
+    /// see everything: the answer says what was seen, told by the peer's enotun, inferred, or remains open. It may take
+    /// 20 seconds. The finding is remembered. Exit status 0 if a connection was encrypted, 1 otherwise.
     Probe(probe::Arguments),
-    /// Look for what would keep enotun from working on this host
+    /// Check this host for anything that would keep enotun from working
     ///
-    /// Says what to do about it, and changes nothing. Exit status 1 if something does not work as it is.
+    /// Says what to do about each problem, and changes nothing. Exit status 1 if something does not work.
     Doctor,
 }
 

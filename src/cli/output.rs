@@ -8,8 +8,8 @@ use super::CommandError;
 
 /// Said wherever encryption is shown that nobody authenticated.
 pub(super) const NOT_AUTHENTICATED: &str = "\
-Encrypted does not mean authenticated: whoever can change packets on the way can pose as the peer. Nobody did if both
-ends show the same session ID; compare them over a channel that you trust.";
+Encrypted does not mean authenticated: an attacker who can modify packets on the path can impersonate the peer. If both
+ends show the same session ID, nobody did; compare them over a channel that you trust.";
 
 /// Writes `text` to stdout. A reader that went away (`| head`) is no error.
 pub(super) fn print(text: &str) -> Result<(), CommandError> {

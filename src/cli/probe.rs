@@ -14,7 +14,7 @@ use crate::engine::{Finding, PathInfo};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Forget what is remembered of paths instead: of all, of those to and from HOST, or of the one to HOST:PORT
+    /// Instead, forget what is remembered about all paths, those to and from HOST, or the one to HOST:PORT
     #[arg(long)]
     forget: bool,
     /// The service to probe, e.g. db.example:5432 or [2001:db8::1]:443
@@ -50,12 +50,12 @@ fn service(target: &str) -> Result<SocketAddr, CommandError> {
     });
     if shaped.is_none() {
         return Err(CommandError::usage(format!(
-            "`{target}` names no service: write HOST:PORT, an IPv6 address in brackets, a port of 1 to 65535"
+            "`{target}` is not a service: write HOST:PORT, with an IPv6 address in brackets and a port from 1 to 65535"
         )));
     }
     let found = target.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
     let found = found.map(|found| SocketAddr::new(found.ip().to_canonical(), found.port()));
-    found.ok_or_else(|| CommandError::new(format!("the host of `{target}` has no address; is it spelt right?")))
+    found.ok_or_else(|| CommandError::new(format!("the host of `{target}` has no address; check the spelling")))
 }
 
 fn forget(common: &Common, target: Option<&str>) -> Result<(), CommandError> {
@@ -69,7 +69,7 @@ fn forget(common: &Common, target: Option<&str>) -> Result<(), CommandError> {
                 (Some(service.ip()), Some(service.port()))
             } else {
                 let found = (target, 0).to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
-                let none = || CommandError::new(format!("the host `{target}` has no address; is it spelt right?"));
+                let none = || CommandError::new(format!("the host `{target}` has no address; check the spelling"));
                 (Some(found.ok_or_else(none)?.ip()), None)
             }
         }
@@ -101,8 +101,8 @@ fn show(target: &str, probed: &ProbeReply) -> String {
     for (number, hop) in probed.hops.iter().enumerate() {
         let saw = match hop.eno {
             Some(true) => "saw the SYN with ENO",
-            Some(false) => "saw the SYN, and no ENO in it",
-            None => "saw the SYN, and does not say whether ENO was in it",
+            Some(false) => "saw the SYN without ENO",
+            None => "saw the SYN, but does not say whether it had ENO",
         };
         // With enotun a host forwards to its own device, and answers like a router.
         let peer = if hop.router == probed.remote.ip() { " (the peer itself)" } else { "" };
@@ -128,25 +128,25 @@ fn show(target: &str, probed: &ProbeReply) -> String {
 fn in_words(found: &ProbeResult) -> (&'static str, &'static str) {
     match found {
         ProbeResult::Encrypted => ("encrypted", "a connection was encrypted"),
-        ProbeResult::NoEno => ("no-eno", "the peer has no ENO"),
-        ProbeResult::StrippedThere => ("stripped-there", "ENO is removed from SYNs on the way to the peer"),
+        ProbeResult::NoEno => ("no-eno", "the peer does not support ENO"),
+        ProbeResult::StrippedThere => ("stripped-there", "ENO is stripped from SYNs on the way to the peer"),
         ProbeResult::StrippedBack => ("stripped-back", "ENO is removed from SYN-ACKs on the way back"),
         ProbeResult::NonSynStripped => ("non-syn-stripped", "ENO is removed from segments without SYN"),
-        ProbeResult::SynDropped => ("syn-dropped", "SYNs with ENO vanish, those without are answered"),
+        ProbeResult::SynDropped => ("syn-dropped", "SYNs with ENO are dropped, those without are answered"),
         ProbeResult::Echoed => ("echoed", "unknown options come back as they were sent"),
-        ProbeResult::NotNegotiated => ("not-negotiated", "the peer has ENO, and does not agree to encrypt"),
+        ProbeResult::NotNegotiated => ("not-negotiated", "the peer supports ENO, but does not agree to encrypt"),
         ProbeResult::Refused => ("refused", "no connection is accepted"),
-        ProbeResult::NoAnswer => ("no-answer", "nothing answers, with ENO or without"),
-        ProbeResult::Failed => ("failed", "it was agreed to encrypt, and no keys came of it"),
+        ProbeResult::NoAnswer => ("no-answer", "there is no answer, with ENO or without"),
+        ProbeResult::Failed => ("failed", "encryption was agreed on, but no keys could be made"),
     }
 }
 
 fn how_known(certainty: Certainty) -> &'static str {
     match certainty {
         Certainty::Seen => "seen",
-        Certainty::Told => "told by enotun at the peer (whoever can forge a RST can say that, too)",
-        Certainty::Inferred => "inferred: it fits what was seen, something else might",
-        Certainty::Open => "open: the likeliest of what fits; it cannot be told from this end",
+        Certainty::Told => "told by the peer's enotun (whoever can forge a RST can say so, too)",
+        Certainty::Inferred => "inferred: it fits what was seen, but something else might, too",
+        Certainty::Open => "open: the likeliest explanation; it cannot be determined from this end",
     }
 }
 
@@ -154,16 +154,16 @@ fn how_known(certainty: Certainty) -> &'static str {
 pub(super) fn meaning(finding: Finding) -> &'static str {
     match finding {
         Finding::Encrypted => "connections are encrypted",
-        Finding::NoEno => "answers come without ENO: the peer has none, or it is removed on the way",
-        Finding::StrippedThere => "ENO is removed from SYNs on the way there",
+        Finding::NoEno => "answers come without ENO: the peer does not support it, or it is stripped on the way",
+        Finding::StrippedThere => "ENO is stripped from SYNs on the way there",
         Finding::StrippedBack => "ENO is removed from SYN-ACKs on the way back",
         Finding::Echoed => "unknown options come back as they were sent",
-        Finding::StrippedHere => "ENO is removed from SYNs on the way here",
-        Finding::AckWithoutEno => "ENO is removed from SYN-ACKs on the way to the peer, or from its acknowledgements",
-        Finding::Unfinished => "it was agreed to encrypt, and then no keys came",
+        Finding::StrippedHere => "ENO is stripped from SYNs on the way here",
+        Finding::AckWithoutEno => "ENO is stripped from SYN-ACKs on the way to the peer, or from its acknowledgements",
+        Finding::Unfinished => "encryption was agreed on, but the peer sent no keys",
         Finding::NonSynStripped => "ENO is removed from segments without SYN",
         Finding::SynDropped => "SYNs with ENO vanish",
-        Finding::OneDirection => "packets of one direction take another way: nothing can be encrypted here",
+        Finding::OneDirection => "packets of one direction take another path: nothing can be encrypted here",
     }
 }
 
@@ -213,10 +213,10 @@ mod tests {
         let text = show("www.example:443", &probed);
         for line in [
             "service     www.example:443 (192.0.2.1:443)",
-            "result      stripped-there: ENO is removed from SYNs on the way to the peer",
+            "result      stripped-there: ENO is stripped from SYNs on the way to the peer",
             "certainty   seen",
             "            two",
-            "routers     2 192.0.2.9 saw the SYN, and no ENO in it",
+            "routers     2 192.0.2.9 saw the SYN without ENO",
             "before      remembered: nothing",
         ] {
             assert!(text.lines().any(|it| it == line), "{line}\n{text}");

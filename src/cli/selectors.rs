@@ -10,17 +10,17 @@ use crate::selector::{Policy, Selected};
 
 #[derive(Debug, Args)]
 pub(super) struct EnableArguments {
-    /// What is done with these connections [default: the daemon's policy]
+    /// What to do with these connections [default: the daemon's policy]
     #[arg(long, value_name = "POLICY", value_parser = policy_parser())]
     policy: Option<Policy>,
-    /// Which connections, with options if there are any
+    /// Which connections, with options if any
     #[arg(required = true, value_name = "SELECTOR")]
     selectors: Vec<Selected>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct DisableArguments {
-    /// Each as it was given; options behind it do not matter
+    /// Each as it was given; options after it are ignored
     #[arg(required = true, value_name = "SELECTOR")]
     selectors: Vec<Selected>,
 }

@@ -36,7 +36,7 @@ fn show(session: &Session) -> String {
         (true, true) => text.push_str("aware       both sides\n"),
     }
     if !session.peer_confirmed {
-        text.push_str("peer        has not shown yet that it has the keys\n");
+        text.push_str("peer        has not proven yet that it has the keys\n");
     }
     if !session.authenticated {
         text.push('\n');

@@ -46,7 +46,7 @@ fn show(status: &Status) -> String {
     block(&mut text, "resumption", &resumption(&status.protocol));
     if counter("resumptions_proposed") + counter("resumptions_accepted") + counter("resumptions_unknown") > 0 {
         let counts = format!(
-            "since start {} resumed; of {} proposed {} were refused and became fresh exchanges; {} proposed by peers were unknown here",
+            "since start {} resumed; of {} proposed {} were refused and exchanged fresh keys; {} proposed by peers were unknown here",
             counter("connections_resumed"),
             counter("resumptions_proposed"),
             counter("resumptions_refused"),
@@ -72,7 +72,7 @@ fn show(status: &Status) -> String {
     }
     if status.kept_connections > 0 {
         let kept =
-            format!("{} of them stay diverted until they end, although not selected any more", status.kept_connections);
+            format!("{} of them stay diverted until they end, although no longer selected", status.kept_connections);
         block(&mut text, "", &kept);
     }
     block(
@@ -108,14 +108,14 @@ fn show(status: &Status) -> String {
     let random = if status.random_ready { "seeded" } else { "NOT SEEDED YET; nothing is encrypted until it is" };
     block(&mut text, "random", random);
     if let Some(path) = &status.exporting_keys {
-        let warning = format!("KEYS OF ALL CONNECTIONS to {}: who reads it reads the traffic", path.display());
+        let warning = format!("KEYS OF ALL CONNECTIONS to {}: whoever reads it can read the traffic", path.display());
         block(&mut text, "exporting", &warning);
     }
     if let Some(last) = &status.last_disruption {
         block(&mut text, "disrupted", &disrupted(last));
     }
     if status.recovered {
-        block(&mut text, "recovered", "after a daemon that died; connections from before are refused");
+        block(&mut text, "recovered", "after a crash; connections that were open then are refused");
     }
     let problems: Vec<String> =
         status.problems.iter().map(|problem| format!("{} {} {}", problem.at, problem.level, problem.message)).collect();
@@ -134,13 +134,14 @@ fn paths(paths: &Paths) -> String {
     if paths.remembered == 0 {
         return String::new();
     }
-    let mut lines = vec![format!("{} remembered, {} of them go without ENO for now", paths.remembered, paths.avoided)];
+    let mut lines =
+        vec![format!("{} remembered, {} of them used without ENO for now", paths.remembered, paths.avoided)];
     lines.extend(paths.list.iter().take(SHOWN).map(probe::remembered));
     if let Some(more) = paths.list.len().checked_sub(SHOWN).filter(|more| *more > 0) {
         lines.push(format!("and {more} more: `enotun status --json`"));
     }
     if paths.avoided > 0 {
-        lines.push("`enotun probe HOST:PORT` looks again, `enotun probe --forget` forgets".to_owned());
+        lines.push("`enotun probe HOST:PORT` tests again, `enotun probe --forget` forgets".to_owned());
     }
     lines.join("\n")
 }
@@ -151,8 +152,8 @@ fn offers(protocol: &Protocol) -> String {
     let mut text = format!("{}\n{}", best_first(&protocol.teps), best_first(&protocol.aeads));
     let set = [
         (protocol.aware, "application-aware"),
-        (protocol.mandatory_aware, "nothing is encrypted unless the peer is application-aware"),
-        (protocol.role_b, "ROLE B where this host opens: simultaneous opens only"),
+        (protocol.mandatory_aware, "encrypt only with application-aware peers"),
+        (protocol.role_b, "ROLE B when this host opens: simultaneous opens only"),
     ];
     set.into_iter().filter(|(on, _)| *on).for_each(|(_, what)| text.push_str(&format!("\n{what}")));
     // An older daemon does not tell.
@@ -267,7 +268,7 @@ mod tests {
             "             cryptography by aws-lc",
             "resumption   on, 2 sessions kept",
             "limits hit   limit_flows 3",
-            "exporting    KEYS OF ALL CONNECTIONS to /dev/shm/keys: who reads it reads the traffic",
+            "exporting    KEYS OF ALL CONNECTIONS to /dev/shm/keys: whoever reads it can read the traffic",
             "suspicious   none",
             "dropped      plain refused_full 2",
         ] {

@@ -16,39 +16,39 @@ use crate::selector::{Policy, Selected};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Read this configuration file (TOML); the command line wins over it, selectors are added to its own
+    /// Read this configuration file (TOML); the command line overrides it, and adds to its selectors
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Name of the plain side's TUN device; the wire side's is its first 13 characters and `-w` [default: tun0]
+    /// Name of the plain side's TUN device; the wire side's is its first 13 characters plus `-w` [default: tun0]
     #[arg(long, value_name = "NAME")]
     tun: Option<String>,
-    /// Policy of selectors that are given without one [default: opportunistic]
+    /// Policy of selectors given without one [default: opportunistic]
     ///
     /// `opportunistic` encrypts if the peer can, and falls back to plain TCP; `required` refuses what cannot be encrypted;
     /// `off` leaves connections alone.
     #[arg(long, value_name = "POLICY", value_parser = policy_parser())]
     policy: Option<Policy>,
-    /// Encrypt for the hosts behind this interface too, as their gateway; may be given several times, or as a list
-    /// with commas
+    /// Encrypt for the hosts behind this interface too, as their gateway; may be repeated, or be a
+    /// comma-separated list
     #[arg(long, value_name = "IFACE", value_delimiter = ',')]
     gateway: Vec<String>,
-    /// Key agreements to offer and accept, by rising preference: the last that both sides have is taken
-    /// [default: P256,Curve25519; P521 and Curve448 are known too]
+    /// Key agreements to offer and accept, in order of increasing preference: the last one that both sides have is taken
+    /// [default: P256,Curve25519; P521 and Curve448 are also supported]
     #[arg(long = "tep", value_name = "TEP", value_delimiter = ',', value_parser = parse_tep)]
     teps: Vec<Tep>,
-    /// Ciphers to offer and accept, by rising preference
+    /// Ciphers to offer and accept, in order of increasing preference
     /// [default: ChaCha20-Poly1305,AES-256-GCM,AES-128-GCM]
     #[arg(long = "aead", value_name = "AEAD", value_delimiter = ',', value_parser = parse_aead)]
     aeads: Vec<AeadId>,
-    /// For debugging: write the keys of every connection to this new file, to decrypt captures with
+    /// For debugging: write the keys of every connection to this new file, to decrypt captures
     ///
-    /// Whoever reads the file can read the traffic. It must be on a tmpfs (/dev/shm, /run): keys never go to a disk.
+    /// Whoever can read the file can read the traffic. It must be on a tmpfs (/dev/shm, /run): keys never go to disk.
     #[arg(long, value_name = "FILE")]
     export_keys: Option<PathBuf>,
-    /// Print every device, rule, route, sysctl, chain and file that would be set, and change nothing
+    /// Print every device, rule, route, sysctl, chain and file that would be set up, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Which connections are protected; more with `enotun enable`, or by routes:
+    /// Which connections to protect; add more with `enotun enable`, or by routes:
     /// `ip route add 10.9.0.0/16 dev tun0 table enotun`
     #[arg(value_name = "SELECTOR")]
     selectors: Vec<Selected>,
@@ -84,7 +84,7 @@ fn show(common: &Common, settings: &Settings) -> Result<(), CommandError> {
     }
     let mut text: String = steps.iter().map(|step| format!("{step}\n")).collect();
     for name in selectors.names() {
-        text.push_str(&format!("# and, for the addresses of {name}, what is done for an address\n"));
+        text.push_str(&format!("# and the same for each address of {name} as for an address given above\n"));
     }
     print(&text)
 }

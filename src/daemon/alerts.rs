@@ -13,32 +13,35 @@ const PAUSE: Duration = Duration::from_secs(60);
 const ADVICE: &[(&str, &str)] = &[
     (
         "connections_refused",
-        "refused: policy required, and the peer or the way to it has no TCP-ENO; `enotun flows` lists them",
+        "connections refused: policy is required, and the peer or the path to it lacks TCP-ENO; `enotun flows` lists them",
     ),
     (
         "connections_aborted",
-        "aborted: the peer fell silent, what came was not authentic, or no keys could be made; `enotun flows` says why for a minute",
+        "connections aborted: the peer went silent, data failed authentication, or no keys could be made; `enotun flows` shows why for a minute",
     ),
-    ("orphans_refused", "segments of connections from before a crash, refused since they may have been encrypted"),
-    ("limit_flows", "connections refused, the table is full of encrypted ones: raise limits.max-flows"),
+    (
+        "orphans_refused",
+        "segments refused: their connections date from before a crash or an abort, and may have been encrypted",
+    ),
+    ("limit_flows", "SYNs dropped: the table is full of encrypted connections; raise limits.max-flows"),
     (
         "evicted_inward",
-        "unanswered SYNs from the network were forgotten for later ones: a flood, or raise limits.max-half-open",
+        "unanswered SYNs from the network evicted for later ones: a SYN flood, or limits.max-half-open is too low",
     ),
     (
         "evicted_outward",
-        "unanswered SYNs of this host were forgotten for later ones: a process opens far too many connections, or raise limits.max-half-open",
+        "unanswered SYNs of this host evicted for later ones: a process opens far too many connections, or limits.max-half-open is too low",
     ),
     (
         "unknown_refused",
-        "segments of connections that enotun does not know, refused: policy required, or an opening forgotten in a flood",
+        "segments of unknown connections refused: policy is required, or the opening was forgotten in a flood",
     ),
-    ("limit_exchanges", "key exchanges were put off until the peer asks again: a service is flooded"),
+    ("limit_exchanges", "key exchanges deferred until the peer retransmits: a service is being flooded"),
     (
         "limit_memory",
-        "segments dropped, too much is held for slow readers and lost segments: raise limits.max-held-bytes",
+        "segments dropped: too many bytes are held for slow readers and gaps; raise limits.max-held-bytes",
     ),
-    ("limit_pieces", "segments dropped, what came beyond a gap is in too many pieces: an attack, or a very lossy path"),
+    ("limit_pieces", "segments dropped: data beyond a gap is in too many pieces; an attack, or a very lossy path"),
 ];
 
 /// What was last said about each counter.
@@ -57,7 +60,7 @@ impl Alerts {
             if count <= before || at.is_some_and(|at| now.duration_since(at) < PAUSE) {
                 continue;
             }
-            lines.push(format!("{} times {advice} ({name})", count - before));
+            lines.push(format!("{} {advice} ({name})", count - before));
             self.said.insert(name, (count, now));
         }
         lines
@@ -79,7 +82,7 @@ mod tests {
         counters.limit_flows = 900;
         assert!(alerts.lines(&counters, start + Duration::from_secs(59)).is_empty());
         let lines = alerts.lines(&counters, start + Duration::from_secs(60));
-        assert!(lines[0].starts_with("895 times connections"), "{lines:?}");
+        assert!(lines[0].starts_with("895 SYNs dropped"), "{lines:?}");
         assert!(alerts.lines(&counters, start + Duration::from_secs(600)).is_empty());
     }
 

@@ -161,7 +161,7 @@ impl Limits {
 fn in_range(key: &str, value: Option<u64>, allowed: std::ops::RangeInclusive<u64>) -> Result<(), InvalidValue> {
     match value.filter(|value| !allowed.contains(value)) {
         Some(value) => {
-            Err(InvalidValue::new(key, format!("{value} is not from {} to {}", allowed.start(), allowed.end())))
+            Err(InvalidValue::new(key, format!("{value} is out of range, {} to {}", allowed.start(), allowed.end())))
         }
         None => Ok(()),
     }
@@ -239,7 +239,7 @@ impl Host {
         if self.mark_mask.is_some_and(|mask| mask.count_ones() < 2) {
             return Err(InvalidValue::new(
                 "host.mark-mask",
-                "two bits at least are needed: one marks packets for each side",
+                "at least two bits are needed, one to mark packets for each side",
             ));
         }
         let default = linux::HostSettings::default();
@@ -247,14 +247,14 @@ impl Host {
         let wire = self.table_wire.unwrap_or(default.table_wire);
         if plain == wire {
             let key = if self.table_wire.is_some() { "host.table-wire" } else { "host.table-plain" };
-            return Err(InvalidValue::new(
-                key,
-                format!("table-plain and table-wire must differ, and both are {plain}"),
-            ));
+            return Err(InvalidValue::new(key, format!("table-plain and table-wire must differ; both are {plain}")));
         }
         for (key, table) in [("host.table-plain", plain), ("host.table-wire", wire)] {
             if RESERVED_TABLES.contains(&table) {
-                return Err(InvalidValue::new(key, format!("{table} is a table of the system's; use another number")));
+                return Err(InvalidValue::new(
+                    key,
+                    format!("{table} is one of the system's own tables; use another number"),
+                ));
             }
         }
         for (name, value, allowed) in [
@@ -306,7 +306,7 @@ impl File {
             return Err(ConfigError::InvalidValue {
                 path: path.to_owned(),
                 line: None,
-                message: format!("{size} bytes are too much for a configuration (at most {SIZE_MAX})"),
+                message: format!("too large: {size} bytes (at most {SIZE_MAX})"),
             });
         }
         let text = fs::read_to_string(path).map_err(read)?;
@@ -384,7 +384,7 @@ fn refusal(text: &str, error: &toml::de::Error) -> (Option<usize>, String) {
 fn one_line(message: &str) -> String {
     let words = [
         ("expected a sequence", "expected a list, as in [\"10.0.0.0/8\"]"),
-        ("invalid boolean, expected `true`", "invalid value; text stands in quotes"),
+        ("invalid boolean, expected `true`", "invalid value; strings need quotes"),
     ];
     let numbers = [("u8", "255"), ("u16", "65535"), ("u32", "4294967295"), ("u64", "2^64 - 1"), ("usize", "2^64 - 1")];
     let mut text = message.replace('\n', "; ");
@@ -409,7 +409,7 @@ pub fn check_tun(name: &str) -> Result<(), String> {
     }
     if linux::HostSettings::for_tun(name).wire_tun() == name {
         return Err(format!(
-            "`{name}` leaves no name for the second device, which is its first 13 characters and `-w`"
+            "`{name}` leaves no name for the second device, which is its first 13 characters plus `-w`"
         ));
     }
     Ok(())
@@ -422,7 +422,9 @@ pub fn check_tun(name: &str) -> Result<(), String> {
 pub fn check_gateway(name: &str, tun: &str) -> Result<(), String> {
     check_interface(name)?;
     if name == "lo" || name == tun || linux::HostSettings::for_tun(tun).wire_tun() == name {
-        return Err(format!("--gateway names the interface to the hosts behind this one; no host is behind `{name}`"));
+        return Err(format!(
+            "--gateway names the interface towards the hosts behind this one; there are none behind `{name}`"
+        ));
     }
     Ok(())
 }
@@ -588,14 +590,14 @@ mod tests {
         for (bad, says) in [
             ("table-plain = 8548", "must differ"),
             ("table-wire = 8547", "must differ"),
-            ("table-plain = 254", "table of the system's"),
-            ("table-wire = 0", "table of the system's"),
-            ("preference = 0", "not from 1 to 32763"),
-            ("preference = 4294967295", "not from 1 to 32763"),
-            ("zone = 0", "not from 1 to 65535"),
-            ("txqueuelen = 0", "not from 1 to"),
-            ("mtu = 1279", "not from 1280 to 65535"),
-            ("mtu = 65536", "not from 1280 to 65535"),
+            ("table-plain = 254", "one of the system's own tables"),
+            ("table-wire = 0", "one of the system's own tables"),
+            ("preference = 0", "out of range, 1 to 32763"),
+            ("preference = 4294967295", "out of range, 1 to 32763"),
+            ("zone = 0", "out of range, 1 to 65535"),
+            ("txqueuelen = 0", "out of range, 1 to"),
+            ("mtu = 1279", "out of range, 1280 to 65535"),
+            ("mtu = 65536", "out of range, 1280 to 65535"),
             ("mark-mask = 4", "two bits"),
         ] {
             let (_, message) = File::parse(&format!("[host]\n{bad}\n")).unwrap_err();
@@ -621,8 +623,8 @@ mod tests {
             ("[selectors]\noff = \"10.0.0.0/8\"", "expected a list, as in"),
             ("[limits]\nmax-flows = -3", "expected a number from 0 to 2^64 - 1"),
             ("[host]\nzone = 70000", "expected a number from 0 to 65535"),
-            ("tun = tun7", "text stands in quotes"),
-            ("log = \"inof\"", "no log level"),
+            ("tun = tun7", "strings need quotes"),
+            ("log = \"inof\"", "not a log level"),
         ] {
             let (_, message) = File::parse(bad).unwrap_err();
             assert!(message.contains(says), "{bad}: {message}");

@@ -51,7 +51,7 @@ impl Answer {
 
 #[expect(clippy::needless_pass_by_value, reason = "a function for map_err")]
 fn internal(error: serde_json::Error) -> Failure {
-    Failure::new(FailureKind::Failed, format!("the answer cannot be written: {error}"))
+    Failure::new(FailureKind::Failed, format!("cannot encode the answer: {error}"))
 }
 
 /// A request on its way to the daemon's loop.
@@ -130,7 +130,7 @@ async fn client(stream: UnixStream, asked: mpsc::Sender<PendingRequest>) -> io::
         };
         let coming_down = command == (Command::Down {});
         let (answer, answered) = oneshot::channel();
-        let gone = || Failure::new(FailureKind::Busy, "the daemon is coming down");
+        let gone = || Failure::new(FailureKind::Busy, "the daemon is shutting down");
         let reply = match asked.send(PendingRequest { command, answer }).await {
             Ok(()) => answered.await.unwrap_or_else(|_| Err(gone())),
             Err(_) => Err(gone()),

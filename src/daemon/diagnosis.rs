@@ -97,17 +97,16 @@ pub(super) fn conclude(evidence: &Evidence) -> Diagnosis {
     let said = |result, certainty, lines: Vec<String>| Diagnosis { result, certainty, evidence: lines };
     match (&offer.connect, offer.report.answer) {
         (ConnectOutcome::Failed(why), _) => {
-            said(ProbeResult::NoAnswer, Certainty::Seen, vec![format!("the host says: {why}")])
+            said(ProbeResult::NoAnswer, Certainty::Seen, vec![format!("this host reports: {why}")])
         }
         (ConnectOutcome::Refused, _) => {
-            let line = "the SYN was answered with a RST: the port is closed, or a firewall says so";
+            let line = "the SYN was answered with a RST: the port is closed, or a firewall rejects it";
             said(ProbeResult::Refused, Certainty::Seen, vec![line.to_owned()])
         }
         (ConnectOutcome::Silent, _) => dropped(evidence),
         (ConnectOutcome::Open, Some(SynAnswer::NoEno)) => stripped(evidence),
         (ConnectOutcome::Open, Some(SynAnswer::Echo)) => {
-            let line = "the SYN-ACK had the option of the SYN, byte for byte: something on the way, or the peer, echoes \
-                        options that it does not know; whether the peer has ENO is not known";
+            let line = "the SYN-ACK had the SYN's option, byte for byte: a middlebox or the peer echoes unknown options; whether the peer supports ENO is not known";
             said(ProbeResult::Echoed, Certainty::Seen, vec![line.to_owned()])
         }
         (ConnectOutcome::Open, _) => agreed(&offer.report),
@@ -124,22 +123,22 @@ fn agreed(report: &ProbeReport) -> Diagnosis {
             (ProbeResult::Encrypted, Certainty::Seen)
         }
         Some(FlowState::Plain) => {
-            evidence.push(format!("nothing came of it: {reason}"));
+            evidence.push(format!("it did not lead to encryption: {reason}"));
             (ProbeResult::NotNegotiated, Certainty::Seen)
         }
         _ if report.lost_ack => {
-            evidence.push("the peer says that the acknowledgement came without ENO".to_owned());
+            evidence.push("the peer says that the acknowledgement arrived without ENO".to_owned());
             (ProbeResult::NonSynStripped, Certainty::Told)
         }
         _ if report.reset => {
             evidence.push("the peer reset the connection before it sent keys".to_owned());
             evidence.push(
-                "ENO removed from segments without SYN does that; so does a peer that cannot make keys".to_owned(),
+                "ENO stripped from non-SYN segments has that effect; so has a peer that cannot make keys".to_owned(),
             );
             (ProbeResult::NonSynStripped, Certainty::Open)
         }
         _ => {
-            evidence.push(format!("the key exchange did not end: {reason}"));
+            evidence.push(format!("the key exchange did not complete: {reason}"));
             (ProbeResult::Failed, Certainty::Seen)
         }
     };
@@ -167,7 +166,7 @@ fn dropped(evidence: &Evidence) -> Diagnosis {
         && let Some(last) = evidence.insist.as_ref().and_then(|insist| insist.report.hops.last())
     {
         lines.push(format!(
-            "the last router that reported a SYN with ENO is number {}, {}; it or something behind it drops them",
+            "the last router that reported a SYN with ENO is hop {}, {}; it or something after it drops them",
             last.hop, last.router
         ));
     }
@@ -184,18 +183,17 @@ fn stripped(evidence: &Evidence) -> Diagnosis {
         let before = hops.iter().rfind(|hop| hop.hop < gone.hop && hop.eno == Some(true));
         lines.push(match before {
             Some(Hop { hop, router, .. }) => format!(
-                "router {hop}, {router}, saw the option; router {}, {}, did not: it is removed between them",
+                "hop {hop}, {router}, saw the option; hop {}, {}, did not: it is stripped between them",
                 gone.hop, gone.router
             ),
-            None => format!(
-                "router {}, {}, did not see the option: it is removed before it, or there",
-                gone.hop, gone.router
-            ),
+            None => {
+                format!("hop {}, {}, did not see the option: it is stripped before it, or there", gone.hop, gone.router)
+            }
         });
         return diagnosis(ProbeResult::StrippedThere, Certainty::Seen, lines);
     }
     if insist.report.lost_syn {
-        lines.push("the peer's enotun says that the SYN came without ENO".to_owned());
+        lines.push("the peer's enotun says that the SYN arrived without ENO".to_owned());
         return diagnosis(ProbeResult::StrippedThere, Certainty::Told, lines);
     }
     // How the peer takes a FIN tells what it takes the connection for, provided that it takes one without ENO well.
@@ -203,21 +201,19 @@ fn stripped(evidence: &Evidence) -> Diagnosis {
     let control = control.is_some_and(|bare| bare.report.fin_acked && !bare.report.reset);
     let open = insist.connect == ConnectOutcome::Open && insist.report.fin_sent;
     if !control || !open {
-        lines.push("the connections that would have told more did not go well: try again".to_owned());
+        lines.push("the connections that would have told more failed: try again".to_owned());
         return diagnosis(ProbeResult::NoEno, Certainty::Open, lines);
     }
     if !insist.report.fin_acked {
         if insist.report.repeated_answers > 0 || (insist.report.after_fin == 0 && !insist.report.reset) {
             lines.push(
-                "acknowledgements with ENO are not answered, those without are: segments without SYN that have ENO \
-                 vanish, and what happens to SYNs cannot be told"
+                "acknowledgements with ENO are not answered, those without are: non-SYN segments with ENO are dropped, and what happens to SYNs cannot be determined"
                     .to_owned(),
             );
             return diagnosis(ProbeResult::NoEno, Certainty::Open, lines);
         }
         lines.push(
-            "the peer does not accept a FIN behind an acknowledgement with ENO, and does one behind an acknowledgement \
-             without: it has agreed to encrypt, and its option was lost on the way back"
+            "the peer accepts a FIN after an acknowledgement without ENO but not after one with ENO: it has agreed to encrypt, and its option was lost on the way back"
                 .to_owned(),
         );
         return diagnosis(ProbeResult::StrippedBack, Certainty::Inferred, lines);
@@ -225,21 +221,20 @@ fn stripped(evidence: &Evidence) -> Diagnosis {
     lines.push("the peer takes the connection for plain TCP even if the acknowledgement has ENO".to_owned());
     let last = hops.iter().rfind(|hop| hop.eno == Some(true));
     if let Some(hop) = last {
-        lines.push(format!("the option was there at router {}, {}", hop.hop, hop.router));
+        lines.push(format!("the option was there at hop {}, {}", hop.hop, hop.router));
     }
     if let Some(seconds) = evidence.known {
-        lines.push(format!("this host was encrypted to {seconds} s ago: it has ENO, or had it"));
+        lines.push(format!("a connection with that host was encrypted {seconds} s ago: it supports ENO, or did"));
         return diagnosis(ProbeResult::StrippedThere, Certainty::Inferred, lines);
     }
     let routers = evidence.offer.report.answer_ttl.map(distance);
     if last.is_some_and(|hop| routers.is_none_or(|routers| hop.hop >= routers)) || routers == Some(0) {
         lines.push(
-            "no router is known behind that one: had it been removed, it would be by the last one or at the peer"
-                .to_owned(),
+            "no router is known after that one: if the option was stripped, then there or at the peer".to_owned(),
         );
         return diagnosis(ProbeResult::NoEno, Certainty::Inferred, lines);
     }
-    lines.push("whether the option reached the peer cannot be told from here".to_owned());
+    lines.push("whether the option reached the peer cannot be determined from here".to_owned());
     diagnosis(ProbeResult::NoEno, Certainty::Open, lines)
 }
 

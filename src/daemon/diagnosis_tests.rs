@@ -55,7 +55,7 @@ fn an_option_that_a_router_did_not_see_was_removed_before_it() {
     insist(&mut evidence).hops = vec![hop(1, Some(true)), hop(2, None), hop(3, Some(false)), hop(4, Some(false))];
     assert_eq!(diagnosis(&evidence), (ProbeResult::StrippedThere, Certainty::Seen));
     let text = conclude(&evidence).evidence.join("\n");
-    assert!(text.contains("router 1,") && text.contains("router 3,"), "{text}");
+    assert!(text.contains("hop 1,") && text.contains("hop 3,"), "{text}");
 }
 
 #[test]

@@ -112,7 +112,7 @@ pub(super) async fn live(settings: Settings, log: Log, provider: &'static dyn Pr
         Err(error) => {
             let socket = daemon.settings.instance.socket();
             daemon.down().await?;
-            bail!("cannot open the control socket {}: {error}; nothing is left changed", socket.display());
+            bail!("cannot open the control socket {}: {error}; all changes were undone", socket.display());
         }
     }
     daemon.log_ready();
@@ -131,7 +131,7 @@ pub(super) async fn live(settings: Settings, log: Log, provider: &'static dyn Pr
             Some(asked) = requests.recv() => daemon.handle_request(asked).await,
             Some(event) = inbox.recv() => daemon.handle_event(event).await,
             ended = daemon.worker.ended() => match ended {
-                Ok(()) => Err(anyhow::anyhow!("the packet loop has ended")),
+                Ok(()) => Err(anyhow::anyhow!("the packet loop has stopped")),
                 Err(error) => Err(error.into()),
             },
             change = watcher.next() => daemon.handle_change(change).await,
@@ -158,7 +158,7 @@ pub(super) async fn live(settings: Settings, log: Log, provider: &'static dyn Pr
             Err(error) => {
                 // As after a crash: what was diverted is dropped, since without the engine nobody knows which
                 // connections were encrypted.
-                tracing::error!("{error:#}; ending, with everything that was diverted now blocked");
+                tracing::error!("{error:#}; exiting; selected traffic is now blocked");
                 let instance = &daemon.settings.instance;
                 return Err(error.context(format!(
                     "gave up; protected connections stay blocked until `enotun up` or `enotun down --instance {instance}`"
@@ -191,7 +191,7 @@ impl Daemon {
             // What stands on the command line was typed just now; the file may be read before the network is there.
             if settings.command_rules.iter().any(|rule| rule.selector.name() == Some(name.as_str())) {
                 bail!(
-                    "the host name `{name}` has no address outside this host; is it spelt right, and does name resolution work?"
+                    "the host name `{name}` has no address outside this host; check the spelling and name resolution"
                 );
             }
             warn_unresolved(&name);
@@ -207,7 +207,7 @@ impl Daemon {
         let recovered = host.orphans().is_some();
         if let Some(orphans) = host.orphans() {
             tracing::warn!(
-                "an earlier daemon died without cleaning up; {} connections that are open are refused, since they may have been encrypted",
+                "an earlier daemon died without cleaning up; {} open connections are refused, since they may have been encrypted",
                 orphans.len()
             );
             engine.refuse(io::now(), orphans);
@@ -220,8 +220,8 @@ impl Daemon {
         let (watcher, worker) = match started {
             Ok(started) => started,
             Err(error) => {
-                blocking(move || host.down()).await?.context("cannot put the host back")?;
-                return Err(error.context("cannot start the packet loop; nothing is left changed"));
+                blocking(move || host.down()).await?.context("cannot restore the host")?;
+                return Err(error.context("cannot start the packet loop; all changes were undone"));
             }
         };
         let daemon = Self {
@@ -250,7 +250,7 @@ impl Daemon {
     async fn admit(&self) -> anyhow::Result<()> {
         let open = blocking(linux::all_connections).await?.unwrap_or_else(|error| {
             tracing::warn!(
-                "connections that were open before are not known, and are refused where policy is required: {error}"
+                "cannot list the connections that are already open; they will be refused where policy is required: {error}"
             );
             Vec::new()
         });
@@ -268,21 +268,24 @@ impl Daemon {
             self.settings.policy
         );
         if self.provider.name() != crypto::provider().name() {
-            tracing::warn!("this is no ordinary enotun; its cryptography: {}", self.provider.name());
+            tracing::warn!("this is a special build of enotun; its cryptography: {}", self.provider.name());
         }
         if let Some(path) = &self.settings.export_keys {
             tracing::warn!(
-                "the keys of every connection are written to {}: who reads that file reads the traffic",
+                "the keys of every connection are written to {}: whoever can read that file can read the traffic",
                 path.display()
             );
             if KeyLog::may_be_swapped() {
                 tracing::warn!(
-                    "this host swaps, so exported keys may get to a disk after all; `swapoff -a` prevents it"
+                    "this host has swap, so exported keys may reach a disk after all; `swapoff -a` prevents that"
                 );
             }
         }
         if let Some(slow) = self.devices.iter().find(|device| !device.offloads) {
-            tracing::warn!("{}: the kernel refuses offloads; each segment is handled alone, which is slow", slow.name);
+            tracing::warn!(
+                "{}: the kernel refuses offloads; segments are handled one by one, which is slow",
+                slow.name
+            );
         }
         self.settings.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         if self.selectors.entries().is_empty() {
@@ -295,7 +298,7 @@ impl Daemon {
 
     /// Ends encrypted connections, then puts the host back.
     async fn down(mut self) -> anyhow::Result<()> {
-        tracing::info!("coming down");
+        tracing::info!("shutting down");
         notify::stopping();
         // New connections go past the engine from here on. Those that are encrypted are reset on both sides before the
         // routes change: the kernel would send their plaintext to the network itself.
@@ -306,8 +309,7 @@ impl Daemon {
         });
         let Ok(Ok(aborted)) = timeout(WORKER_TIMEOUT, aborted).await else {
             bail!(
-                "the packet loop does not answer, so encrypted connections could not be ended; protected connections \
-                 stay blocked until `enotun down --instance {}` is run again",
+                "the packet loop does not respond, so encrypted connections could not be reset; protected connections stay blocked until `enotun down --instance {}` is run again",
                 self.settings.instance
             )
         };
@@ -318,7 +320,7 @@ impl Daemon {
                 host.down()
             })
             .await?
-            .context("the host could not be put back")?;
+            .context("the host could not be restored")?;
         }
         // Dropped, it is waited for.
         drop(self.worker);
@@ -334,7 +336,7 @@ impl Daemon {
             Err(error) => error,
         };
         self.selectors = before;
-        self.try_apply().await.context("and the selectors from before could not be put back")?;
+        self.try_apply().await.context("and the previous selectors could not be restored")?;
         Err(error)
     }
 
@@ -372,7 +374,7 @@ impl Daemon {
         &mut self,
         work: impl FnOnce(&mut Host) -> Result<(), linux::Error> + Send + 'static,
     ) -> anyhow::Result<()> {
-        let Some(mut host) = self.host.take() else { bail!("the host is being changed already") };
+        let Some(mut host) = self.host.take() else { bail!("a change of the host is already in progress") };
         let (host, result) = blocking(move || {
             let result = work(&mut host);
             (host, result)
@@ -394,7 +396,7 @@ impl Daemon {
                             "selected by routes: {}",
                             if names.is_empty() { "nothing".to_owned() } else { names.join(" ") }
                         ),
-                        Err(error) => tracing::warn!("routes into the TUN are not followed: {error:#}"),
+                        Err(error) => tracing::warn!("cannot follow routes into the TUN device: {error:#}"),
                     }
                 }
             }
@@ -406,7 +408,7 @@ impl Daemon {
                 io::log_disruption(&self.worker.call_async(react).await?);
             }
             // Without it nobody would notice that routes and interfaces change.
-            Err(error) => return Err(anyhow::Error::new(error).context("the host cannot be watched any more")),
+            Err(error) => return Err(anyhow::Error::new(error).context("cannot watch the host any more")),
         }
         Ok(ControlFlow::Continue(()))
     }
@@ -415,7 +417,7 @@ impl Daemon {
     async fn refresh(&mut self) {
         if let Err(error) = self.with_host(Host::refresh).await {
             tracing::warn!(
-                "the host has changed, and its rules could not follow: {error:#}; `enotun doctor` may tell more"
+                "the host's network changed and the rules could not be updated: {error:#}; `enotun doctor` may tell more"
             );
         }
     }
@@ -458,7 +460,7 @@ impl Daemon {
         let events = self.events.clone();
         tokio::spawn(async move {
             let resolved = resolve(names).await;
-            // Nobody listens when the daemon is coming down.
+            // Nobody listens when the daemon is shutting down.
             let _ = events.send(Event::Resolved(resolved, asked)).await;
         });
     }
@@ -481,7 +483,7 @@ impl Daemon {
                 if asked.is_none() && !changed.is_empty() || self.selectors.rules() != before.rules() {
                     tracing::info!("addresses changed: {}", changed.join(", "));
                     if let Err(error) = self.apply(before).await {
-                        tracing::warn!("new addresses of host names are not in force: {error:#}");
+                        tracing::warn!("cannot apply new addresses of host names: {error:#}");
                     }
                 }
                 if let Some(asked) = asked {
@@ -499,7 +501,7 @@ impl Daemon {
     /// Reads the configuration file again.
     async fn reload(&mut self) -> anyhow::Result<ControlFlow<()>> {
         let Some((path, old)) = self.settings.file.clone() else {
-            tracing::warn!("SIGHUP, but there is no configuration file to read again");
+            tracing::warn!("SIGHUP, but there is no configuration file to reload");
             return Ok(ControlFlow::Continue(()));
         };
         let new = match File::read(&path) {
@@ -528,11 +530,11 @@ impl Daemon {
                 if log::from_environment().is_none()
                     && let Err(error) = self.log.change(new.log.as_deref().unwrap_or(log::DEFAULT))
                 {
-                    tracing::warn!("the log is not changed: {error}");
+                    tracing::warn!("the log level is not changed: {error}");
                 }
                 self.settings.policy = policy;
                 self.settings.file = Some((path, new));
-                tracing::info!("configuration read again: {} selectors", self.selectors.entries().len());
+                tracing::info!("configuration reloaded: {} selectors", self.selectors.entries().len());
                 self.names_are_new = true;
                 self.resolve_again();
             }
@@ -543,7 +545,7 @@ impl Daemon {
 }
 
 fn warn_unresolved(name: &str) {
-    tracing::warn!("the host name `{name}` has no address yet; connections to it are not protected until it has");
+    tracing::warn!("the host name `{name}` has no address yet; connections to it are not protected until it does");
 }
 
 /// Connections that are (becoming) encrypted and that no rule selects any more: they stay diverted until they end,
@@ -572,7 +574,7 @@ fn start_worker(
 ) -> anyhow::Result<WorkerHandle> {
     let queue = |device: TunDevice| {
         let name = device.name;
-        device.queues.into_iter().next().with_context(|| format!("the kernel gave no queue for {name}"))
+        device.queues.into_iter().next().with_context(|| format!("the kernel provided no queue for {name}"))
     };
     let plain = io::Device::new(queue(devices.plain)?, Format::Vnet);
     let wire = io::Device::new(queue(devices.wire)?, Format::Vnet);

@@ -54,7 +54,7 @@ pub fn from_environment() -> Option<String> {
 /// # Errors
 /// What is wrong with it.
 pub fn parse(directives: &str) -> Result<EnvFilter, String> {
-    let wrong = || format!("`{directives}` is no log level; use error, warn, info, debug or trace");
+    let wrong = || format!("`{directives}` is not a log level; use error, warn, info, debug or trace");
     // A word that is no level would name a module, and the log be silent about everything else.
     let is_level =
         |part: &str| part.contains('=') || !part.trim().is_empty() && part.trim().parse::<LevelFilter>().is_ok();

@@ -30,10 +30,10 @@ use crate::io::memory::{Swapping, keep_off_disk};
 pub fn run(settings: Settings, provider: &'static dyn tcpcrypt::Provider) -> anyhow::Result<()> {
     let log = log::Log::start(&settings.log).map_err(anyhow::Error::msg)?;
     // Before there is anything secret.
-    if let Swapping::Possible(why) = keep_off_disk().context("cannot turn core dumps off, which would hold keys")?
+    if let Swapping::Possible(why) = keep_off_disk().context("cannot disable core dumps, which would contain keys")?
         && KeyLog::may_be_swapped()
     {
-        tracing::warn!("keys may get to a swap device: memory is not locked, {why}");
+        tracing::warn!("keys may be swapped to disk: memory is not locked, {why}");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(life::live(settings, log, provider));

@@ -48,7 +48,7 @@ impl BoundSocket {
     fn new(remote: SocketAddr) -> anyhow::Result<Self> {
         let any: SocketAddr = if remote.is_ipv4() { "0.0.0.0:0".parse()? } else { "[::]:0".parse()? };
         let route = UdpSocket::bind(any).and_then(|socket| socket.connect(remote).map(|()| socket));
-        let source = route.and_then(|socket| socket.local_addr()).context("no way there")?;
+        let source = route.and_then(|socket| socket.local_addr()).context("no route")?;
         let socket = if remote.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.bind(SocketAddr::new(source.ip(), 0))?;
         let local = SocketAddr::new(source.ip(), socket.local_addr()?.port());
@@ -136,7 +136,7 @@ async fn run(caller: &Caller, remote: SocketAddr, sockets: Vec<BoundSocket>) -> 
     let (offer, flow) = offer(caller, remote, offered).await?;
     if offer.report.syns == 0 && !matches!(offer.connect, ConnectOutcome::Failed(_)) {
         anyhow::bail!(
-            "a connection from {} to {remote} does not pass enotun: is {} an address of this host?",
+            "a connection from {} to {remote} does not go through enotun: is {} an address of this host?",
             local.ip(),
             remote.ip()
         );

@@ -60,7 +60,7 @@ impl Daemon {
             Command::Session { local, remote } => self.session(local, remote).await,
             Command::Rekey { local, remote } => self.rekey(local, remote).await,
             // It has its own way, since it takes long.
-            Command::Probe { .. } => Err(failed("a probe is not carried out here")),
+            Command::Probe { .. } => Err(failed("a probe is not executed here")),
             Command::ForgetPaths { host, port } => {
                 self.with_engine(move |engine, _, _| engine.forget_paths(host, port)).await.and_then(Answer::one)
             }
@@ -72,8 +72,8 @@ impl Daemon {
             Command::CacheFlush { peer } => self.flush(peer).await,
             Command::CacheFlushConnection { local, remote } => self.flush_connection(local, remote).await,
             Command::Down {} => {
-                tracing::info!("told to end by `enotun down`");
-                Answer::one("coming down")
+                tracing::info!("stopping because of `enotun down`");
+                Answer::one("shutting down")
             }
         };
         // A client that did not wait for the answer is no concern.
@@ -87,7 +87,7 @@ impl Daemon {
     ) -> Result<R, Failure> {
         match timeout(TIMEOUT, self.worker.call_async(job)).await {
             Ok(result) => result.map_err(failed),
-            Err(_) => Err(failed("the packet loop is stuck; its log may say why")),
+            Err(_) => Err(failed("the packet loop is stuck; the log may say why")),
         }
     }
 
@@ -141,7 +141,7 @@ impl Daemon {
     async fn flush_connection(&self, local: SocketAddr, remote: SocketAddr) -> Result<Answer, Failure> {
         let erased = self.with_engine(move |engine, _, _| engine.flush_flow_session(local, remote)).await?;
         let erased = erased.map_err(|error| Failure::new(FailureKind::NotFound, error.to_string()))?;
-        tracing::info!("cache flushed of what {local} - {remote} used and produced");
+        tracing::info!("cache flushed: what {local} - {remote} used and produced");
         Answer::one(Flushed { flushed: usize::from(erased) })
     }
 
@@ -160,7 +160,7 @@ impl Daemon {
             selectors.iter().filter_map(|it| it.selector.name()).find(|name| missing.iter().any(|it| it == name))
         {
             let message = format!(
-                "the host name `{name}` has no address outside this host, so nothing is changed; is it spelt right?"
+                "the host name `{name}` has no address outside this host, so nothing is changed; check the spelling"
             );
             self.selectors = before;
             return Err(Failure::new(FailureKind::NotFound, message));
@@ -171,8 +171,7 @@ impl Daemon {
     async fn disable(&mut self, selectors: &[Selector]) -> Result<Answer, Failure> {
         if let Some(unknown) = selectors.iter().find(|selector| !self.selectors.has(selector)) {
             let message = format!(
-                "`{unknown}` is not among the selectors, so nothing is changed; `enotun status` lists them. To leave out a \
-                 part of one, use `enotun enable --policy off {unknown}`; a route is taken away with `ip route del`"
+                "`{unknown}` is not among the selectors, so nothing is changed; `enotun status` lists them. To exempt part of a selector, use `enotun enable --policy off {unknown}`; to remove a route, use `ip route del`"
             );
             return Err(Failure::new(FailureKind::NotFound, message));
         }
@@ -248,7 +247,7 @@ impl Daemon {
 
 fn unknown(local: SocketAddr, remote: SocketAddr) -> Failure {
     let message = format!(
-        "no connection {local} - {remote} is known; the first address is this side's, and `enotun flows` lists all connections"
+        "no connection {local} - {remote} is known; the local address comes first, and `enotun flows` lists all connections"
     );
     Failure::new(FailureKind::NotFound, message)
 }

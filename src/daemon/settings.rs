@@ -141,15 +141,13 @@ impl Settings {
         if negotiation.resume && negotiation.nonce_len < RESUME_NONCE_MAX {
             // TC-13, TC-14: the peer's nonce is all that is left if this machine is a clone of another.
             warnings.push(format!(
-                "resumption.nonce-length is {}: if this machine is cloned or rolled back, two connections may share their \
-                 keys; {RESUME_NONCE_MAX} is the default",
+                "resumption.nonce-length is {}: if this machine is cloned or rolled back, two connections may share their keys; the default is {RESUME_NONCE_MAX}",
                 negotiation.nonce_len
             ));
         }
         if negotiation.active_b {
             warnings.push(
-                "negotiation.role-b is on: connections that this host opens are plain, but for simultaneous opens; \
-                 behind a selector, as in `10.0.0.1:179,role-b`, it is for that one"
+                "negotiation.role-b is on: connections that this host opens are plain, except for simultaneous opens; as an option of a selector (`10.0.0.1:179,role-b`) it applies to that one only"
                     .to_owned(),
             );
         }
@@ -159,8 +157,7 @@ impl Settings {
         ] {
             if missing {
                 warnings.push(format!(
-                    "{name} is not among what is offered: peers that have only what RFC 8548 requires will not be \
-                     encrypted with"
+                    "{name} is not offered: connections with peers that have only what RFC 8548 requires will not be encrypted"
                 ));
             }
         }

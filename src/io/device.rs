@@ -95,7 +95,7 @@ pub enum DeviceError {
     #[error("the device was deleted")]
     Gone,
     /// Reading fails in a way that does not go away by itself.
-    #[error("reading fails: {0}")]
+    #[error("read failed: {0}")]
     Failed(Errno),
 }
 

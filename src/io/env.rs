@@ -161,7 +161,7 @@ fn system_random() -> [u8; 32] {
             Ok(32) => return out,
             // A signal came while the generator was not ready yet.
             Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => panic!("the kernel gives no random bytes: {error}"),
+            Err(error) => panic!("the kernel provides no random bytes: {error}"),
         }
     }
 }

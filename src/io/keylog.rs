@@ -18,7 +18,7 @@ const IN_MEMORY: [u32; 2] = [0x0102_1994, 0x8584_58f6];
 #[derive(Debug, thiserror::Error)]
 pub enum KeyLogError {
     /// The file cannot be made.
-    #[error("cannot make the key log {}: {error}{}", path.display(), hint(error))]
+    #[error("cannot create the key log {}: {error}{}", path.display(), hint(error))]
     Create {
         /// Which file.
         path: PathBuf,
@@ -27,7 +27,7 @@ pub enum KeyLogError {
     },
     /// It would be on a disk.
     #[error(
-        "{} is not in memory, and keys never go where they stay (TC-21); name a file in a tmpfs, as /dev/shm or /run are",
+        "{} is not in memory, and keys never go to non-volatile storage (TC-21); name a file on a tmpfs, such as /dev/shm or /run",
         .0.display()
     )]
     NotInMemory(PathBuf),
@@ -97,7 +97,7 @@ impl KeyLog {
         self.written = true;
         let mut line = Zeroizing::new(Vec::with_capacity(512));
         if let Err(error) = put(&mut line, keys).and_then(|()| file.write_all(&line)) {
-            tracing::error!("the key log {} ends here: {error}", self.path.display());
+            tracing::error!("cannot write to the key log {}, which ends here: {error}", self.path.display());
             self.file = None;
         }
     }

@@ -62,6 +62,6 @@ pub fn trim_heap() {
     sys::trim_heap();
     if locked && let Err(error) = lock() {
         LOCKED.store(false, Ordering::Relaxed);
-        tracing::warn!("memory is not locked any more, and may be swapped: {error}");
+        tracing::warn!("memory is no longer locked, and may be swapped: {error}");
     }
 }

@@ -43,13 +43,13 @@ pub enum WorkerError {
     #[error("cannot wait for packets: {0}")]
     Poll(Errno),
     /// A mistake in the program stopped the packet loop.
-    #[error("the packet loop stopped because of a mistake in the program (see the log)")]
+    #[error("the packet loop panicked (see the log)")]
     Panicked,
 }
 
 /// The worker has ended; [`WorkerHandle::ended`] says why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the packet loop has ended")]
+#[error("the packet loop has stopped")]
 pub struct Stopped;
 
 /// What the two devices counted.

@@ -16,7 +16,7 @@ use super::record::remove_if_there;
 /// Makes `change`.
 pub(super) fn apply(netlink: &mut Netlink, change: &Change, ruleset: &Ruleset) -> Result<(), Error> {
     match change {
-        Change::NftTable { .. } => replace_table("making our table", ruleset),
+        Change::NftTable { .. } => replace_table("creating our table", ruleset),
         Change::Directory { path } => fs::create_dir_all(path).map_err(|source| Error::file(path, source)),
         Change::File { path, content, .. } => write_if_different(path, content),
         // On a device of ours it is written in any case: what was never written follows a later change of `default`.
@@ -36,7 +36,7 @@ pub(super) fn apply(netlink: &mut Netlink, change: &Change, ruleset: &Ruleset) -
             let place = (family.as_str(), table.as_str(), chain.as_str());
             let mut commands = delete_commented(place, comment)?;
             commands.extend(nft::insert_passes(place, passes, comment));
-            run_nft("letting our packets pass another table's forward chain", &json!({"nftables": commands}))
+            run_nft("accepting our packets in another table's forward chain", &json!({"nftables": commands}))
         }
     }
 }

@@ -74,7 +74,7 @@ pub fn doctor(settings: &HostSettings) -> Vec<Check> {
             }
             forward_policy(&facts, &record, &mut checks);
         }
-        Err(error) => checks.push(fail(format!("cannot look at this host's network: {error}"), "fix that first")),
+        Err(error) => checks.push(fail(format!("cannot inspect this host's network: {error}"), "fix that first")),
     }
     match list_tables_of_others(settings) {
         Ok(tables) => tables.iter().for_each(|table| input_rules(table, settings, &mut checks)),
@@ -90,7 +90,7 @@ fn capability() -> Check {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let set = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     match set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()) {
-        Some(set) if set & (1 << 12) != 0 => ok("CAP_NET_ADMIN is there"),
+        Some(set) if set & (1 << 12) != 0 => ok("CAP_NET_ADMIN is available"),
         _ => fail("no CAP_NET_ADMIN", "run as root, or give the process CAP_NET_ADMIN"),
     }
 }
@@ -132,7 +132,7 @@ fn instance(settings: &HostSettings, checks: &mut Vec<Check>) -> (Vec<Change>, b
     };
     if !Namespace::current().is_ok_and(|current| record.is_of(&current)) {
         checks.push(warn(
-            format!("instance {name} is of another network namespace"),
+            format!("instance {name} belongs to another network namespace"),
             "run doctor there (ip netns exec NAMESPACE enotun doctor)",
         ));
         return nothing;
@@ -142,7 +142,7 @@ fn instance(settings: &HostSettings, checks: &mut Vec<Check>) -> (Vec<Change>, b
         ok(format!("instance {name} is up"))
     } else {
         fail(
-            format!("instance {name} has died: what it had selected is dropped"),
+            format!("instance {name} has died: the traffic it had selected is dropped"),
             format!("start it again, or `enotun down --instance {name}`"),
         )
     });
@@ -163,13 +163,14 @@ fn rules(facts: &HostFacts, settings: &HostSettings, record: &[Change], checks: 
         let earlier_local =
             facts.rules.iter().any(|rule| super::facts::is_local(rule, *family) && rule.preference <= *preference);
         if !present {
-            checks.push(fail(format!("gone: {change}"), "another program deletes rules; restart enotun, and find it"));
+            checks.push(fail(
+                format!("missing: {change}"),
+                "another program deletes routing rules; restart enotun, and find that program",
+            ));
         } else if earlier_local {
             checks.push(fail(
-                format!(
-                    "the local table's rule comes before the one for mark {mark:#x}: inbound packets are not diverted"
-                ),
-                "another program has put it back; restart enotun",
+                format!("the local table's rule precedes the one for mark {mark:#x}: inbound packets are not diverted"),
+                "another program has restored it; restart enotun",
             ));
         }
     }
@@ -177,7 +178,7 @@ fn rules(facts: &HostFacts, settings: &HostSettings, record: &[Change], checks: 
     for rule in facts.rules.iter().filter(|rule| !ours(rule) && !super::facts::is_local(rule, rule.family)) {
         if (low..=high).contains(&rule.preference) {
             checks.push(warn(
-                format!("another program's rule has preference {}, which is among ours", rule.preference),
+                format!("another program's rule has preference {}, which is one of ours", rule.preference),
                 "set `host.preference` in the configuration to the first of three that are free",
             ));
         }
@@ -201,7 +202,7 @@ fn mtu(facts: &HostFacts, settings: &HostSettings, checks: &mut Vec<Check>) {
     match nics.max_by_key(|link| link.mtu).filter(|link| link.mtu > device) {
         Some(link) => checks.push(fail(
             format!(
-                "{} has MTU {}, more than our devices' {device}: full packets from it are refused",
+                "{} has MTU {}, more than our devices' {device}: its full-size packets are refused",
                 link.name, link.mtu
             ),
             "restart enotun, or set `host.mtu` in the configuration",
@@ -236,9 +237,9 @@ fn still_so(change: &Change, settings: &HostSettings, checks: &mut Vec<Check>) {
             } else if [false, true].iter().all(|other| chains_of(&listing, &settings.guard_table(*other)) == 0) {
                 checks.push(warn(
                     format!(
-                        "the guard is not up: should others delete {table}, connections go on in the clear for a moment"
+                        "the guard is not up: if another program deletes {table}, connections continue in the clear for a moment"
                     ),
-                    "the log says why; it needs Linux 5.12, and an nft that can be interactive",
+                    "the log says why; it needs Linux 5.12 and an nft with interactive mode",
                 ));
             }
         }
@@ -254,11 +255,11 @@ fn forward_policy(facts: &HostFacts, record: &[Change], checks: &mut Vec<Check>)
         });
         let name = format!("{} {} {}", chain.family, chain.table, chain.name);
         if passed {
-            checks.push(ok(format!("forward chain {name} drops by policy; our two devices are let pass")));
+            checks.push(ok(format!("forward chain {name} drops by policy; our two devices are accepted")));
         } else {
             checks.push(warn(
                 format!("forward chain {name} drops by policy"),
-                "`up` inserts rules that let our devices pass; if it is up, this chain is new: restart enotun",
+                "`up` inserts rules that accept our devices; if it is up already, this chain is new: restart enotun",
             ));
         }
     }
@@ -288,9 +289,9 @@ fn input_rules(ruleset: &Value, settings: &HostSettings, checks: &mut Vec<Check>
     chains.dedup();
     for chain in chains {
         checks.push(warn(
-            format!("rules in {chain} name the interface that packets come in by"),
+            format!("rules in {chain} match the input interface"),
             format!(
-                "what is selected comes in by `{}`: let the rules that should apply to it name that too",
+                "selected traffic arrives on `{}`: add that interface to the rules that should apply to it",
                 settings.tun
             ),
         ));
@@ -332,7 +333,7 @@ fn conntrack(checks: &mut Vec<Check>) {
     }
     if number("nf_conntrack_tcp_loose") == Some(0) {
         checks.push(warn(
-            "net.netfilter.nf_conntrack_tcp_loose is 0: connections open when enotun comes up look invalid to a firewall",
+            "net.netfilter.nf_conntrack_tcp_loose is 0: connections that are open when enotun comes up look invalid to a firewall",
             "expect them to break where `ct state invalid` is dropped",
         ));
     }

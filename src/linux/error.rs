@@ -14,19 +14,21 @@ pub enum Error {
     #[error("no /dev/net/tun; load the `tun` module (modprobe tun), or give the container the device")]
     NoTun,
     /// An interface of that name is there already.
-    #[error("an interface named `{0}` exists already; choose another name with --tun, or remove it")]
+    #[error("an interface named `{0}` already exists; choose another name with --tun, or remove it")]
     TunInUse(String),
     /// Not a name the kernel takes.
-    #[error("`{0}` cannot be the name of an interface; use up to 15 letters, digits, `-`, `_`")]
+    #[error("`{0}` is not a valid interface name; use up to 15 letters, digits, `-`, `_`")]
     TunName(String),
     /// Not a name a file can have.
-    #[error("`{0}` cannot be the name of an instance; use letters, digits, `-`, `_`, `.`")]
+    #[error("`{0}` is not a valid instance name; use letters, digits, `-`, `_`, `.`")]
     InstanceName(String),
     /// A daemon of that name holds the lock.
-    #[error("instance `{0}` is running already; stop it with `enotun down --instance {0}`, or choose another name")]
+    #[error("instance `{0}` is already running; stop it with `enotun down --instance {0}`, or choose another name")]
     Running(String),
     /// Another instance has its rules in this network namespace.
-    #[error("instance `{0}` is set up in this network namespace already; one at a time (`enotun down --instance {0}`)")]
+    #[error(
+        "instance `{0}` is already up in this network namespace, which takes one at a time (`enotun down --instance {0}`)"
+    )]
     NamespaceTaken(String),
     /// The record is of another network namespace that still exists.
     #[error("instance `{0}` belongs to another network namespace; run there, or choose another --instance")]
@@ -35,13 +37,13 @@ pub enum Error {
     #[error("host.mark-mask {0:#x} has fewer than two bits; choose two bits that nothing else on this host uses")]
     MarkMask(u32),
     /// A `--gateway` interface is not there.
-    #[error("no interface `{0}` (named with --gateway) on this host")]
+    #[error("this host has no interface `{0}` (given with --gateway)")]
     NoInterface(String),
     /// The nft program is missing.
     #[error("cannot run `nft`: {0}; install nftables")]
     NftMissing(io::Error),
     /// The kernel or nft refused a change.
-    #[error("nftables refused while {what}: {why}")]
+    #[error("nftables error while {what}: {why}")]
     Nft {
         /// What was being done.
         what: &'static str,
@@ -57,7 +59,7 @@ pub enum Error {
         error: io::Error,
     },
     /// Where the record of changes is cannot be written to.
-    #[error("cannot keep the record of changes in {}: {error}; run as root, on a host where that can be written to", path.display())]
+    #[error("cannot keep the record of changes in {}: {error}; run as root, where that directory is writable", path.display())]
     State {
         /// The directory.
         path: PathBuf,
@@ -73,7 +75,7 @@ pub enum Error {
         error: io::Error,
     },
     /// The TUN device was refused.
-    #[error("cannot make the TUN device `{name}`: {error}")]
+    #[error("cannot create the TUN device `{name}`: {error}")]
     Tun {
         /// Its name.
         name: String,
@@ -81,7 +83,7 @@ pub enum Error {
         error: io::Error,
     },
     /// The record of changes cannot be understood.
-    #[error("{}: {why}; put the host back by hand, then remove the file", path.display())]
+    #[error("{}: {why}; restore the host by hand, then remove the file", path.display())]
     Record {
         /// The record.
         path: PathBuf,
@@ -89,14 +91,14 @@ pub enum Error {
         why: String,
     },
     /// Some changes could not be put back; they are still in the record.
-    #[error("could not put back: {0}; `enotun down` tries again")]
+    #[error("could not restore: {0}; `enotun down` tries again")]
     Revert(String),
 }
 
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::ReadOnlyFilesystem => {
-            "; enotun has to write there (a container, or a service unit, may mount it so)"
+            "; enotun must be able to write there (a container or a service unit may have mounted it read-only)"
         }
         _ => "",
     }

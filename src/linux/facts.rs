@@ -211,8 +211,8 @@ pub(super) fn list_chain(family: &str, table: &str, chain: &str) -> Result<Value
 
 fn run_list(arguments: &[&str]) -> Result<Value, Error> {
     let text = nftables::helper::get_current_ruleset_raw(nftables::helper::DEFAULT_NFT, arguments)
-        .map_err(|error| nft_error("listing what there is", error))?;
-    serde_json::from_str(&text).map_err(|error| Error::Nft { what: "listing what there is", why: error.to_string() })
+        .map_err(|error| nft_error("listing the ruleset", error))?;
+    serde_json::from_str(&text).map_err(|error| Error::Nft { what: "listing the ruleset", why: error.to_string() })
 }
 
 /// The first line of what nft says, which names the problem.

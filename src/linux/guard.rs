@@ -62,7 +62,7 @@ impl Guard {
         let start = Instant::now();
         while facts::chains_of(&facts::list("chains")?, table) != self.rules.chain_count() {
             if start.elapsed() >= TIMEOUT || !matches!(self.nft.try_wait(), Ok(None)) {
-                return Err(refused("nft did not do it"));
+                return Err(refused("nft did not create it"));
             }
             std::thread::sleep(POLL_INTERVAL);
         }
@@ -79,7 +79,7 @@ impl Drop for Guard {
 }
 
 fn refused(why: &str) -> Error {
-    Error::Nft { what: "putting up the guard", why: why.to_owned() }
+    Error::Nft { what: "installing the guard", why: why.to_owned() }
 }
 
 /// The guard's table. The order is for TCP that is not selected, which each packet of the host may be: the fewest

@@ -161,7 +161,7 @@ impl Host {
             if earlier.is_none()
                 && let Err(Error::Revert(undone)) = undo(&mut netlink, store, &record.changes)
             {
-                return Err(Error::Revert(format!("{undone}; and that was after: {error}")));
+                return Err(Error::Revert(format!("{undone}; this followed: {error}")));
             }
             return Err(error);
         }
@@ -224,7 +224,7 @@ impl Host {
             Err(error) if !self.unguarded => {
                 self.unguarded = true;
                 tracing::warn!(
-                    "{error}: should others delete our rules, connections go on in the clear until those are made again"
+                    "{error}: if another program deletes our rules, connections continue in the clear until they are restored"
                 );
             }
             Err(_) => {}
@@ -260,7 +260,7 @@ impl Host {
             return Ok(());
         }
         if !is_whole {
-            tracing::warn!("somebody else has deleted our nftables table; it is made again");
+            tracing::warn!("another program has deleted our nftables table; it is restored");
         }
         let configure = |netlink: &mut Netlink| configure(netlink, mtu);
         carry_out(&mut netlink, &self.store, &mut self.record, &before, &plan, configure)?;
@@ -275,8 +275,8 @@ impl Host {
         let found = sockets::find(|local, remote| flows.contains(&KeptFlow { local, remote }));
         match found.and_then(|found| sockets::close(&found)) {
             Ok(0) => {}
-            Ok(count) => tracing::warn!("closed {count} connections whose end the kernel had not noticed"),
-            Err(error) => tracing::warn!("connections that were encrypted may go on in the clear: {error}"),
+            Ok(count) => tracing::warn!("closed {count} connections whose end the kernel had missed"),
+            Err(error) => tracing::warn!("connections that were encrypted may continue in the clear: {error}"),
         }
     }
 
@@ -318,15 +318,15 @@ fn close_unknown(record: &Record) -> Vec<(SocketAddr, SocketAddr)> {
     };
     let found = sockets::find(selected).unwrap_or_else(|error| {
         tracing::warn!(
-            "connections that a daemon that died left open are not known, and may go on in the clear: {error}"
+            "cannot list the connections that a dead daemon left open, which may continue in the clear: {error}"
         );
         Vec::new()
     });
     match sockets::close(&found) {
-        Ok(count) if count > 0 => tracing::warn!("closed {count} connections that a daemon that died left open"),
+        Ok(count) if count > 0 => tracing::warn!("closed {count} connections that a dead daemon had left open"),
         Ok(_) => {}
         // A kernel without CONFIG_INET_DIAG_DESTROY.
-        Err(error) => tracing::warn!("connections that a daemon that died left open are not closed: {error}"),
+        Err(error) => tracing::warn!("cannot close the connections that a dead daemon left open: {error}"),
     }
     let mut all: Vec<_> = found.iter().map(|connection| connection.ends).collect();
     all.extend(conntrack::forwarded(&all).into_iter().filter(|(local, remote)| selected(*local, *remote)));

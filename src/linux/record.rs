@@ -44,7 +44,7 @@ impl Namespace {
         let boot = fs::read_to_string(boot).map_err(|source| Error::file(boot, source))?.trim().to_owned();
         let socket = std::net::UdpSocket::bind(("0.0.0.0", 0));
         let cookie = socket.and_then(|socket| sys::netns_cookie(socket.as_fd()));
-        let cookie = cookie.map_err(|source| Error::netlink("name the network namespace", source))?;
+        let cookie = cookie.map_err(|source| Error::netlink("identify the network namespace", source))?;
         Ok(Self { boot, cookie, device: metadata.dev(), inode: metadata.ino() })
     }
 

@@ -21,15 +21,13 @@ pub struct Overlap {
 pub enum RuleError {
     /// A host name with policy `required`.
     #[error(
-        "`{0}` is a host name, and `required` takes none: a connection to an address of it that enotun does not know (yet) \
-         would be plain; write its addresses{alternative}",
+        "`{0}` is a host name, and `required` takes none: a connection to one of its addresses that enotun does not know (yet) would be plain; list its addresses{alternative}",
         alternative = port_alternative(.0)
     )]
     RequiredName(Selector),
     /// An exception by host name from what is required.
     #[error(
-        "`{off}` is off by a host name, which makes no exception from `{required}` (required): answers of the name service \
-         can be forged; write its addresses"
+        "`{off}` is off by a host name, which makes no exception to `{required}` (required): DNS answers can be forged; list its addresses"
     )]
     OffName {
         /// The rule that is off.
@@ -38,7 +36,7 @@ pub enum RuleError {
         required: Selector,
     },
     /// Connections that are required by one and left alone by the other.
-    #[error("`{off}` is off and `{required}` required, and neither is a part of the other: {}", way_out(.both.as_ref()))]
+    #[error("`{off}` is off and `{required}` required, and neither is part of the other: {}", way_out(.both.as_ref()))]
     Contradiction {
         /// The rule that is off.
         off: Selector,
@@ -71,8 +69,10 @@ fn port_alternative(selector: &Selector) -> String {
 
 fn way_out(both: Option<&Selector>) -> String {
     match both {
-        Some(both) => format!("say which it is for what both match, by listing `{both}` as off or as required as well"),
-        None => "no selector names what both match, so leave one of them out, or make it part of the other".to_owned(),
+        Some(both) => format!("say which applies where both match, by also listing `{both}` as off or as required"),
+        None => {
+            "no selector can name what both match, so leave one of them out, or make it part of the other".to_owned()
+        }
     }
 }
 

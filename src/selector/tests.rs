@@ -82,7 +82,7 @@ fn what_selects_nothing_is_an_error() {
     }
     assert_eq!(
         "10.0.0.1/8".parse::<Selector>().expect_err("host bits").to_string(),
-        "`10.0.0.1/8` has bits set behind the prefix; did you mean `10.0.0.0/8`?"
+        "`10.0.0.1/8` has host bits set; did you mean `10.0.0.0/8`?"
     );
 }
 
@@ -298,7 +298,7 @@ fn contradictions_are_found_and_nothing_else() {
         assert_eq!(said(fine), Ok(()), "{fine:?}");
     }
     for (rules, says) in [
-        (&[("10.1.0.0/24", Required), (":7000", Off)][..], "listing `10.1.0.0/24:7000` as off or as required"),
+        (&[("10.1.0.0/24", Required), (":7000", Off)][..], "also listing `10.1.0.0/24:7000` as off or as required"),
         (&[("10.1.0.0/24", Required), ("local:7000", Off)], "`local:7000` is off and `10.1.0.0/24` required"),
         (&[(":7000", Required), ("local:22", Off)], "leave one of them out"),
         (&[("10.1.0.0/24:80-90", Required), ("10.1.0.7", Off)], "listing `10.1.0.7:80-90`"),
@@ -307,7 +307,7 @@ fn contradictions_are_found_and_nothing_else() {
         (&[("10.1.0.0/24", Required), ("10.1.0.0/24", Off)], "leave one of them out"),
         (&[("db.example", Required)], "is a host name"),
         (&[("db.example:5432", Required)], "or `:5432` for that port of every address"),
-        (&[(":5432", Required), ("db.example", Off)], "makes no exception from `:5432`"),
+        (&[(":5432", Required), ("db.example", Off)], "makes no exception to `:5432`"),
         (&[("::/0", Required), ("db.example", Off)], "makes no exception"),
         (&[("local:22", Required), ("db.example:80", Off)], "makes no exception"),
     ] {

@@ -135,7 +135,7 @@ impl Rekey {
 /// What is wrong with it.
 pub fn check_offer<T: PartialEq + std::fmt::Display>(list: &[T]) -> Result<(), String> {
     if list.is_empty() {
-        return Err("the list is empty, and nothing could be encrypted".to_owned());
+        return Err("the list is empty, so nothing could be encrypted".to_owned());
     }
     match list.iter().enumerate().find(|(at, it)| list.iter().skip(at + 1).any(|other| other == *it)) {
         Some((_, twice)) => Err(format!("{twice} is given twice")),
@@ -149,7 +149,7 @@ pub fn check_offer<T: PartialEq + std::fmt::Display>(list: &[T]) -> Result<(), S
 /// Which there are.
 pub fn parse_tep(name: &str) -> Result<Tep, String> {
     let known = || Tep::ALL.map(Tep::short_name).join(", ");
-    Tep::from_name(name).ok_or_else(|| format!("`{name}` is no TEP; there are {}", known()))
+    Tep::from_name(name).ok_or_else(|| format!("`{name}` is not a TEP; known are {}", known()))
 }
 
 /// Parses the name of an AEAD.
@@ -158,7 +158,7 @@ pub fn parse_tep(name: &str) -> Result<Tep, String> {
 /// Which there are.
 pub fn parse_aead(name: &str) -> Result<AeadId, String> {
     let known = || AeadId::ALL.map(AeadId::short_name).join(", ");
-    AeadId::from_name(name).ok_or_else(|| format!("`{name}` is no AEAD; there are {}", known()))
+    AeadId::from_name(name).ok_or_else(|| format!("`{name}` is not an AEAD; known are {}", known()))
 }
 
 fn teps<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Tep>>, D::Error> {
