@@ -3,18 +3,14 @@
 #![allow(unreachable_pub, dead_code, reason = "modules of a test crate have no outside, and are shared")]
 #![allow(missing_docs, reason = "a test crate has no readers but its authors")]
 
-#[path = "sim/clone.rs"]
-mod clone;
-#[path = "sim/packet.rs"]
-mod packet;
+mod harness;
 
-use clone::{
-    Connection, Machine, Make, NOW, Node as _, Numbers, Packets, carry, deliver, forget_seals, repeated_seals,
-};
 use enotun::engine::{Disruption, Finding, FlowState, Side};
 use enotun::selector::{Policy, PolicyTable, Rule};
 use enotun::wire::Offload;
-use packet::{ACK, RST, SYN, Seg};
+use harness::machine::{Connection, Machine, Make, NOW, Node as _, Numbers, Packets, carry, deliver};
+use harness::packet::{ACK, RST, SYN, Seg};
+use harness::seals;
 
 const WEAK: [Disruption; 5] =
     [Disruption::Moved, Disruption::Suspend, Disruption::Stop, Disruption::ClockStep, Disruption::AddressChange];
@@ -22,7 +18,7 @@ const WEAK: [Disruption; 5] =
 const SEEDS: u64 = 20;
 
 fn machines(seed: u64) -> [Machine; 2] {
-    forget_seals();
+    seals::begin();
     [0, 1].map(|i| Machine::new(Make { seed: seed * 2 + i, mixing: true, resume: true, nonce_len: 8 }))
 }
 
@@ -167,7 +163,7 @@ fn plain_connections_are_not_touched() {
 
 /// A machine copied with a connection open; each copy gets `signs`, then both write different data into it. Which
 /// (key, nonce) pairs repeat.
-fn both_go_on(seed: u64, cloned_client: bool, second_first: bool, signs: [Option<Disruption>; 2]) -> usize {
+fn both_go_on(seed: u64, cloned_client: bool, second_first: bool, signs: [Option<Disruption>; 2]) -> u64 {
     let ([client, server], connection) = open(seed);
     let (cloned, mut other) = if cloned_client { (client, server) } else { (server, client) };
     let second = cloned.copy();
@@ -184,7 +180,7 @@ fn both_go_on(seed: u64, cloned_client: bool, second_first: bool, signs: [Option
             carry(machine, &mut other, &Seg { seq: segment.seq + 8 * n, ..segment });
         }
     }
-    repeated_seals()
+    seals::repeated()
 }
 
 #[test]

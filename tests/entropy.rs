@@ -1,37 +1,16 @@
 //! No ENO before the random source is ready (ENO-18).
 
+mod harness;
+
 use std::net::SocketAddr;
 
 use enotun::crypto::provider;
-use enotun::engine::{Config, Engine, Env, RandomFor, Side};
+use enotun::engine::{Config, Engine, Side};
 use enotun::selector::{PolicyTable, Rule};
 use enotun::time::Instant;
 use enotun::wire::build::{IpFields, TcpFields, headers};
-use enotun::wire::{Flags, Offload, Outgoing, P, Packet};
-
-/// Surroundings that keep what goes to the wire.
-struct Recorder {
-    ready: bool,
-    wire: Vec<Vec<u8>>,
-}
-
-impl Env for Recorder {
-    fn emit(&mut self, side: Side, packet: &Outgoing<'_>) {
-        self.forward(side, packet.offload, &packet.to_vec());
-    }
-    fn forward(&mut self, side: Side, _: Offload, bytes: &[u8]) {
-        if side == Side::Wire {
-            self.wire.push(bytes.to_vec());
-        }
-    }
-    fn random(&mut self, _: &RandomFor<'_>, out: &mut [u8]) {
-        assert!(self.ready, "randomness was asked for before it was ready");
-        out.fill(7);
-    }
-    fn random_is_ready(&self) -> bool {
-        self.ready
-    }
-}
+use enotun::wire::{Flags, Offload, P, Packet};
+use harness::env::TestEnv;
 
 const CLIENT: &str = "10.0.0.1:1000";
 const SERVER: &str = "10.0.0.2:80";
@@ -50,7 +29,7 @@ fn segment([src, dst]: [&str; 2], seq: u32, ack: u32, flags: Flags, options: &[u
 /// A host whose random source is ready or not, and what it sent to the wire.
 struct Host {
     engine: Engine,
-    env: Recorder,
+    env: TestEnv,
 }
 
 impl Host {
@@ -58,7 +37,7 @@ impl Host {
         let mut engine = Engine::new(Config::default(), provider());
         let rule: Rule = serde_json::from_value(serde_json::json!({ "selector": "10.0.0.0/24" })).expect("a rule");
         engine.set_policy(PolicyTable::new([rule]));
-        Self { engine, env: Recorder { ready, wire: Vec::new() } }
+        Self { engine, env: TestEnv { ready, ..TestEnv::default() } }
     }
 
     fn hear(&mut self, side: Side, (mut bytes, offload): (Vec<u8>, Offload)) {
@@ -67,9 +46,9 @@ impl Host {
 
     /// The options of the only segment that went to the wire.
     fn sent(&mut self) -> Vec<u8> {
-        assert_eq!(self.env.wire.len(), 1);
-        let sent = self.env.wire.remove(0);
-        Packet::<P>::parse(&sent).expect("a segment").options(&sent).to_vec()
+        let on_wire: Vec<_> = self.env.take().into_iter().filter(|sent| sent.side == Side::Wire).collect();
+        let [sent] = &on_wire[..] else { panic!("{on_wire:?}") };
+        Packet::<P>::parse(&sent.bytes).expect("a segment").options(&sent.bytes).to_vec()
     }
 }
 

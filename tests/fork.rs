@@ -5,10 +5,7 @@
 #![allow(unreachable_pub, dead_code, reason = "modules of a test crate have no outside, and are shared")]
 #![allow(missing_docs, reason = "a test crate has no readers but its authors")]
 
-#[path = "sim/clone.rs"]
-mod clone;
-#[path = "sim/packet.rs"]
-mod packet;
+mod harness;
 
 use std::collections::HashSet;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -16,18 +13,31 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use clone::{Connection, Machine, Node, Numbers, Packets, Session};
-use enotun::engine::Side;
+use enotun::engine::{Env as _, RandomFor, Side};
 use enotun::io::env::HostEnv;
 use enotun::io::{Device, Format};
 use enotun::wire::Offload;
-use packet::Seg;
+use harness::env::Source;
+use harness::machine::{Connection, Machine, Make, Node, Numbers, Packets, Session};
+use harness::packet::Seg;
 use serde::{Deserialize, Serialize};
 
+/// The daemon's random source.
+struct Daemon(HostEnv);
+
+impl Source for Daemon {
+    fn fill(&mut self, wanted: &RandomFor<'_>, out: &mut [u8]) {
+        self.0.random(wanted, out);
+    }
+}
+
+type Original = Machine<Daemon>;
+
 /// A machine with the daemon's random source. Its devices are not used.
-fn machine() -> Machine {
+fn machine() -> Original {
     let device = || Device::new(UnixStream::pair().unwrap().0.into(), Format::Packets);
-    Machine::with_host(HostEnv::new(device(), device(), None))
+    let make = Make { seed: 0, mixing: true, resume: true, nonce_len: 8 };
+    Machine::with_source(make, Daemon(HostEnv::new(device(), device(), None)))
 }
 
 #[derive(Serialize, Deserialize)]
@@ -54,7 +64,7 @@ struct Forked {
 
 impl Forked {
     /// Duplicates this process. The copy of `machine` in the other one is what this leads to.
-    fn new(machine: &mut Machine) -> Self {
+    fn new(machine: &mut Original) -> Self {
         let (stream, theirs) = UnixStream::pair().unwrap();
         // SAFETY: the child has only this thread. It uses its own memory and its end of the socket, prints nothing, takes no
         // lock that another thread may have held (the allocator's are the C library's to look after), and ends with _exit.
@@ -81,7 +91,7 @@ impl Forked {
 }
 
 /// Does what is asked for until the other end is closed.
-fn serve(machine: &mut Machine, stream: UnixStream) {
+fn serve(machine: &mut Original, stream: UnixStream) {
     let mut requests = BufReader::new(&stream);
     let mut line = String::new();
     while requests.read_line(&mut line).unwrap() > 0 {
@@ -153,7 +163,7 @@ impl Seen {
 const DATA: [&[u8]; 2] = [b"question", b"answer"];
 
 /// A host and its peer with a session in both caches.
-fn cached(seen: &mut Seen) -> [Machine; 2] {
+fn cached(seen: &mut Seen) -> [Original; 2] {
     let [mut one, mut other] = [machine(), machine()];
     seen.note(&Connection::whole(&mut one, &mut other, Numbers::new(1, false, 0), DATA));
     [one, other]

@@ -1,52 +1,27 @@
 //! docs/limits.md: each table is filled beyond its bound, and the counter says so.
 #![allow(unreachable_pub, reason = "modules of a test crate have no outside")]
 #![allow(missing_docs, reason = "a test crate has no readers but its authors")]
-#![allow(dead_code, reason = "the packets are shared with the simulated network")]
 
-#[path = "sim/packet.rs"]
-mod packet;
+mod harness;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use enotun::engine::{Config, Engine, Env, Finding, FlowInfo, FlowState, RandomFor, Side};
+use enotun::engine::{Config, Engine, Finding, FlowInfo, FlowState, Side};
 use enotun::selector::{Policy, PolicyTable, Rule};
 use enotun::time::Instant;
-use enotun::wire::{Offload, Outgoing};
-use packet::{ACK, ENO, FIN, RST, SYN, Seg};
+use enotun::wire::Offload;
+use harness::env::{Emitted, TestEnv};
+use harness::packet::{self, ACK, ENO, FIN, RST, SYN, Seg};
 
 /// So many, and the rest is too many.
 const MOST: usize = 20;
 const TRIED: u16 = 100;
 
-#[derive(Default)]
-struct Out {
-    packets: Vec<(Side, Vec<u8>, Offload)>,
-    drawn: u8,
-}
-
-impl Env for Out {
-    fn emit(&mut self, side: Side, packet: &Outgoing<'_>) {
-        self.packets.push((side, packet.to_vec(), packet.offload));
-    }
-    fn forward(&mut self, side: Side, offload: Offload, bytes: &[u8]) {
-        self.packets.push((side, bytes.to_vec(), offload));
-    }
-    fn random(&mut self, _: &RandomFor<'_>, out: &mut [u8]) {
-        for byte in out {
-            self.drawn = self.drawn.wrapping_mul(5).wrapping_add(1);
-            *byte = self.drawn;
-        }
-    }
-    fn random_is_ready(&self) -> bool {
-        true
-    }
-}
-
 struct Host {
     engine: Engine,
-    out: Out,
+    env: TestEnv,
     now: Instant,
 }
 
@@ -65,18 +40,17 @@ impl Host {
         }
         let mut engine = Engine::new(config, enotun::crypto::provider());
         engine.set_policy(policy(with));
-        Self { engine, out: Out::default(), now: Instant::from_micros(1_000_000) }
+        Self { engine, env: TestEnv::default(), now: Instant::from_micros(1_000_000) }
     }
 
     fn hear(&mut self, side: Side, seg: &Seg) -> Vec<(Side, Seg)> {
         self.now = self.now + Duration::from_micros(10);
-        self.engine.handle_packet(self.now, side, Offload::NONE, &mut seg.build(), &mut self.out);
+        self.engine.handle_packet(self.now, side, Offload::NONE, &mut seg.build(), &mut self.env);
         while self.engine.poll_timeout().is_some_and(|due| due <= self.now) {
-            self.engine.handle_timeout(self.now, &mut self.out);
+            self.engine.handle_timeout(self.now, &mut self.env);
         }
-        let sent = std::mem::take(&mut self.out.packets);
-        let segments = sent.into_iter().flat_map(|(side, bytes, offload)| {
-            packet::materialise(&bytes, offload, true).expect("a packet").into_iter().map(move |bytes| (side, bytes))
+        let segments = self.env.take().into_iter().flat_map(|Emitted { side, bytes, offload, built }| {
+            packet::materialise(&bytes, offload, built).expect("a packet").into_iter().map(move |bytes| (side, bytes))
         });
         segments.map(|(side, bytes)| (side, Seg::parse(&bytes).expect("TCP"))).collect()
     }
@@ -88,8 +62,8 @@ impl Host {
 
     fn wait(&mut self, time: Duration) {
         self.now = self.now + time;
-        self.engine.handle_timeout(self.now, &mut self.out);
-        self.out.packets.clear();
+        self.engine.handle_timeout(self.now, &mut self.env);
+        self.env.out.clear();
     }
 
     fn count(&self, state: FlowState, is: impl Fn(&FlowInfo) -> bool) -> usize {

@@ -3,19 +3,19 @@
 #![allow(unreachable_pub, dead_code, reason = "modules of a test crate have no outside, and are shared")]
 #![allow(missing_docs, reason = "a test crate has no readers but its authors")]
 
-#[path = "sim/packet.rs"]
-mod packet;
+mod harness;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use enotun::engine::{Config, Engine, Env, FlowState, RandomFor, Side};
+use enotun::engine::{Config, Engine, FlowState, Side};
 use enotun::selector::{Policy, PolicyTable, Rule};
 use enotun::time::Instant;
-use enotun::wire::{Offload, Outgoing};
-use packet::{ACK, PSH, SYN, Seg};
+use enotun::wire::Offload;
+use harness::env::{Emitted, Generator, TestEnv, is_aside};
+use harness::packet::{self, ACK, PSH, SYN, Seg};
 
 /// The system's allocator, counting for each thread (tests run side by side).
 struct Counting;
@@ -29,7 +29,7 @@ thread_local! {
 
 fn note(bytes: i64) {
     LIVE_BYTES.set(LIVE_BYTES.get() + bytes);
-    ALLOCATIONS.set(ALLOCATIONS.get() + u64::from(WATCHED.get() && bytes > 0));
+    ALLOCATIONS.set(ALLOCATIONS.get() + u64::from(WATCHED.get() && !is_aside() && bytes > 0));
 }
 
 // SAFETY: every call goes to the system's allocator unchanged.
@@ -49,39 +49,9 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Surroundings that keep what comes out.
-#[derive(Default)]
-struct Kept {
-    out: Vec<(Side, Vec<u8>, Offload)>,
-    random: u64,
-}
-
-impl Env for Kept {
-    fn emit(&mut self, side: Side, packet: &Outgoing<'_>) {
-        // This memory is the test's, not the engine's.
-        let watched = WATCHED.replace(false);
-        self.out.push((side, packet.to_vec(), packet.offload));
-        WATCHED.set(watched);
-    }
-    fn forward(&mut self, side: Side, offload: Offload, bytes: &[u8]) {
-        let watched = WATCHED.replace(false);
-        self.out.push((side, bytes.to_vec(), offload));
-        WATCHED.set(watched);
-    }
-    fn random(&mut self, _: &RandomFor<'_>, out: &mut [u8]) {
-        for byte in out {
-            self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            *byte = (self.random >> 56) as u8;
-        }
-    }
-    fn random_is_ready(&self) -> bool {
-        true
-    }
-}
-
 struct Host {
     engine: Engine,
-    env: Kept,
+    env: TestEnv,
 }
 
 impl Host {
@@ -91,7 +61,7 @@ impl Host {
         config.sessions.max = 0;
         let mut engine = Engine::new(config, enotun::crypto::provider());
         engine.set_policy(PolicyTable::new([Rule::new("0.0.0.0/0".parse().unwrap(), Policy::Required)]));
-        Self { engine, env: Kept { out: Vec::new(), random: seed } }
+        Self { engine, env: TestEnv::new(Generator::new(seed)) }
     }
 }
 
@@ -108,7 +78,7 @@ fn carry_packet(hosts: &mut [Host; 2], now: Instant, at: usize, packet: Vec<u8>,
             engine.handle_timeout(now, env);
         }
         WATCHED.set(false);
-        for (side, bytes, offload) in env.out.drain(..) {
+        for Emitted { side, bytes, offload, .. } in env.out.drain(..) {
             match side {
                 Side::Plain if host != at => arrived.extend(Seg::parse(&bytes).expect("a segment").payload),
                 Side::Plain => {}

@@ -2,19 +2,17 @@
 //! its cache of sessions, its counters and the state of its random source, and all copies go on, with sessions that are
 //! resumed and with fresh keys. No (key, nonce) pair may seal two frames and no session ID may occur twice.
 //!
-//! The random source is the worst case (tests/sim/clone.rs). The same runs without the mixing that is asked of it show that
+//! The random source is the worst case (tests/harness/machine.rs). The same runs without the mixing that is asked of it show that
 //! the test can fail. What becomes of connections that were open is in tests/disruption.rs.
 #![allow(unreachable_pub, dead_code, reason = "modules of a test crate have no outside, and are shared")]
 #![allow(missing_docs, reason = "a test crate has no readers but its authors")]
 
-#[path = "sim/clone.rs"]
-mod clone;
-#[path = "sim/packet.rs"]
-mod packet;
+mod harness;
 
 use std::collections::HashSet;
 
-use clone::{Connection, Machine, Make, Numbers, forget_seals, repeated_seals};
+use harness::machine::{Connection, Machine, Make, Numbers, Session};
+use harness::seals;
 
 /// Who is copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +40,7 @@ struct Run {
 /// What came of all connections of a run.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Tally {
-    repeated_seals: usize,
+    repeated_seals: u64,
     repeated_ids: usize,
     resumed: usize,
     fresh: usize,
@@ -51,10 +49,10 @@ struct Tally {
 /// One run: a session (or several) between two hosts, one or both copied, all copies go on.
 fn run(seed: u64, run: Run) -> Tally {
     let Run { cloned, swapped, .. } = run;
-    forget_seals();
+    seals::begin();
     let mut ids = HashSet::new();
     let mut tally = Tally::default();
-    let mut note = |came: clone::Session, tally: &mut Tally| {
+    let mut note = |came: Session, tally: &mut Tally| {
         tally.repeated_ids += usize::from(!ids.insert(came.id));
         *(if came.resumed { &mut tally.resumed } else { &mut tally.fresh }) += 1;
     };
@@ -102,7 +100,7 @@ fn run(seed: u64, run: Run) -> Tally {
             note(Connection::whole(client, server, of, [data[0].as_bytes(), data[1].as_bytes()]), &mut tally);
         }
     }
-    tally.repeated_seals = repeated_seals();
+    tally.repeated_seals = seals::repeated();
     tally
 }
 

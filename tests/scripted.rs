@@ -2,7 +2,6 @@
 //! and is A; the engine's host is B.
 #![allow(unreachable_pub, reason = "modules of a test crate have no outside")]
 #![allow(missing_docs, reason = "a test crate has no readers but its authors")]
-#![allow(dead_code, reason = "the packets are shared with the simulated network")]
 
 #[path = "scripted/duplicates.rs"]
 mod duplicates;
@@ -12,23 +11,21 @@ mod forgers;
 mod full_window;
 #[path = "scripted/gate.rs"]
 mod gate;
+mod harness;
 #[path = "scripted/held.rs"]
 mod held;
-#[path = "sim/packet.rs"]
-mod packet;
 #[path = "scripted/proof.rs"]
 mod proof;
-#[path = "sim/rng.rs"]
-mod rng;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use enotun::engine::{Config, Engine, Env, FlowState, RandomFor, Side};
+use enotun::engine::{Config, Engine, FlowState, Side};
 use enotun::selector::{Policy, PolicyTable, Rule};
 use enotun::time::Instant;
-use enotun::wire::{Offload, Outgoing};
-use packet::{ACK, ENO, FIN, PSH, RST, SYN, Seg};
+use enotun::wire::Offload;
+use harness::env::{Emitted, TestEnv};
+use harness::packet::{self, ACK, ENO, FIN, PSH, RST, SYN, Seg};
 use tcpcrypt::eno::negotiate::{active_option, conclude};
 use tcpcrypt::eno::option::find_syn;
 use tcpcrypt::frame::OVERHEAD;
@@ -39,28 +36,6 @@ use tcpcrypt::{AeadId, NegotiationConfig, Outcome, Plaintext, Record, Tep};
 const KERNEL_ISN: u32 = 1_000;
 /// The numbers wrap early in every test.
 const PEER_ISN: u32 = u32::MAX - 150;
-
-#[derive(Default)]
-struct Out {
-    packets: Vec<(Side, Vec<u8>, Offload)>,
-    counter: u8,
-}
-
-impl Env for Out {
-    fn emit(&mut self, side: Side, packet: &Outgoing<'_>) {
-        self.packets.push((side, packet.to_vec(), packet.offload));
-    }
-    fn forward(&mut self, side: Side, offload: Offload, bytes: &[u8]) {
-        self.packets.push((side, bytes.to_vec(), offload));
-    }
-    fn random(&mut self, _: &RandomFor<'_>, out: &mut [u8]) {
-        self.counter += 1;
-        out.iter_mut().enumerate().for_each(|(i, b)| *b = self.counter.wrapping_mul(31).wrapping_add(i as u8));
-    }
-    fn random_is_ready(&self) -> bool {
-        true
-    }
-}
 
 /// What one packet led to, by side.
 #[derive(Debug, Default)]
@@ -82,7 +57,7 @@ impl Seen {
 /// The engine with a kernel and a peer that do what the test says.
 struct Bench {
     engine: Engine,
-    out: Out,
+    env: TestEnv,
     now: Instant,
     kernel: SocketAddr,
     peer: SocketAddr,
@@ -108,7 +83,7 @@ impl Bench {
         engine.set_policy(PolicyTable::new([Rule::new(selector, Policy::Opportunistic)]));
         Self {
             engine,
-            out: Out::default(),
+            env: TestEnv::default(),
             now: Instant::from_micros(1_000_000),
             kernel: "10.0.0.1:80".parse().expect("an address"),
             peer: "10.0.0.2:50000".parse().expect("an address"),
@@ -122,7 +97,7 @@ impl Bench {
     }
 
     fn give(&mut self, side: Side, mut bytes: Vec<u8>) -> Seen {
-        self.engine.handle_packet(self.now, side, Offload::NONE, &mut bytes, &mut self.out);
+        self.engine.handle_packet(self.now, side, Offload::NONE, &mut bytes, &mut self.env);
         self.do_what_is_due();
         self.take()
     }
@@ -130,14 +105,14 @@ impl Bench {
     /// What the engine has put off until after the packets, as the packet loop does.
     fn do_what_is_due(&mut self) {
         while self.engine.poll_timeout().is_some_and(|due| due <= self.now) {
-            self.engine.handle_timeout(self.now, &mut self.out);
+            self.engine.handle_timeout(self.now, &mut self.env);
         }
     }
 
     fn take(&mut self) -> Seen {
         let mut seen = Seen::default();
-        for (side, bytes, offload) in std::mem::take(&mut self.out.packets) {
-            for bytes in packet::materialise(&bytes, offload, true).expect("a packet in order") {
+        for Emitted { side, bytes, offload, built } in self.env.take() {
+            for bytes in packet::materialise(&bytes, offload, built).expect("a packet in order") {
                 let seg = Seg::parse(&bytes).expect("a TCP packet");
                 match side {
                     Side::Plain => seen.plain.push(seg),
@@ -152,7 +127,7 @@ impl Bench {
         let end = self.now + time;
         while let Some(due) = self.engine.poll_timeout().filter(|due| *due <= end) {
             self.now = self.now.max(due);
-            self.engine.handle_timeout(self.now, &mut self.out);
+            self.engine.handle_timeout(self.now, &mut self.env);
         }
         self.now = end;
         self.take()
@@ -310,10 +285,10 @@ fn the_kernel_sees_a_syn_without_eno_and_an_mss_that_leaves_room_for_a_frame() {
 fn packets_of_connections_that_were_open_before_pass_unchanged() {
     let mut b = Bench::new();
     let from_peer = b.peer_seg(5, 7, PSH, b"data").build();
-    b.engine.handle_packet(b.now, Side::Wire, Offload::NONE, &mut from_peer.clone(), &mut b.out);
+    b.engine.handle_packet(b.now, Side::Wire, Offload::NONE, &mut from_peer.clone(), &mut b.env);
     let from_kernel = b.kernel_seg(7, 5, FIN, b"data").build();
-    b.engine.handle_packet(b.now, Side::Plain, Offload::NONE, &mut from_kernel.clone(), &mut b.out);
-    let out: Vec<_> = std::mem::take(&mut b.out.packets).into_iter().map(|(side, bytes, _)| (side, bytes)).collect();
+    b.engine.handle_packet(b.now, Side::Plain, Offload::NONE, &mut from_kernel.clone(), &mut b.env);
+    let out: Vec<_> = b.env.take().into_iter().map(|sent| (sent.side, sent.bytes)).collect();
     assert_eq!(out, [(Side::Plain, from_peer), (Side::Wire, from_kernel)]);
 }
 
@@ -322,8 +297,9 @@ fn a_udp_packet_passes_unchanged() {
     let mut b = Bench::new();
     let mut bytes = b.peer_seg(0, 0, 0, b"").build();
     bytes[9] = 17;
-    b.engine.handle_packet(b.now, Side::Plain, Offload::NONE, &mut bytes.clone(), &mut b.out);
-    assert_eq!(b.out.packets, [(Side::Wire, bytes, Offload::NONE)]);
+    b.engine.handle_packet(b.now, Side::Plain, Offload::NONE, &mut bytes.clone(), &mut b.env);
+    let passed = Emitted { side: Side::Wire, bytes, offload: Offload::NONE, built: false };
+    assert_eq!(b.env.out, [passed]);
 }
 
 #[test]

@@ -4,12 +4,11 @@
 #![allow(unreachable_pub, dead_code, reason = "modules of a test crate have no outside, and are shared")]
 #![allow(missing_docs, reason = "a test crate has no readers but its authors")]
 
+mod harness;
 #[path = "secrets/known.rs"]
 mod known;
 #[path = "secrets/life.rs"]
 mod life;
-#[path = "sim/packet.rs"]
-mod packet;
 #[path = "secrets/search.rs"]
 mod search;
 

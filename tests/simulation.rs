@@ -6,6 +6,7 @@
 #![allow(unreachable_pub, reason = "modules of a test crate have no outside")]
 #![allow(missing_docs, reason = "a test crate has no readers but its authors")]
 
+mod harness;
 mod sim;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -2,8 +2,8 @@
 //! genuine segments lead to is the same.
 
 use super::*;
-use crate::packet::{ENO, FIN, PSH, RST};
-use crate::rng::Rng;
+use crate::harness::packet::{ENO, FIN, PSH, RST};
+use crate::harness::rng::Rng;
 use enotun::engine::FlowState;
 
 struct Twins {

@@ -1,7 +1,7 @@
 //! Congestion feedback: AccECN (RFC 9768) goes on where connections are plain, and is not agreed on where they are encrypted.
 
 use super::*;
-use crate::packet::CWR;
+use crate::harness::packet::CWR;
 
 const ECE: u8 = 0x40;
 

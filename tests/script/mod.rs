@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use enotun::engine::{Config, Engine, Env, FlowInfo, RandomFor, Side};
+use enotun::engine::{Config, Engine, FlowInfo, Side};
 use enotun::selector::{Policy, PolicyTable, Rule};
 use enotun::time::Instant;
-use enotun::wire::{Offload, Outgoing};
+use enotun::wire::Offload;
 
-use crate::packet::{self, ACK, SYN, Seg};
+use crate::harness::env::{Emitted, TestEnv};
+use crate::harness::packet::{self, ACK, SYN, Seg};
 
 mod aware;
 mod blind;
@@ -49,30 +50,6 @@ pub fn b_addr() -> SocketAddr {
     "10.0.0.2:80".parse().expect("an address")
 }
 
-#[derive(Default)]
-struct Stage {
-    out: Vec<(Side, Vec<u8>, Offload, bool)>,
-    drawn: u64,
-}
-
-impl Env for Stage {
-    fn emit(&mut self, side: Side, packet: &Outgoing<'_>) {
-        self.out.push((side, packet.to_vec(), packet.offload, true));
-    }
-    fn forward(&mut self, side: Side, offload: Offload, bytes: &[u8]) {
-        self.out.push((side, bytes.to_vec(), offload, false));
-    }
-    fn random(&mut self, wanted: &RandomFor<'_>, out: &mut [u8]) {
-        for byte in out {
-            self.drawn += 1;
-            *byte = (self.drawn * 31 + wanted.context.len() as u64 + u64::from(wanted.local.port())) as u8;
-        }
-    }
-    fn random_is_ready(&self) -> bool {
-        true
-    }
-}
-
 /// What a host sent: towards its kernel and towards the network.
 #[derive(Default)]
 pub struct Sent {
@@ -89,7 +66,7 @@ impl Sent {
 
 pub struct Host {
     pub engine: Engine,
-    stage: Stage,
+    env: TestEnv,
     pub now: Instant,
 }
 
@@ -105,12 +82,12 @@ impl Host {
     pub fn with_rule(config: Config, rule: Rule) -> Self {
         let mut engine = Engine::new(config, enotun::crypto::provider());
         engine.set_policy(PolicyTable::new([rule]));
-        Self { engine, stage: Stage::default(), now: Instant::from_micros(1_000_000) }
+        Self { engine, env: TestEnv::default(), now: Instant::from_micros(1_000_000) }
     }
 
     fn collect(&mut self) -> Sent {
         let mut sent = Sent::default();
-        for (side, bytes, offload, built) in std::mem::take(&mut self.stage.out) {
+        for Emitted { side, bytes, offload, built } in self.env.take() {
             for segment in packet::materialise(&bytes, offload, built).expect("a packet that can be sent") {
                 let seg = Seg::parse(&segment).expect("TCP");
                 match side {
@@ -123,9 +100,9 @@ impl Host {
     }
 
     pub fn hear(&mut self, side: Side, seg: &Seg) -> Sent {
-        self.engine.handle_packet(self.now, side, Offload::NONE, &mut seg.build(), &mut self.stage);
+        self.engine.handle_packet(self.now, side, Offload::NONE, &mut seg.build(), &mut self.env);
         while self.engine.poll_timeout().is_some_and(|due| due <= self.now) {
-            self.engine.handle_timeout(self.now, &mut self.stage);
+            self.engine.handle_timeout(self.now, &mut self.env);
         }
         self.collect()
     }
@@ -137,7 +114,7 @@ impl Host {
     /// The kernel hands over a super-packet with segments of `size` bytes.
     pub fn kernel_super(&mut self, seg: &Seg, size: u16) -> Sent {
         let offload = seg.partial_offload(Some(size));
-        self.engine.handle_packet(self.now, Side::Plain, offload, &mut seg.build_partial(), &mut self.stage);
+        self.engine.handle_packet(self.now, Side::Plain, offload, &mut seg.build_partial(), &mut self.env);
         self.collect()
     }
 
@@ -147,16 +124,14 @@ impl Host {
 
     /// What becomes on the wire of an ICMP error from the plain side.
     pub fn icmp_on_wire(&mut self, error: &[u8]) -> Option<Vec<u8>> {
-        self.engine.handle_packet(self.now, Side::Plain, Offload::NONE, &mut error.to_vec(), &mut self.stage);
-        let sent = std::mem::take(&mut self.stage.out);
-        sent.into_iter().find(|(side, ..)| *side == Side::Wire).map(|(_, bytes, ..)| bytes)
+        self.engine.handle_packet(self.now, Side::Plain, Offload::NONE, &mut error.to_vec(), &mut self.env);
+        self.env.take().into_iter().find(|sent| sent.side == Side::Wire).map(|sent| sent.bytes)
     }
 
     /// What becomes for the kernel of an ICMP error from the wire.
     pub fn icmp_to_kernel(&mut self, error: &[u8]) -> Option<Vec<u8>> {
-        self.engine.handle_packet(self.now, Side::Wire, Offload::NONE, &mut error.to_vec(), &mut self.stage);
-        let sent = std::mem::take(&mut self.stage.out);
-        sent.into_iter().find(|(side, ..)| *side == Side::Plain).map(|(_, bytes, ..)| bytes)
+        self.engine.handle_packet(self.now, Side::Wire, Offload::NONE, &mut error.to_vec(), &mut self.env);
+        self.env.take().into_iter().find(|sent| sent.side == Side::Plain).map(|sent| sent.bytes)
     }
 
     /// Lets time pass, timers included.
@@ -164,14 +139,14 @@ impl Host {
         let end = self.now + time;
         while let Some(due) = self.engine.poll_timeout().filter(|due| *due <= end) {
             self.now = self.now.max(due);
-            self.engine.handle_timeout(self.now, &mut self.stage);
+            self.engine.handle_timeout(self.now, &mut self.env);
         }
         self.now = end;
         self.collect()
     }
 
     pub fn rekey(&mut self, local: SocketAddr, remote: SocketAddr) -> Sent {
-        self.engine.rekey(self.now, local, remote, &mut self.stage).expect("an encrypted connection");
+        self.engine.rekey(self.now, local, remote, &mut self.env).expect("an encrypted connection");
         self.collect()
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use super::*;
-use crate::packet::{FIN, RST};
+use crate::harness::packet::{FIN, RST};
 
 /// One kernel: what it has sent and taken, and the room that its application leaves.
 struct Kernel {

@@ -37,8 +37,8 @@ fn time_exceeded(syn: &Seg, hop: u8, tcp: usize) -> Vec<u8> {
 
 impl Host {
     fn icmp(&mut self, mut bytes: Vec<u8>) -> usize {
-        self.engine.handle_packet(self.now, Side::Wire, Offload::NONE, &mut bytes, &mut self.stage);
-        std::mem::take(&mut self.stage.out).len()
+        self.engine.handle_packet(self.now, Side::Wire, Offload::NONE, &mut bytes, &mut self.env);
+        self.env.take().len()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Plain connections, and what anybody can send beside them.
 
 use super::*;
-use crate::packet::{FIN, RST};
+use crate::harness::packet::{FIN, RST};
 use enotun::engine::FlowState;
 
 /// A connection that was open before policy `required` was in force, and is let go on.

@@ -1,8 +1,8 @@
 //! Forgers beside a genuine transfer. Each script runs twice: once alone, and once with bursts of forgeries between its segments.
 //! What the genuine segments lead to must be the same, whatever a host says that knows the ports and guesses the rest.
 
-use super::rng::Rng;
 use super::*;
+use crate::harness::rng::Rng;
 
 /// What a forger of numbers gets right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -293,7 +293,7 @@ fn what_waits_goes_on_exactly_as_without_a_forger_who_guesses() {
         t.both("it is acknowledged", |b| told(b, 0xffff));
         // Of its own: a rekey whose answer is late.
         let seen = t.both("a rekey", |b| {
-            b.engine.rekey(b.now, b.kernel, b.peer, &mut b.out).expect("encrypted");
+            b.engine.rekey(b.now, b.kernel, b.peer, &mut b.env).expect("encrypted");
             b.take()
         });
         let bytes = seen.wire_bytes();

@@ -94,7 +94,7 @@ fn what_is_sent_beside_a_full_window_has_a_number_that_the_peer_accepts() {
     }
     let (mut b, edge, _) = Bench::with_full_window(0);
     b.pass_time(Duration::from_secs(10));
-    b.engine.abort_all(b.now, &mut b.out);
+    b.engine.abort_all(b.now, &mut b.env);
     let rst = b.take().wire;
     assert!(
         rst.len() == 1 && rst[0].has(RST) && rst[0].seq == KERNEL_ISN.wrapping_add(1).wrapping_add(edge),

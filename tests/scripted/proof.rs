@@ -73,11 +73,11 @@ fn keys_are_exchanged_when_the_packets_are_through() {
     let init1 = [&tcpcrypt::constants::INIT1_MAGIC.to_be_bytes()[..], &init1[4..]].concat();
     let mut seg = b.peer_seg(0, 0, PSH, &init1);
     seg.set_options(&[(ENO, vec![])]);
-    b.engine.handle_packet(b.now, Side::Wire, Offload::NONE, &mut seg.build(), &mut b.out);
+    b.engine.handle_packet(b.now, Side::Wire, Offload::NONE, &mut seg.build(), &mut b.env);
     assert!(b.take().wire_bytes().is_empty(), "not in the packet's own time");
     assert!(b.engine.session(b.kernel, b.peer).is_err());
     assert_eq!(b.engine.poll_timeout(), Some(b.now), "but at once");
-    b.engine.handle_timeout(b.now, &mut b.out);
+    b.engine.handle_timeout(b.now, &mut b.env);
     assert!(!b.take().wire_bytes().is_empty(), "Init2");
     assert!(b.engine.session(b.kernel, b.peer).is_ok());
 }

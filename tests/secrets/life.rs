@@ -5,13 +5,14 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use enotun::engine::{Config, Engine, Env, FlowState, RandomFor, Side};
+use enotun::engine::{Config, Engine, FlowState, RandomFor, Side};
 use enotun::selector::{Policy, PolicyTable, Rule};
 use enotun::time::Instant;
-use enotun::wire::{Offload, Outgoing};
+use enotun::wire::Offload;
 use tcpcrypt::{AeadId, Provider, Tep};
 
-use crate::packet::{ACK, FIN, PSH, SYN, Seg};
+use crate::harness::env::{Emitted, Generator, Source, TestEnv};
+use crate::harness::packet::{ACK, FIN, PSH, SYN, Seg};
 
 /// What a life is like.
 #[derive(Clone, Copy)]
@@ -56,33 +57,20 @@ pub struct Notes {
     pub transcripts: Vec<Vec<u8>>,
 }
 
-struct Surroundings {
-    out: Vec<(Side, Vec<u8>, Offload)>,
-    state: u64,
-    /// What was drawn, if this run is to tell.
+/// A generator, and what was drawn from it if this run is to tell.
+struct Noted {
+    generator: Generator,
     drawn: Option<Vec<Vec<u8>>>,
 }
 
-impl Env for Surroundings {
-    fn emit(&mut self, side: Side, packet: &Outgoing<'_>) {
-        self.out.push((side, packet.to_vec(), packet.offload));
-    }
-    fn forward(&mut self, side: Side, offload: Offload, bytes: &[u8]) {
-        self.out.push((side, bytes.to_vec(), offload));
-    }
-    fn random(&mut self, wanted: &RandomFor<'_>, out: &mut [u8]) {
-        for byte in &mut *out {
-            self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            *byte = (self.state >> 56) as u8;
-        }
+impl Source for Noted {
+    fn fill(&mut self, wanted: &RandomFor<'_>, out: &mut [u8]) {
+        self.generator.fill(wanted, out);
         if let Some(drawn) = &mut self.drawn
             && wanted.purpose != "resumption nonce"
         {
             drawn.push(out.to_vec());
         }
-    }
-    fn random_is_ready(&self) -> bool {
-        true
     }
 }
 
@@ -98,7 +86,7 @@ struct Kernel {
 
 struct World {
     engines: [Engine; 2],
-    envs: [Surroundings; 2],
+    envs: [TestEnv<Noted>; 2],
     kernels: [Kernel; 2],
     now: Instant,
     streams: Option<[Vec<u8>; 2]>,
@@ -115,10 +103,10 @@ impl World {
             engine.set_policy(PolicyTable::new([Rule::new("0.0.0.0/0".parse().unwrap(), Policy::Required)]));
             engine
         };
-        let env = |state| Surroundings { out: Vec::new(), state, drawn: tell.then(Vec::new) };
+        let env = |seed| TestEnv::new(Noted { generator: Generator::new(seed), drawn: tell.then(Vec::new) });
         Self {
             engines: [engine(), engine()],
-            envs: [env(0x0123_4567_89ab_cdef), env(0xfedc_ba98_7654_3210)],
+            envs: [env(1), env(2)],
             kernels: Self::kernels(0),
             now: Instant::from_micros(1_000_000),
             streams: tell.then(Default::default),
@@ -165,7 +153,7 @@ impl World {
                 while self.engines[host].poll_timeout().is_some_and(|due| due <= self.now) {
                     self.engines[host].handle_timeout(self.now, &mut self.envs[host]);
                 }
-                for (side, bytes, offload) in self.envs[host].out.drain(..) {
+                for Emitted { side, bytes, offload, .. } in self.envs[host].out.drain(..) {
                     match side {
                         Side::Wire => waiting.push_back((1 - host, Side::Wire, bytes, offload)),
                         Side::Plain => self.kernels[host].hear(&Seg::parse(&bytes).unwrap()),
@@ -200,7 +188,7 @@ impl World {
 
     fn close(&mut self, reset: bool) {
         if reset {
-            self.send(0, crate::packet::RST | ACK, b"");
+            self.send(0, crate::harness::packet::RST | ACK, b"");
         } else {
             self.send(0, FIN | ACK, b"");
             self.send(1, FIN | ACK, b"");
@@ -246,11 +234,11 @@ pub fn live(kind: Kind, tell: bool, mut at: impl FnMut(Step)) -> Notes {
     let kernel = &world.kernels[0];
     let (local, remote) = (kernel.address, kernel.peer);
     world.engines[0].rekey(world.now, local, remote, &mut world.envs[0]).unwrap();
-    for (side, mut bytes, offload) in std::mem::take(&mut world.envs[0].out) {
+    for Emitted { side, mut bytes, offload, .. } in world.envs[0].take() {
         assert_eq!(side, Side::Wire);
         world.engines[1].handle_packet(world.now, side, offload, &mut bytes, &mut world.envs[1]);
     }
-    for (side, mut bytes, offload) in std::mem::take(&mut world.envs[1].out) {
+    for Emitted { side, mut bytes, offload, .. } in world.envs[1].take() {
         if side == Side::Wire {
             world.engines[0].handle_packet(world.now, side, offload, &mut bytes, &mut world.envs[0]);
         }
@@ -278,6 +266,6 @@ pub fn live(kind: Kind, tell: bool, mut at: impl FnMut(Step)) -> Notes {
         assert_eq!(engine.flush_sessions(None), 1);
     }
     at(Step::Erased);
-    let drawn = world.envs.map(|env| env.drawn.unwrap_or_default());
+    let drawn = world.envs.map(|env| env.source.drawn.unwrap_or_default());
     Notes { drawn, streams, transcripts }
 }

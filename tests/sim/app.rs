@@ -5,7 +5,7 @@ use std::time::Duration;
 use enotun::time::Instant;
 use smoltcp::socket::tcp;
 
-use super::rng::{Rng, Stream};
+use crate::harness::rng::{Rng, Stream};
 
 /// When an end closes its direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

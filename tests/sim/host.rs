@@ -4,16 +4,18 @@ use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use enotun::engine::{Config, Engine, Env, RandomFor, Side};
+use enotun::engine::{Config, Engine, Env, Side};
 use enotun::selector::{Policy, PolicyTable, Rule, Selected};
 use enotun::time::Instant;
-use enotun::wire::{Checksum, Offload, Outgoing};
+use enotun::wire::{Checksum, Offload};
 use smoltcp::iface::{Config as IfaceConfig, Interface, SocketSet};
 use smoltcp::phy::{self, DeviceCapabilities, Medium};
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
 
-use super::packet::{self, Seg};
-use super::rng::Rng;
+use crate::harness::env::{Emitted, Generator, TestEnv};
+use crate::harness::packet::{self, Seg};
+use crate::harness::rng::Rng;
+use crate::harness::seals;
 
 /// Addresses of each host in either family: the same host is met under another one, too.
 pub const ALIASES: usize = 3;
@@ -88,30 +90,6 @@ pub struct DeviceModel {
     pub near_wrap: Option<u32>,
 }
 
-/// What came out of the engine, in order; whether it was built by it or only passed on.
-#[derive(Default)]
-struct SimEnv {
-    out: Vec<(Side, Vec<u8>, Offload, bool)>,
-    rng: Option<Rng>,
-    ready: bool,
-}
-
-impl Env for SimEnv {
-    fn emit(&mut self, side: Side, packet: &Outgoing<'_>) {
-        self.out.push((side, packet.to_vec(), packet.offload, true));
-    }
-    fn forward(&mut self, side: Side, offload: Offload, bytes: &[u8]) {
-        self.out.push((side, bytes.to_vec(), offload, false));
-    }
-    fn random(&mut self, wanted: &RandomFor<'_>, out: &mut [u8]) {
-        let _ = wanted;
-        self.rng.as_mut().expect("seeded").fill(out);
-    }
-    fn random_is_ready(&self) -> bool {
-        self.ready
-    }
-}
-
 /// Where a packet was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tap {
@@ -140,7 +118,7 @@ pub struct Host {
     pub queues: Queues,
     pub engine: Option<Engine>,
     pub model: DeviceModel,
-    env: SimEnv,
+    env: TestEnv,
     rng: Rng,
     /// Everything that passed a tap since it was last taken.
     pub seen: Vec<Seen>,
@@ -184,9 +162,9 @@ impl Host {
         });
         let engine = match setup {
             Setup::Without => None,
-            Setup::Idle => Some(Engine::new(config, super::seals::provider())),
+            Setup::Idle => Some(Engine::new(config, seals::provider())),
             Setup::Opportunistic => {
-                let mut engine = Engine::new(config, super::seals::provider());
+                let mut engine = Engine::new(config, seals::provider());
                 select_everything(&mut engine, Policy::Opportunistic);
                 Some(engine)
             }
@@ -198,7 +176,7 @@ impl Host {
                 Some(engine)
             }
             Setup::Required => {
-                let mut engine = Engine::new(config, super::seals::provider());
+                let mut engine = Engine::new(config, seals::provider());
                 select_everything(&mut engine, Policy::Required);
                 Some(engine)
             }
@@ -210,7 +188,7 @@ impl Host {
             queues,
             engine,
             model,
-            env: SimEnv { out: Vec::new(), rng: Some(rng.fork()), ready: true },
+            env: TestEnv::new(Generator::new(rng.next())),
             rng: rng.fork(),
             seen: Vec::new(),
             to_wire: Vec::new(),
@@ -254,7 +232,7 @@ impl Host {
 
     /// Puts an engine without connections, as after a crash, in the place of the one there is.
     pub fn replace_engine(&mut self, config: Config, policy: Policy) {
-        let mut engine = Engine::new(config, super::seals::provider());
+        let mut engine = Engine::new(config, seals::provider());
         select_everything(&mut engine, policy);
         self.engine = Some(engine);
     }
@@ -411,7 +389,7 @@ impl Host {
 
     /// Passes on what the engine put out.
     fn drain(&mut self) {
-        for (side, bytes, offload, built) in std::mem::take(&mut self.env.out) {
+        for Emitted { side, bytes, offload, built } in self.env.take() {
             let gso = offload.gso.map(|g| g.size);
             let segments = match packet::materialise(&bytes, offload, built) {
                 Ok(segments) => segments,

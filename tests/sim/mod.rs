@@ -3,9 +3,6 @@
 pub mod app;
 pub mod host;
 pub mod net;
-pub mod packet;
 pub mod profile;
-pub mod rng;
 pub mod run;
-pub mod seals;
 pub mod watch;

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::packet::{ACK, ENO, FIN, PSH, RST, SYN, Seg};
-use super::rng::Rng;
+use crate::harness::packet::{ACK, ENO, FIN, PSH, RST, SYN, Seg};
+use crate::harness::rng::Rng;
 
 /// What a middlebox does to ENO options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -459,7 +459,7 @@ impl Direction {
                 f.set_options(&[(5, blocks)]);
             }
             Attack::Urgent => {
-                f.flags |= super::packet::URG;
+                f.flags |= crate::harness::packet::URG;
                 f.urgent = self.rng.below(0x1_0000) as u16;
             }
         }

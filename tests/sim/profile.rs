@@ -7,8 +7,8 @@ use enotun::engine::{Config, RekeyLimits, SessionLimits};
 use super::app::{Close, Plan};
 use super::host::{ALIASES, DeviceModel, Setup};
 use super::net::{ANY, Link, SURVIVABLE, Strip};
-use super::rng::Rng;
 use super::run::{ConnPlan, Expect, Scenario};
+use crate::harness::rng::Rng;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Profile {

@@ -15,8 +15,9 @@ use smoltcp::wire::IpEndpoint;
 use super::app::{self, App, Outcome, Plan};
 use super::host::{DeviceModel, Host, Setup};
 use super::net::{Counts, Direction, Link};
-use super::rng::{Rng, Stream};
 use super::watch::{Conn, Watch};
+use crate::harness::rng::{Rng, Stream};
+use crate::harness::seals;
 
 /// One connection to be made.
 #[derive(Debug, Clone)]
@@ -178,7 +179,7 @@ fn endpoint(addr: SocketAddr) -> IpEndpoint {
 
 /// Runs `scenario`.
 pub fn run(scenario: &Scenario, seed: u64, trace: bool) -> Report {
-    super::seals::begin();
+    seals::begin();
     let mut rng = Rng::new(seed ^ 0x5eed);
     let mut host = |n: usize| {
         Host::new(
@@ -540,7 +541,7 @@ impl Sim<'_> {
         let (mut delivered, mut encrypted, mut plain, mut deadlocks) = (0, 0, 0, 0);
         let (mut resumed, mut generations, mut urgent) = (0, 0, 0);
         let mut all_ids = HashSet::new();
-        match super::seals::repeated() {
+        match seals::repeated() {
             0 => {}
             n => faults.push(format!("{n} frames were sealed with a key and nonce that had sealed another one")),
         }

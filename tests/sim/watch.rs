@@ -9,8 +9,8 @@ use std::time::Duration;
 use enotun::time::Instant;
 
 use super::host::{Seen, Tap};
-use super::packet::{self, ACK, FIN, RST, SYN, Seg};
-use super::rng::{self, Stream};
+use crate::harness::packet::{self, ACK, FIN, RST, SYN, Seg};
+use crate::harness::rng::{self, Stream};
 
 /// One direction of a connection, as seen where its sender meets the network.
 #[derive(Default)]

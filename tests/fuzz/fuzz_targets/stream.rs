@@ -3,15 +3,20 @@
 //! order, to its end only if the peer closed; no plaintext is on the wire; the same place has the same bytes (TC-27).
 #![no_main]
 
+#[path = "../../harness/env.rs"]
+#[allow(dead_code, unreachable_pub, missing_docs, reason = "shared with the other tests")]
+mod env;
+
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use enotun::engine::{Config, Engine, Env, RandomFor, Side};
+use enotun::engine::{Config, Engine, Side};
 use enotun::selector::{Policy, PolicyTable, Rule};
 use enotun::time::Instant;
-use enotun::wire::split::{segments, segments_of_bytes};
-use enotun::wire::{Checksum, Flags, Gso, Offload, Outgoing, Packet};
+use enotun::wire::split::segments_of_bytes;
+use enotun::wire::{Checksum, Flags, Gso, Offload, Packet};
+use env::{Generator, TestEnv};
 use libfuzzer_sys::fuzz_target;
 
 /// A segment with nothing else said of it: its checksum counts as right.
@@ -32,34 +37,10 @@ fn address(host: usize) -> SocketAddr {
     SocketAddr::new(Ipv4Addr::new(10, 0, 0, 1 + host as u8).into(), if host == 0 { 40_000 } else { 80 })
 }
 
-/// What came out of an engine, as single segments.
-#[derive(Default)]
-struct Sink {
-    out: Vec<(Side, Vec<u8>)>,
-    salt: u8,
-}
-
-impl Env for Sink {
-    fn emit(&mut self, side: Side, packet: &Outgoing<'_>) {
-        let cut = segments(packet).expect("what an engine builds can be cut");
-        self.out.extend(cut.into_iter().map(|bytes| (side, bytes)));
-    }
-    fn forward(&mut self, side: Side, offload: Offload, bytes: &[u8]) {
-        let cut = segments_of_bytes(bytes, offload).expect("what a kernel builds can be cut");
-        self.out.extend(cut.into_iter().map(|bytes| (side, bytes)));
-    }
-    fn random(&mut self, _: &RandomFor<'_>, out: &mut [u8]) {
-        out.fill(self.salt);
-    }
-    fn random_is_ready(&self) -> bool {
-        true
-    }
-}
-
 struct Host {
     number: usize,
     engine: Engine,
-    sink: Sink,
+    env: TestEnv,
     /// Offsets in the own stream; the SYN is before 0, the FIN one more at its end.
     isn: u32,
     una: usize,
@@ -85,7 +66,7 @@ impl Host {
         Self {
             number,
             engine,
-            sink: Sink { out: Vec::new(), salt: 3 + number as u8 },
+            env: TestEnv::new(Generator::new(number as u64)),
             isn: if number == 0 { u32::MAX - 5_000 } else { 77_000 },
             una: 0,
             nxt: 0,
@@ -131,7 +112,7 @@ impl Host {
             offload.checksum = Checksum::Partial { start: 20, offset: 16 };
             offload.gso = Some(Gso { kind: 1, size: MSS as u16, header_len: 40 });
         }
-        self.engine.handle_packet(now, Side::Plain, offload, &mut bytes, &mut self.sink);
+        self.engine.handle_packet(now, Side::Plain, offload, &mut bytes, &mut self.env);
     }
 
     fn acknowledge(&mut self, now: Instant) {
@@ -222,7 +203,11 @@ impl World {
         for _ in 0..1000 {
             let mut quiet = true;
             for h in 0..2 {
-                for (side, bytes) in std::mem::take(&mut self.hosts[h].sink.out) {
+                let sent = self.hosts[h].env.take().into_iter().flat_map(|sent| {
+                    let cut = segments_of_bytes(&sent.bytes, sent.offload).expect("what is sent can be cut");
+                    cut.into_iter().map(move |bytes| (sent.side, bytes))
+                });
+                for (side, bytes) in sent {
                     quiet = false;
                     if side == Side::Plain {
                         let peer = (self.hosts[1 - h].most, self.hosts[1 - h].fin);
@@ -266,7 +251,7 @@ impl World {
 
     fn deliver(&mut self, from: usize, mut bytes: Vec<u8>) {
         let host = &mut self.hosts[1 - from];
-        host.engine.handle_packet(self.now, Side::Wire, WHOLE, &mut bytes, &mut host.sink);
+        host.engine.handle_packet(self.now, Side::Wire, WHOLE, &mut bytes, &mut host.env);
         self.settle();
     }
 
@@ -276,7 +261,7 @@ impl World {
             let host = &mut self.hosts[h];
             for _ in 0..100 {
                 match host.engine.poll_timeout() {
-                    Some(due) if due <= self.now => host.engine.handle_timeout(self.now, &mut host.sink),
+                    Some(due) if due <= self.now => host.engine.handle_timeout(self.now, &mut host.env),
                     _ => break,
                 }
             }
@@ -350,7 +335,7 @@ impl World {
             11 => {
                 let (local, remote) = (address(h), address(1 - h));
                 let host = &mut self.hosts[h];
-                let _ = host.engine.rekey(now, local, remote, &mut host.sink);
+                let _ = host.engine.rekey(now, local, remote, &mut host.env);
             }
             12 => {
                 // Cut in two, the second part first if the argument is odd.
@@ -428,12 +413,12 @@ fuzz_target!(|input: &[u8]| {
         }
     }
     for host in &mut world.hosts {
-        host.engine.abort_all(world.now, &mut host.sink);
+        host.engine.abort_all(world.now, &mut host.env);
         let mut now = world.now;
         for _ in 0..2_000 {
             let Some(due) = host.engine.poll_timeout() else { break };
             now = now.max(due);
-            host.engine.handle_timeout(now, &mut host.sink);
+            host.engine.handle_timeout(now, &mut host.env);
         }
         assert!(host.engine.is_empty(), "{:?}", host.engine.flows());
         assert_eq!(host.engine.held_bytes(), 0);

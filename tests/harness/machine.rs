@@ -1,135 +1,21 @@
 //! Machines that can be copied, for tests of cloned and rolled-back hosts.
 //!
 //! A copy is made by giving a second engine all that the first one was given: an engine is a function of packets, time
-//! and randomness, and that it comes out the same is checked. The random source here is the worst case: nothing but a
+//! and randomness, and that it comes out the same is checked. The random source is the worst case: nothing but a
 //! generator whose state is copied as well, so that all that can still differ is what bytes are asked to be mixed with.
 
-use std::cell::RefCell;
-use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 
-use enotun::engine::{Config, Disrupted, Disruption, Engine, Env, FlowState, RandomFor, Side};
-use enotun::io::env::HostEnv;
+use enotun::engine::{Config, Disrupted, Disruption, Engine, FlowState, Side};
 use enotun::selector::{Policy, PolicyTable, Rule};
 use enotun::time::Instant;
-use enotun::wire::{Offload, Outgoing};
+use enotun::wire::Offload;
 use serde::{Deserialize, Serialize};
-use tcpcrypt::aead::{AeadKey, NotAuthentic};
-use tcpcrypt::kex::PrivateKey;
-use tcpcrypt::{AeadId, Error, Provider, Tep};
 
+use super::env::{Generator, Source, TestEnv};
 use super::packet::{ACK, PSH, RST, SYN, Seg};
-
-/// What was sealed in this run.
-#[derive(Default)]
-struct Seals {
-    /// What a copy does while it is made was done by its original.
-    paused: bool,
-    seen: HashSet<(Vec<u8>, [u8; 12])>,
-    repeated: usize,
-}
-
-thread_local! {
-    static SEALS: RefCell<Seals> = RefCell::default();
-}
-
-/// Begins a run in which nothing was sealed yet.
-pub fn forget_seals() {
-    SEALS.with_borrow_mut(|seals| *seals = Seals::default());
-}
-
-/// How many frames were sealed with a (key, nonce) pair that had sealed one before, in any machine of this run.
-pub fn repeated_seals() -> usize {
-    SEALS.with_borrow(|seals| seals.repeated)
-}
-
-/// A provider that notes every (key, nonce) pair that seals a frame.
-struct Recording;
-static RECORDING: Recording = Recording;
-
-struct RecordedKey {
-    key: Vec<u8>,
-    inner: Box<dyn AeadKey>,
-}
-
-impl Provider for Recording {
-    fn name(&self) -> &'static str {
-        "recording"
-    }
-    fn aead(&self, id: AeadId, key: &[u8]) -> Result<Box<dyn AeadKey>, Error> {
-        let inner = enotun::crypto::provider().aead(id, key)?;
-        Ok(Box::new(RecordedKey { key: key.to_vec(), inner }))
-    }
-    fn private_key(&self, tep: Tep, bytes: &[u8]) -> Result<Option<Box<dyn PrivateKey>>, Error> {
-        enotun::crypto::provider().private_key(tep, bytes)
-    }
-}
-
-impl AeadKey for RecordedKey {
-    fn seal(&self, nonce: &[u8; 12], aad: &[u8], buffer: &mut [u8]) -> [u8; 16] {
-        SEALS.with_borrow_mut(|seals| {
-            if !seals.paused && !seals.seen.insert((self.key.clone(), *nonce)) {
-                seals.repeated += 1;
-            }
-        });
-        self.inner.seal(nonce, aad, buffer)
-    }
-    fn open(&self, nonce: &[u8; 12], aad: &[u8], buffer: &mut [u8], tag: &[u8; 16]) -> Result<(), NotAuthentic> {
-        self.inner.open(nonce, aad, buffer, tag)
-    }
-}
-
-/// A random source.
-enum Source {
-    /// A generator and nothing else.
-    Generator {
-        seed: u64,
-        count: u64,
-        /// Whether what the bytes are wanted for goes into them.
-        mixing: bool,
-    },
-    /// The daemon's own.
-    Host(Box<HostEnv>),
-}
-
-impl Source {
-    fn count(&self) -> u64 {
-        if let Self::Generator { count, .. } = self { *count } else { 0 }
-    }
-}
-
-struct Surroundings {
-    source: Source,
-    out: Packets,
-}
-
-impl Env for Surroundings {
-    fn emit(&mut self, side: Side, packet: &Outgoing<'_>) {
-        self.out.push((side, packet.to_vec(), packet.offload));
-    }
-    fn forward(&mut self, side: Side, offload: Offload, bytes: &[u8]) {
-        self.out.push((side, bytes.to_vec(), offload));
-    }
-    fn random(&mut self, wanted: &RandomFor<'_>, out: &mut [u8]) {
-        let (seed, count, mixing) = match &mut self.source {
-            Source::Generator { seed, count, mixing } => (*seed, count, *mixing),
-            Source::Host(host) => return host.random(wanted, out),
-        };
-        *count += 1;
-        for (block, bytes) in out.chunks_mut(8).enumerate() {
-            let mut hasher = DefaultHasher::new();
-            (seed, *count, block).hash(&mut hasher);
-            if mixing {
-                (wanted.purpose, wanted.local, wanted.remote, wanted.context).hash(&mut hasher);
-            }
-            bytes.copy_from_slice(&hasher.finish().to_be_bytes()[..bytes.len()]);
-        }
-    }
-    fn random_is_ready(&self) -> bool {
-        true
-    }
-}
+use super::seals;
 
 pub type Packets = Vec<(Side, Vec<u8>, Offload)>;
 
@@ -152,9 +38,9 @@ pub struct Make {
 }
 
 /// A host with its engine, and all that the engine was given.
-pub struct Machine {
+pub struct Machine<S = Generator> {
     pub engine: Engine,
-    env: Surroundings,
+    env: TestEnv<S>,
     fed: Vec<Fed>,
     gave: u64,
     make: Make,
@@ -165,20 +51,34 @@ pub const NOW: Instant = Instant::from_micros(1_000_000);
 
 impl Machine {
     pub fn new(make: Make) -> Self {
+        let source = if make.mixing { Generator::new(make.seed) } else { Generator::without_mixing(make.seed) };
+        Self::with_source(make, source)
+    }
+
+    /// Another one in the same state.
+    pub fn copy(&self) -> Self {
+        seals::pause(true);
+        let mut copy = Self::new(self.make);
+        for fed in &self.fed {
+            copy.feed(fed.clone());
+        }
+        seals::pause(false);
+        assert_eq!((copy.gave, copy.env.source.count), (self.gave, self.env.source.count), "it is not a copy");
+        assert_eq!(copy.engine.sessions(NOW), self.engine.sessions(NOW));
+        assert_eq!(copy.engine.len(), self.engine.len());
+        copy
+    }
+}
+
+impl<S: Source> Machine<S> {
+    /// One with another random source.
+    pub fn with_source(make: Make, source: S) -> Self {
         let mut config = Config::default();
         config.negotiation.nonce_len = make.nonce_len;
         config.negotiation.resume = make.resume;
-        let mut engine = Engine::new(config, &RECORDING);
+        let mut engine = Engine::new(config, seals::provider());
         engine.set_policy(PolicyTable::new([Rule::new("0.0.0.0/0".parse().unwrap(), Policy::Required)]));
-        let source = Source::Generator { seed: make.seed, count: 0, mixing: make.mixing };
-        Self { engine, env: Surroundings { source, out: Vec::new() }, fed: Vec::new(), gave: 0, make }
-    }
-
-    /// One with the daemon's own random source, which cannot be copied with [`Self::copy`].
-    pub fn with_host(host: HostEnv) -> Self {
-        let mut machine = Self::new(Make { seed: 0, mixing: true, resume: true, nonce_len: 8 });
-        machine.env.source = Source::Host(Box::new(host));
-        machine
+        Self { engine, env: TestEnv::new(source), fed: Vec::new(), gave: 0, make }
     }
 
     fn feed(&mut self, fed: Fed) -> (Packets, Option<Disrupted>) {
@@ -193,7 +93,7 @@ impl Machine {
             }
             Fed::Sign(sign) => Some(self.engine.handle_disruption(NOW, sign, &mut self.env)),
         };
-        let out = std::mem::take(&mut self.env.out);
+        let out: Packets = self.env.take().into_iter().map(|sent| (sent.side, sent.bytes, sent.offload)).collect();
         let mut hasher = DefaultHasher::new();
         self.gave.hash(&mut hasher);
         out.iter().for_each(|(side, bytes, _)| (side, bytes).hash(&mut hasher));
@@ -205,20 +105,6 @@ impl Machine {
     pub fn disrupt(&mut self, sign: Disruption) -> (Disrupted, Packets) {
         let (out, done) = self.feed(Fed::Sign(sign));
         (done.unwrap(), out)
-    }
-
-    /// Another one in the same state.
-    pub fn copy(&self) -> Self {
-        SEALS.with_borrow_mut(|seals| seals.paused = true);
-        let mut copy = Self::new(self.make);
-        for fed in &self.fed {
-            copy.feed(fed.clone());
-        }
-        SEALS.with_borrow_mut(|seals| seals.paused = false);
-        assert_eq!((copy.gave, copy.env.source.count()), (self.gave, self.env.source.count()), "it is not a copy");
-        assert_eq!(copy.engine.sessions(NOW), self.engine.sessions(NOW));
-        assert_eq!(copy.engine.len(), self.engine.len());
-        copy
     }
 }
 
@@ -241,7 +127,7 @@ pub struct Session {
     pub key: String,
 }
 
-impl Node for Machine {
+impl<S: Source> Node for Machine<S> {
     fn take(&mut self, side: Side, bytes: Vec<u8>, offload: Offload) -> Packets {
         self.feed(Fed::Packet(side, bytes, offload)).0
     }
