@@ -1,7 +1,7 @@
 #!/bin/sh
 # The protocol crate and the packet rewriter stay functions of (input, time, randomness):
 # - tcpcrypt/ is no_std, has no unsafe code, and no dependency that reaches the operating system;
-# - src/wire, src/flow and src/engine read no clock, take no randomness of their own, and never sleep.
+# - src/wire, src/store, src/flow and src/engine read no clock, take no randomness of their own, and never sleep.
 # Exit status 1 and the offending lines if not.
 set -eu
 cd "$(dirname "$0")/.."
@@ -31,7 +31,7 @@ clock='\b(Instant|SystemTime)::now\b|\bUtc::now\b|\bclock_gettime\b'
 random='\bgetrandom\b|\brand::(rng|random|fill|make_rng)|\bthread_rng\b|\b(OsRng|SysRng|ThreadRng)\b|\bfrom_os_rng\b'
 sleep='\b(thread|time)::sleep\b|\bpark_timeout\b'
 pure='tcpcrypt/src'
-for folder in src/wire src/flow src/engine; do
+for folder in src/wire src/store src/flow src/engine; do
     if [ -d "$folder" ]; then pure="$pure $folder"; fi
 done
 # shellcheck disable=SC2086 # a list of folders without blanks

@@ -8,5 +8,6 @@ mod flow;
 pub mod io;
 pub mod linux;
 pub mod selector;
+mod store;
 pub mod time;
 pub mod wire;

@@ -184,7 +184,7 @@ fn fill(table: &str, host: &mut Host) -> usize {
                 connect_encrypted(host, port);
                 host.count(FlowState::Encrypted, any)
             }
-            "orphans" => {
+            "tombstones" => {
                 // Reset by the peer, and the local kernel says nothing.
                 let (init1, _) = shake_hands(host, port);
                 let mut rst = Seg::new(address(2, 80), address(1, port));

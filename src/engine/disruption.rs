@@ -1,12 +1,9 @@
-//! What the engine does on a sign that this machine was cloned, rolled back or stopped (TC-14, TC-19): it erases the
-//! sessions that could be resumed, and connections get new keys or end. docs/clones.md says which and why.
+//! Signs that this machine was cloned, rolled back or stopped (TC-14, TC-19).
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Engine, Env, Fate, fail, settle};
-use crate::flow::{AbortReason, Flow, FlowKey, Next};
 use crate::time::Instant;
 
 /// A sign that this machine's memory is older than the world around it, or in use a second time.
@@ -70,60 +67,5 @@ impl fmt::Display for Disrupted {
             "{}: {} cached sessions erased, {} connections rekeyed, {} aborted",
             self.sign, self.sessions_flushed, self.connections_rekeyed, self.connections_aborted
         )
-    }
-}
-
-impl Engine {
-    /// Acts on a sign that this machine was cloned, rolled back or stopped.
-    ///
-    /// The cache is erased in any case. A [certain](Disruption::is_certain) sign ends all connections (TC-6) that have keys or
-    /// have sent what keys will be made of: the copy has the same, and a rekey gives both the same new ones (TC-8). On
-    /// others connections rekey (TC-31).
-    pub fn handle_disruption(&mut self, now: Instant, sign: Disruption, env: &mut dyn Env) -> Disrupted {
-        self.counters.disruptions += 1;
-        let sessions_flushed = self.sessions.flush(None);
-        if matches!(sign, Disruption::Moved | Disruption::AddressChange) {
-            // What was learnt was learnt of another network's paths.
-            self.paths.forget(None, None);
-        }
-        let (mut connections_rekeyed, mut connections_aborted) = (0, 0);
-        self.leave_no_keys(|engine| {
-            (connections_rekeyed, connections_aborted) = engine.renew_or_abort(now, sign, env);
-        });
-        let done = Disrupted { sign, at: now, sessions_flushed, connections_rekeyed, connections_aborted };
-        self.disrupted = Some(done);
-        done
-    }
-
-    /// Rekeys or ends every connection; how many of each.
-    fn renew_or_abort(&mut self, now: Instant, sign: Disruption, env: &mut dyn Env) -> (usize, usize) {
-        let (mut connections_rekeyed, mut connections_aborted) = (0, 0);
-        let keys: Vec<FlowKey> = self.table.iter().map(|(key, _)| *key).collect();
-        for key in keys {
-            self.with_flow(now, key, env, |cx, flow| match flow {
-                Flow::Encrypted(encrypted) if sign.is_certain() => {
-                    connections_aborted += 1;
-                    settle(cx, encrypted, Next::Abort(AbortReason::Cloned))
-                }
-                Flow::Opening(opening) if sign.is_certain() && opening.has_named_a_secret() => {
-                    connections_aborted += 1;
-                    opening.refuse(cx);
-                    fail(cx, key, AbortReason::Cloned, opening.kernel_expects())
-                }
-                Flow::Encrypted(encrypted) => {
-                    connections_rekeyed += usize::from(encrypted.wear_out_keys());
-                    let next = encrypted.start_rekey(cx);
-                    settle(cx, encrypted, next)
-                }
-                Flow::Opening(_) | Flow::Plain(_) | Flow::Closed(_) => Fate::Stay,
-            });
-        }
-        (connections_rekeyed, connections_aborted)
-    }
-
-    /// The last sign that was acted on.
-    #[must_use]
-    pub fn last_disruption(&self) -> Option<Disrupted> {
-        self.disrupted
     }
 }

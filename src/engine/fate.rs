@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Counters, Side};
-use crate::flow::{AbortReason, Closed, Cx, Encrypted, Flow, FlowKey, Link, Next, Opened, Opening, PlainFlow, pass_on};
-use crate::wire::Segment;
+use crate::flow::{
+    AbortReason, Closed, Context, Counters, Encrypted, Flow, Link, Next, Opened, Opening, PlainFlow, Side, pass_on,
+};
+use crate::wire::{FlowKey, Segment};
 
 /// What became of a connection while it handled a packet or timeout.
 pub(super) enum Fate {
@@ -15,11 +16,11 @@ pub(super) enum Fate {
 
 /// What follows from what an opening came to. The second value says whether the packet is to be passed on.
 pub(super) fn after_opening(
-    cx: &mut Cx<'_>,
+    cx: &mut Context<'_>,
     key: FlowKey,
     opening: &Opening,
     opened: Opened,
-    give: impl FnOnce(&mut Cx<'_>, &mut Encrypted, bool) -> Next,
+    give: impl FnOnce(&mut Context<'_>, &mut Encrypted, bool) -> Next,
 ) -> (Fate, bool) {
     match opened {
         Opened::Still => (Fate::Stay, false),
@@ -60,7 +61,7 @@ pub(super) fn after_opening(
 
 /// What is left of a connection that was aborted before it was encrypted. `expects`: where the local kernel is in both streams,
 /// if it may take the connection for open.
-pub(super) fn fail(cx: &mut Cx<'_>, key: FlowKey, why: AbortReason, expects: Option<(u32, u32)>) -> Fate {
+pub(super) fn fail(cx: &mut Context<'_>, key: FlowKey, why: AbortReason, expects: Option<(u32, u32)>) -> Fate {
     count_abort(cx.counters, why);
     let until = cx.now + cx.config.closed_linger;
     Fate::Replace(Flow::Closed(Box::new(Closed::refused(Link::new(key), why.to_string(), until, expects, cx.now))))
@@ -72,7 +73,12 @@ pub(super) fn count_abort(counters: &mut Counters, why: AbortReason) {
 }
 
 /// Passes a packet of an opening on unchanged if that is what it came to.
-pub(super) fn pass<S>(cx: &mut Cx<'_>, from: Side, packet: &Segment<'_, S>, (mut fate, pass): (Fate, bool)) -> Fate {
+pub(super) fn pass<S>(
+    cx: &mut Context<'_>,
+    from: Side,
+    packet: &Segment<'_, S>,
+    (mut fate, pass): (Fate, bool),
+) -> Fate {
     if let Fate::Replace(Flow::Plain(plain)) = &mut fate {
         plain.note(cx, from, packet);
     }
@@ -84,7 +90,7 @@ pub(super) fn pass<S>(cx: &mut Cx<'_>, from: Side, packet: &Segment<'_, S>, (mut
 }
 
 /// What follows from what an encrypted connection came to.
-pub(super) fn settle(cx: &mut Cx<'_>, encrypted: &mut Encrypted, next: Next) -> Fate {
+pub(super) fn settle(cx: &mut Context<'_>, encrypted: &mut Encrypted, next: Next) -> Fate {
     let (now, linger) = (cx.now, cx.config.closed_linger);
     let closed = match next {
         Next::Stay => return Fate::Stay,
@@ -106,7 +112,7 @@ pub(super) fn settle(cx: &mut Cx<'_>, encrypted: &mut Encrypted, next: Next) -> 
 
 /// Tells the ends of a connection that has to go for others, as far as they take it for open; returns how long the local kernel may
 /// go on with it all the same.
-pub(super) fn evict(cx: &mut Cx<'_>, flow: &mut Flow) -> Option<Duration> {
+pub(super) fn evict(cx: &mut Context<'_>, flow: &mut Flow) -> Option<Duration> {
     match flow {
         Flow::Opening(opening) => {
             opening.kernel_expects()?;

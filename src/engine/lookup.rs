@@ -1,11 +1,11 @@
 //! Which connection a packet belongs to: one that is known, a new one, or none.
 
+use super::state::{Engine, context};
 use super::table::Class;
-use super::{Engine, Env, Side, context};
-use crate::flow::{Cx, Flow, FlowKey, Link, Opening, Rules, pass_on};
+use crate::flow::{Context, Env, Flow, Link, Opening, Rules, Side, pass_on};
 use crate::selector::{Policy, RuleOptions};
 use crate::time::Instant;
-use crate::wire::{Flags, Segment};
+use crate::wire::{Flags, FlowKey, Segment};
 
 /// Whether a packet belongs to what is known on its addresses and ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

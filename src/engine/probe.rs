@@ -1,34 +1,16 @@
 //! Connections that are opened to find out what a path does with ENO. They are the local kernel's own; the engine
 //! treats their SYNs as it is told, and writes down what is seen.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{FlowState, Side};
-use crate::flow::{Flow, FlowKey, LostOption};
+use crate::flow::{FlowState, LostOption, ProbeMode, hop_of};
 use crate::time::Instant;
 use crate::wire::icmp::IcmpError;
 use crate::wire::options::{self, kind};
 use crate::wire::{C, Flags, P, Segment};
-
-/// How a probe is opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ProbeMode {
-    /// Without ENO: what path and peer do with ordinary TCP.
-    Bare,
-    /// With ENO in every SYN, whatever is remembered, and no resumption.
-    Offer,
-    /// The same; and if the answer has no ENO, the acknowledgement and the FIN carry it all the same. A peer that has
-    /// agreed to encrypt, whose option was lost, then takes the connection for encrypted, and can be told by that: it must not
-    /// take a FIN for an end that no FINp frame announced (TC-29). Copies of the SYN go out with a TTL of 1 to `hops`, for the
-    /// routers to quote.
-    Insist {
-        /// Routers to ask, at most.
-        hops: u8,
-    },
-}
 
 /// What a router has quoted of a SYN with ENO whose time had run out there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,49 +142,5 @@ impl Probe {
 
     pub(super) fn report(&self, state: Option<FlowState>, reason: Option<String>) -> ProbeReport {
         ProbeReport { state, reason, ..self.report.clone() }
-    }
-}
-
-/// The IPv4 identification or IPv6 flow label of a SYN that `hop` routers may see: it comes back in the quote.
-pub(crate) fn hop_id(hop: u8) -> u16 {
-    0xe400 | u16::from(hop)
-}
-
-fn hop_of(id: u16) -> Option<u8> {
-    let [high, hop] = id.to_be_bytes();
-    (high == 0xe4 && hop > 0).then_some(hop)
-}
-
-impl super::Engine {
-    /// From here on the connection between `local`, on the plain side, and `remote` is a probe, whatever its selector says.
-    /// It is not there yet. [`Self::end_probe`] is to follow.
-    pub fn begin_probe(&mut self, local: SocketAddr, remote: SocketAddr, mode: ProbeMode) {
-        self.probes.insert(FlowKey::new(local, remote), Probe::new(mode));
-    }
-
-    /// What was seen of a probe so far.
-    #[must_use]
-    pub fn probe(&self, local: SocketAddr, remote: SocketAddr) -> Option<ProbeReport> {
-        let key = FlowKey::new(local, remote);
-        let (state, reason) = match self.table.get(&key) {
-            None => (None, None),
-            // Neither end has anything to send in a frame.
-            Some(Flow::Encrypted(encrypted)) if encrypted.is_ready() => (Some(FlowState::Encrypted), None),
-            Some(flow) => {
-                let info = flow.info(&key);
-                (Some(info.state), info.reason)
-            }
-        };
-        self.probes.get(&key).map(|probe| probe.report(state, reason))
-    }
-
-    /// The connection, if it is still there, is one as others from here on.
-    pub fn end_probe(&mut self, local: SocketAddr, remote: SocketAddr) {
-        self.probes.remove(&FlowKey::new(local, remote));
-    }
-
-    /// Takes an ICMP error about a probe; whether it is dealt with.
-    pub(super) fn probe_quoted(&mut self, side: Side, key: FlowKey, error: &IcmpError, bytes: &[u8]) -> bool {
-        side == Side::Wire && self.probes.get_mut(&key).is_some_and(|probe| probe.from_router(error, bytes))
     }
 }

@@ -8,9 +8,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 
-use super::{Config, Counters};
-use crate::flow::{Flow, FlowKey, Waits};
+use crate::flow::{Config, Counters, Flow, Waits};
 use crate::time::Instant;
+use crate::wire::FlowKey;
 
 /// What a connection has proven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

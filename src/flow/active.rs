@@ -4,15 +4,17 @@ use tcpcrypt::eno::option::{SynArea, find_syn};
 use tcpcrypt::{Acceptable, PlainReason};
 
 use super::FallbackReason;
+use super::context::Context;
 use super::crossing::Told;
 use super::encrypted::Stage;
-use super::link::Cx;
+use super::env::Side;
 use super::outbound::Out;
 use super::peers::{Agreed, PeerSyn, well_formed};
+use super::rules::{ProbeMode, hop_id};
 use super::shown::squeezed;
 use super::syn::{Opened, Opening, Seen};
-use crate::engine::{Advice, Finding, PathKey, ProbeMode, Side, hop_id};
 use crate::selector::Policy;
+use crate::store::{Advice, Finding, PathKey};
 use crate::wire::options::{self, SegmentOptions, SynOptions, kind};
 use crate::wire::{C, Flags, P, Segment};
 
@@ -21,7 +23,7 @@ const RETRY_SYNS: u8 = 2;
 
 impl Opening {
     /// The local kernel opens: its SYN goes out with ENO.
-    pub(super) fn syn_out(&mut self, cx: &mut Cx<'_>, packet: &Segment<'_, P>) -> Opened {
+    pub(super) fn syn_out(&mut self, cx: &mut Context<'_>, packet: &Segment<'_, P>) -> Opened {
         let seen = SynOptions::parse(packet.options());
         if self.attempts == 0 {
             if self.rules.policy != Policy::Required && negotiates(packet.options()) {
@@ -79,13 +81,13 @@ impl Opening {
         why == FallbackReason::PeerNoEno && self.active && matches!(self.rules.probe, Some(ProbeMode::Insist { .. }))
     }
 
-    pub(super) fn may_go_without(&self, cx: &mut Cx<'_>) -> bool {
+    pub(super) fn may_go_without(&self, cx: &mut Context<'_>) -> bool {
         let (path, session) = (PathKey::new(self.link.key.remote(), true), cx.knows(self.link.key));
         cx.paths.may_go_without(cx.now, path, session, cx.now.since(self.began))
     }
 
     /// Whether what is remembered of the path to the peer speaks against ENO. Policy `required` has no choice.
-    pub(super) fn avoid(&mut self, cx: &mut Cx<'_>) -> Option<FallbackReason> {
+    pub(super) fn avoid(&mut self, cx: &mut Context<'_>) -> Option<FallbackReason> {
         if self.rules.probe == Some(ProbeMode::Bare) {
             return Some(FallbackReason::Probe);
         }
@@ -106,7 +108,7 @@ impl Opening {
     }
 
     /// The peer answers.
-    pub(super) fn syn_ack_in(&mut self, cx: &mut Cx<'_>, packet: &Segment<'_, C>) -> Opened {
+    pub(super) fn syn_ack_in(&mut self, cx: &mut Context<'_>, packet: &Segment<'_, C>) -> Opened {
         let Some(local) = self.local.filter(|_| self.active) else { return Opened::Still };
         if packet.ack.0 != local.isn.wrapping_add(1) {
             // An old duplicate, or forged: the kernel knows what to answer.
@@ -156,7 +158,7 @@ impl Opening {
     /// The peer's only answer is one with which there is no encryption.
     pub(super) fn answered_without(
         &mut self,
-        cx: &mut Cx<'_>,
+        cx: &mut Context<'_>,
         packet: &Segment<'_, C>,
         area: &SynArea<'_>,
         why: PlainReason,
@@ -176,7 +178,7 @@ impl Opening {
     }
 
     /// The first segment of the local kernel that is no SYN.
-    pub(super) fn first_from_kernel(&mut self, cx: &mut Cx<'_>, packet: &Segment<'_, P>) -> Opened {
+    pub(super) fn first_from_kernel(&mut self, cx: &mut Context<'_>, packet: &Segment<'_, P>) -> Opened {
         if !self.active && self.local.is_none() && packet.flags.any(Flags::ACK) {
             // A connection from before that the kernel takes for open, or in TIME-WAIT: it asks the peer (RFC 5961, section 4.2).
             self.older = Some(packet.ack.0);

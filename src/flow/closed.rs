@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use super::config::Config;
+use super::context::Context;
 use super::encrypted::{Encrypted, Facts};
-use super::link::{Clocks, Cx, FlowKey, Link};
+use super::env::Side;
+use super::info::{FlowInfo, FlowSession, FlowState};
+use super::link::{Clocks, Link};
+use crate::wire::FlowKey;
 use tcpcrypt::Role;
 
-use crate::engine::{Config, FlowInfo, FlowSession, FlowState, Side};
 use crate::time::Instant;
 use crate::wire::build::TcpFields;
 use crate::wire::options::OptionBuf;
@@ -101,7 +105,7 @@ impl Closed {
     }
 
     /// Repeats the RST if it is time; whether the connection can be forgotten.
-    pub(crate) fn handle_timeout(&mut self, cx: &mut Cx<'_>) -> bool {
+    pub(crate) fn handle_timeout(&mut self, cx: &mut Context<'_>) -> bool {
         if self.repeat.is_some_and(|at| at <= cx.now) {
             cx.counters.own_segments += 2;
             let Last { seq, ack, .. } = self.plain;
@@ -115,7 +119,7 @@ impl Closed {
 
     /// Answers a packet that is late: with a RST if the connection was reset (RFC 9293, section 3.10.7.1), else with
     /// the last acknowledgement if it carries something that wants one.
-    pub(crate) fn answer<S>(&self, cx: &mut Cx<'_>, side: Side, packet: &Segment<'_, S>) {
+    pub(crate) fn answer<S>(&self, cx: &mut Context<'_>, side: Side, packet: &Segment<'_, S>) {
         if packet.flags.any(Flags::RST) {
             return;
         }

@@ -10,12 +10,12 @@ use tcpcrypt::eno::option::{SynArea, find_syn};
 use tcpcrypt::{Acceptable, Decision};
 
 use super::FallbackReason;
+use super::context::Context;
 use super::encrypted::AbortReason;
-use super::link::Cx;
+use super::env::Side;
 use super::peers::{Agreed, PeerSyn, well_formed};
 use super::shown::squeezed;
 use super::syn::{Opened, Opening, Seen};
-use crate::engine::Side;
 use crate::wire::options::SynOptions;
 use crate::wire::{C, Flags, P, Segment};
 
@@ -59,7 +59,7 @@ impl Crossing {
 
 impl Opening {
     /// The peer opens although the local kernel does: a SYN with `area`.
-    pub(super) fn syn_crosses(&mut self, cx: &mut Cx<'_>, packet: &Segment<'_, C>, area: &SynArea<'_>) -> Opened {
+    pub(super) fn syn_crosses(&mut self, cx: &mut Context<'_>, packet: &Segment<'_, C>, area: &SynArea<'_>) -> Opened {
         if self.crossing.told == Told::SynAck {
             // Its SYN-ACK has overtaken it, and the kernel has that.
             return Opened::Still;
@@ -93,7 +93,7 @@ impl Opening {
     }
 
     /// The local kernel, which has opened, answers the peer's SYN.
-    pub(super) fn answer_crossing(&mut self, cx: &mut Cx<'_>, packet: &Segment<'_, P>) -> Opened {
+    pub(super) fn answer_crossing(&mut self, cx: &mut Context<'_>, packet: &Segment<'_, P>) -> Opened {
         // In SYN-SENT it has had a SYN of the peer's that is not known here any more.
         if !self.peers.choose(packet.ack.0) {
             return Opened::Still;
@@ -116,7 +116,7 @@ impl Opening {
     }
 
     /// The peer acknowledges this host's SYN with a SYN-ACK, after its SYN.
-    pub(super) fn syn_ack_crosses(&mut self, cx: &mut Cx<'_>, packet: &Segment<'_, C>) -> Opened {
+    pub(super) fn syn_ack_crosses(&mut self, cx: &mut Context<'_>, packet: &Segment<'_, C>) -> Opened {
         let area = packet.options();
         let Some(peer) = self.peers.get(packet.seq.0) else {
             // One of the two is forged. As in SYN-RECEIVED (RFC 9293, section 3.10.7.4): who is genuine resets it.
@@ -134,7 +134,7 @@ impl Opening {
     }
 
     /// Both SYNs are acknowledged with ENO.
-    fn crossed(&mut self, cx: &mut Cx<'_>) -> Opened {
+    fn crossed(&mut self, cx: &mut Context<'_>) -> Opened {
         debug_assert_eq!(self.phase.decision(), Decision::Encrypted);
         let window = self.local.map_or(0, |local| local.window);
         let Some((ends, clocks, negotiated)) = self.settled(cx, window, None) else {

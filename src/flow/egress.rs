@@ -8,10 +8,10 @@ use std::ops::Range;
 
 use tcpcrypt::frame::MAX_FRAME;
 
+use super::context::Context;
 use super::encrypted::{AbortReason, Bare, Cut, Encrypted, Next, Stage, piece};
 use super::gate::{self, LocalPosition, Reason, Verdict};
 use super::inbound::Eof;
-use super::link::Cx;
 use super::outbound::Fin;
 use crate::wire::options::SegmentOptions;
 use crate::wire::{C, Flags, Offset, P, Segment, Seq};
@@ -30,7 +30,7 @@ const MAX_EARLY: usize = 1 << 20;
 
 impl Encrypted {
     /// Takes in a segment from the local kernel.
-    pub(crate) fn from_kernel(&mut self, cx: &mut Cx<'_>, packet: &Segment<'_, P>) -> Next {
+    pub(crate) fn from_kernel(&mut self, cx: &mut Context<'_>, packet: &Segment<'_, P>) -> Next {
         self.wire_told = false;
         self.kernel_told = false;
         let options = SegmentOptions::parse(packet.options());
@@ -113,7 +113,7 @@ impl Encrypted {
 
     /// Counts a segment of the local end that is not believed, and answers it with what is expected: if that is not what it has,
     /// its RST is exact then (RFC 5961, section 3.2).
-    fn refuse_local(&mut self, cx: &mut Cx<'_>, why: Reason, has_data: bool) {
+    fn refuse_local(&mut self, cx: &mut Context<'_>, why: Reason, has_data: bool) {
         let counters = &mut *cx.counters;
         *match why {
             Reason::ResetInWindow | Reason::ResetElsewhere => &mut counters.resets_ignored,
@@ -128,7 +128,7 @@ impl Encrypted {
 
     /// A segment without data before what the peer acknowledged is a window probe, which the peer sees as one, or a
     /// keep-alive. That becomes a rekey (TC-35): what the kernel takes for the answer is then authentic.
-    fn answer_probe(&mut self, cx: &mut Cx<'_>, start: Offset<P>, keep: Flags) -> Option<Next> {
+    fn answer_probe(&mut self, cx: &mut Context<'_>, start: Offset<P>, keep: Flags) -> Option<Next> {
         if start >= self.out.ends.base().p {
             return None;
         }
@@ -161,7 +161,7 @@ impl Encrypted {
     /// Takes in bytes at `start`, old or new.
     fn accept(
         &mut self,
-        cx: &mut Cx<'_>,
+        cx: &mut Context<'_>,
         start: Offset<P>,
         data: &[u8],
         fin: bool,
@@ -216,7 +216,7 @@ impl Encrypted {
     }
 
     /// Frames new bytes at once if that can be, else keeps them.
-    fn frame(&mut self, cx: &mut Cx<'_>, new: &[u8], fin: bool, gso: Option<usize>, keep: Flags) -> Next {
+    fn frame(&mut self, cx: &mut Context<'_>, new: &[u8], fin: bool, gso: Option<usize>, keep: Flags) -> Next {
         let most = self.out.most(self.wire_options(false).padded().len());
         let out = &mut self.out;
         let piece = match gso {
@@ -267,12 +267,12 @@ impl Encrypted {
     }
 
     /// Seals what is pending and fits the peer's window, answers a rekey, and sends what was not sent.
-    pub(super) fn flush(&mut self, cx: &mut Cx<'_>, keep: Flags) -> Next {
+    pub(super) fn flush(&mut self, cx: &mut Context<'_>, keep: Flags) -> Next {
         self.flush_in(cx, Cut::Path, keep)
     }
 
     /// The same in segments of a certain size.
-    fn flush_in(&mut self, cx: &mut Cx<'_>, cut: Cut, keep: Flags) -> Next {
+    fn flush_in(&mut self, cx: &mut Context<'_>, cut: Cut, keep: Flags) -> Next {
         let Self { stage: Stage::Ready(record), out, .. } = self else {
             return self.send_unsent(cx, cut, keep);
         };
@@ -312,7 +312,7 @@ impl Encrypted {
     }
 
     /// Sends what was made and never sent, as far as the peer's window goes.
-    fn send_unsent(&mut self, cx: &mut Cx<'_>, cut: Cut, keep: Flags) -> Next {
+    fn send_unsent(&mut self, cx: &mut Context<'_>, cut: Cut, keep: Flags) -> Next {
         let out = &self.out;
         let end = out.ends.end().c;
         let (from, data_end) = (out.sent.within, out.data_end());
@@ -335,7 +335,7 @@ impl Encrypted {
 
     /// Answers the kernel's retransmission of `range` with the frames that hold it, in segments of `segment` bytes, the
     /// kernel's and what a frame adds: it may have found out that the path takes less (RFC 4821).
-    fn resend(&mut self, cx: &mut Cx<'_>, range: Range<Offset<P>>, segment: usize, keep: Flags) {
+    fn resend(&mut self, cx: &mut Context<'_>, range: Range<Offset<P>>, segment: usize, keep: Flags) {
         let Range { start: from, end: to } = range;
         let out = &self.out;
         let (c_from, c_to) = out.ends.cover_p(from.max(out.ends.base().p), to);
@@ -350,7 +350,7 @@ impl Encrypted {
     }
 
     /// The timer for what the kernel cannot send again.
-    pub(super) fn handle_own_timeout(&mut self, cx: &mut Cx<'_>) -> Next {
+    pub(super) fn handle_own_timeout(&mut self, cx: &mut Context<'_>) -> Next {
         self.out.timer = None;
         self.out.retries += 1;
         if self.out.retries > MAX_RETRIES {
@@ -364,7 +364,7 @@ impl Encrypted {
     }
 
     /// Sends the first frame in flight again, whether or not the peer's window has room: it may be a probe.
-    fn resend_own(&mut self, cx: &mut Cx<'_>) {
+    fn resend_own(&mut self, cx: &mut Context<'_>) {
         if let Some(first) = self.out.ends.first() {
             let from = self.out.acked;
             // The FIN goes with the frame that has FINp (TC-29).
@@ -377,7 +377,7 @@ impl Encrypted {
     /// Takes in the acknowledgement side of an acceptable segment of the peer's, which begins at `start`.
     pub(super) fn acknowledged(
         &mut self,
-        cx: &mut Cx<'_>,
+        cx: &mut Context<'_>,
         start: Offset<C>,
         packet: &Segment<'_, C>,
         options: &SegmentOptions,
@@ -446,7 +446,7 @@ impl Encrypted {
     }
 
     /// Starts a rekey now (TC-31), with an empty frame if there is no data (TC-33).
-    pub(crate) fn start_rekey(&mut self, cx: &mut Cx<'_>) -> Next {
+    pub(crate) fn start_rekey(&mut self, cx: &mut Context<'_>) -> Next {
         let Self { stage: Stage::Ready(record), out, .. } = self else { return Next::Stay };
         if out.fin == Fin::Sealed || !record.start_rekey() {
             return Next::Stay;

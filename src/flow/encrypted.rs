@@ -11,12 +11,13 @@ use tcpcrypt::resume::CachedSecret;
 use tcpcrypt::schedule::KeyFingerprint;
 use tcpcrypt::{AckPhase, AeadId, Negotiated, Record, Role, Session, SessionId};
 
-use super::Keys;
+use super::context::Context;
+use super::env::{ConnectionKeys, Side};
 use super::inbound::{Eof, In, Waits};
-use super::link::{Clocks, Cx, Link};
+use super::link::{Clocks, Link};
 use super::lost::LostOption;
 use super::outbound::Out;
-use crate::engine::{ChainId, ConnectionKeys, Finding, Sessions, Side};
+use crate::store::{ChainId, Finding, Sessions};
 use crate::time::Instant;
 use crate::wire::build::TcpFields;
 use crate::wire::options::OptionBuf;
@@ -32,6 +33,17 @@ const KERNEL_PATIENCE: Duration = Duration::from_secs(925);
 
 /// A connection without packets for this long is idle: soon, so that of many that are opened few are ever large.
 const REST_AFTER: Duration = Duration::from_millis(250);
+
+/// How far the keys of a connection are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keys {
+    /// There are none, or only what they will be made of.
+    None,
+    /// Those of a session that may be resumed, or whose frames may come although it is not.
+    Possible,
+    /// The generations to send and to receive with (TC-31).
+    Generations(u64, u64),
+}
 
 /// How far the keys are.
 pub(crate) enum Stage {
@@ -222,7 +234,7 @@ pub(crate) struct Encrypted {
 
 impl Encrypted {
     pub(crate) fn new(
-        cx: &Cx<'_>,
+        cx: &Context<'_>,
         link: Link,
         ends: &Ends,
         negotiated: Negotiated,
@@ -265,7 +277,7 @@ impl Encrypted {
         }
     }
 
-    fn export_keys(&self, cx: &mut Cx<'_>, session: &Session, resumed: bool) {
+    fn export_keys(&self, cx: &mut Context<'_>, session: &Session, resumed: bool) {
         cx.env.export_keys(&ConnectionKeys {
             local: self.link.key.local(),
             remote: self.link.key.remote(),
@@ -282,7 +294,7 @@ impl Encrypted {
 
     /// Takes the session that the key exchange ended with, or the one resumed and the chain it is from. `ss[i]` is
     /// erased here (TC-19).
-    pub(super) fn ready(&mut self, cx: &mut Cx<'_>, session: Session, resumed: Option<ChainId>) {
+    pub(super) fn ready(&mut self, cx: &mut Context<'_>, session: Session, resumed: Option<ChainId>) {
         self.facts.aead = Some(session.aead());
         self.facts.session_id = Some(session.id());
         self.facts.key_fingerprint = Some(session.key_fingerprint());
@@ -306,7 +318,7 @@ impl Encrypted {
 
     /// The peer has the keys, for a frame of its has opened: from here on the connection is encrypted for whoever asks, a
     /// resumption counts, and the sessions to come are cached under the peer's address (TC-19, TC-22).
-    pub(super) fn confirm_peer(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn confirm_peer(&mut self, cx: &mut Context<'_>) {
         let peer = self.link.key.remote();
         let resumed = matches!(self.claim, Claim::Resumed(_));
         match std::mem::replace(&mut self.claim, Claim::None) {
@@ -366,7 +378,7 @@ impl Encrypted {
 
     /// Remembers what a packet of the peer's, or its absence, has shown about the path. That the path lets ENO through is
     /// shown by what can only come from a peer that has the keys, or makes them with this host.
-    pub(crate) fn note_path(&mut self, cx: &mut Cx<'_>, next: Next, packet: Option<&Segment<'_, C>>) {
+    pub(crate) fn note_path(&mut self, cx: &mut Context<'_>, next: Next, packet: Option<&Segment<'_, C>>) {
         if self.path_known {
             return;
         }
@@ -454,7 +466,7 @@ impl Encrypted {
     }
 
     /// Sends a segment without data to the wire.
-    pub(super) fn emit_wire_bare(&mut self, cx: &mut Cx<'_>, bare: Bare, flags: Flags) {
+    pub(super) fn emit_wire_bare(&mut self, cx: &mut Context<'_>, bare: Bare, flags: Flags) {
         let options = self.wire_options(!flags.any(Flags::RST));
         self.inn.duplicate = None;
         let (ack, window) = self.inn.announce();
@@ -471,13 +483,13 @@ impl Encrypted {
     }
 
     /// Acknowledges on the wire on enotun's own account.
-    pub(super) fn emit_own_ack(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn emit_own_ack(&mut self, cx: &mut Context<'_>) {
         cx.counters.own_segments += 1;
         self.emit_wire_bare(cx, Bare::Next, Flags::default());
     }
 
     /// Sends a segment without data to the local kernel at `seq`.
-    pub(super) fn emit_plain_bare(&mut self, cx: &mut Cx<'_>, seq: Offset<P>, flags: Flags, sack: &[(u32, u32)]) {
+    pub(super) fn emit_plain_bare(&mut self, cx: &mut Context<'_>, seq: Offset<P>, flags: Flags, sack: &[(u32, u32)]) {
         let options = self.plain_options(sack);
         let (ack, window) = self.kernel_fields();
         let tcp = TcpFields {
@@ -493,7 +505,7 @@ impl Encrypted {
     }
 
     /// Tells the local kernel that its SYN has arrived.
-    pub(super) fn acknowledge_opening(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn acknowledge_opening(&mut self, cx: &mut Context<'_>) {
         let seq = self.inn.delivered;
         self.emit_plain_bare(cx, seq, Flags::default(), &[]);
     }
@@ -507,7 +519,7 @@ impl Encrypted {
     }
 
     /// Sends plaintext `delivered..until` and, if it is due, the FIN to the local kernel.
-    pub(super) fn deliver(&mut self, cx: &mut Cx<'_>, flags: Flags) {
+    pub(super) fn deliver(&mut self, cx: &mut Context<'_>, flags: Flags) {
         let from = self.inn.delivered;
         let to = self.inn.deliverable();
         if to > from {
@@ -522,7 +534,7 @@ impl Encrypted {
     }
 
     /// Sends stored plaintext to the local kernel, the FIN if the range has it.
-    pub(super) fn emit_plaintext(&mut self, cx: &mut Cx<'_>, from: Offset<P>, to: Offset<P>, flags: Flags) {
+    pub(super) fn emit_plaintext(&mut self, cx: &mut Context<'_>, from: Offset<P>, to: Offset<P>, flags: Flags) {
         let data_end = self.inn.data_end();
         let (ack, window) = self.kernel_fields();
         let options = self.plain_options(&[]);
@@ -565,7 +577,7 @@ impl Encrypted {
     }
 
     /// Sends the stored bytes `from..to`, and the FIN if the range has it, to the wire.
-    pub(super) fn transmit(&mut self, cx: &mut Cx<'_>, from: Offset<C>, to: Offset<C>, cut: Cut, flags: Flags) {
+    pub(super) fn transmit(&mut self, cx: &mut Context<'_>, from: Offset<C>, to: Offset<C>, cut: Cut, flags: Flags) {
         let data_end = self.out.data_end();
         let (ack, window) = self.inn.announce();
         let options = self.wire_options(false);
@@ -613,7 +625,7 @@ impl Encrypted {
     }
 
     /// Tells both ends that it is over (TC-6).
-    pub(crate) fn abort(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn abort(&mut self, cx: &mut Context<'_>) {
         self.emit_wire_bare(cx, Bare::Next, Flags::RST);
         let seq = self.inn.delivered;
         self.emit_plain_bare(cx, seq, Flags::RST, &[]);
@@ -639,7 +651,7 @@ impl Encrypted {
         [self.deadline, self.rest_at, self.out.timer(), self.inn.timer()].into_iter().flatten().min()
     }
 
-    pub(crate) fn handle_timeout(&mut self, cx: &mut Cx<'_>) -> Next {
+    pub(crate) fn handle_timeout(&mut self, cx: &mut Context<'_>) -> Next {
         if self.deadline.is_some_and(|d| d <= cx.now) {
             return Next::Abort(AbortReason::Timeout);
         }
@@ -668,7 +680,7 @@ impl Encrypted {
 
     /// Gives back the memory that only a busy connection needs, if it is idle: most of many connections are. Sockets can
     /// vanish without a word: if it is idle for long, the kernel is asked, and answers with a RST if it has none.
-    fn rest(&mut self, cx: &mut Cx<'_>) {
+    fn rest(&mut self, cx: &mut Context<'_>) {
         let idle = cx.now.since(self.used);
         self.rest_at = Some(self.used + if idle < REST_AFTER { REST_AFTER } else { ASK_AFTER });
         if idle >= REST_AFTER {

@@ -16,14 +16,14 @@ use tcpcrypt::frame::{HEADER_LEN, Header, MAX_FRAME};
 use tcpcrypt::messages::{PREFIX_LEN as INIT_PREFIX_LEN, message_len};
 use tcpcrypt::{Acceptable, OpenError, Opened, Record, Role, handshake};
 
+use super::context::Context;
 use super::egress::AckNews;
 use super::encrypted::{AbortReason, Encrypted, Exchange, Next, Stage};
+use super::env::Side;
 use super::frames::Boundary;
 use super::gate::{self, Reason, Verdict};
 use super::inbound::{Eof, In};
-use super::link::Cx;
 use super::reassembly::{Inserted, Prefer};
-use crate::engine::Side;
 use crate::time::Instant;
 use crate::wire::options::SegmentOptions;
 use crate::wire::{C, Flags, Offset, P, Segment};
@@ -89,7 +89,7 @@ enum Progress {
 
 impl Encrypted {
     /// Takes in a segment from the wire. Its checksum is right.
-    pub(crate) fn from_wire(&mut self, cx: &mut Cx<'_>, packet: &mut Segment<'_, C>) -> Next {
+    pub(crate) fn from_wire(&mut self, cx: &mut Context<'_>, packet: &mut Segment<'_, C>) -> Next {
         self.wire_told = false;
         self.kernel_told = false;
         self.inn.duplicate = None;
@@ -148,7 +148,7 @@ impl Encrypted {
     /// Tells both sides what has come of a segment.
     fn pass_on_news(
         &mut self,
-        cx: &mut Cx<'_>,
+        cx: &mut Context<'_>,
         before: &Before,
         news: &AckNews,
         bare: bool,
@@ -182,7 +182,7 @@ impl Encrypted {
     }
 
     /// Exchanges keys, now that there is time for it, and opens what came behind the peer's Init message.
-    pub(crate) fn exchange(&mut self, cx: &mut Cx<'_>) -> Next {
+    pub(crate) fn exchange(&mut self, cx: &mut Context<'_>) -> Next {
         self.exchange = Exchange::None;
         self.wire_told = false;
         self.kernel_told = false;
@@ -205,7 +205,7 @@ impl Encrypted {
     }
 
     /// Tells the kernel that the peer is alive once that is authentic: it has answered the rekey.
-    fn answer_liveness(&mut self, cx: &mut Cx<'_>, delivered: bool) {
+    fn answer_liveness(&mut self, cx: &mut Context<'_>, delivered: bool) {
         if let Stage::Ready(record) = &self.stage
             && (delivered || !record.rekey_outstanding())
         {
@@ -239,7 +239,7 @@ impl Encrypted {
     }
 
     /// Counts a segment that is not believed, and answers it if that may help its sender.
-    fn refuse(&mut self, cx: &mut Cx<'_>, why: Reason, has_data: bool) {
+    fn refuse(&mut self, cx: &mut Context<'_>, why: Reason, has_data: bool) {
         let counters = &mut *cx.counters;
         let (counter, answer) = match why {
             Reason::OutOfWindow => (&mut counters.out_of_window, Some(has_data)),
@@ -258,7 +258,7 @@ impl Encrypted {
     }
 
     /// Answers what is not taken in with what is expected, now and then.
-    fn challenge(&mut self, cx: &mut Cx<'_>, data: bool) {
+    fn challenge(&mut self, cx: &mut Context<'_>, data: bool) {
         if self.inn.answers.allow(cx.now, data) {
             self.emit_own_ack(cx);
         }
@@ -267,7 +267,7 @@ impl Encrypted {
     /// Takes in payload and FIN of a segment.
     fn payload(
         &mut self,
-        cx: &mut Cx<'_>,
+        cx: &mut Context<'_>,
         start: Offset<C>,
         payload: &mut [u8],
         fin: bool,
@@ -320,7 +320,7 @@ impl Encrypted {
         Next::Stay
     }
 
-    fn settle_received(&mut self, cx: &mut Cx<'_>, owe_ack: &mut bool) {
+    fn settle_received(&mut self, cx: &mut Context<'_>, owe_ack: &mut bool) {
         self.inn.take_fin();
         // Frames without data need no kernel to be acknowledged.
         let ack = self.inn.kernel_ack;
@@ -330,7 +330,7 @@ impl Encrypted {
     }
 
     /// Takes in bytes that were not opened yet.
-    fn take_bytes(&mut self, cx: &mut Cx<'_>, at: Offset<C>, new: &mut [u8], owe_ack: &mut bool) -> Progress {
+    fn take_bytes(&mut self, cx: &mut Context<'_>, at: Offset<C>, new: &mut [u8], owe_ack: &mut bool) -> Progress {
         let inn = &mut self.inn;
         let end = at + new.len();
         if at == inn.next.c && inn.waiting.is_empty() && matches!(self.stage, Stage::Ready(_)) {
@@ -364,7 +364,7 @@ impl Encrypted {
     }
 
     /// Opens the frames in `bytes`, which begin at `next`, in place; what is left of an incomplete one waits.
-    fn open_run(&mut self, cx: &mut Cx<'_>, bytes: &mut [u8]) -> Progress {
+    fn open_run(&mut self, cx: &mut Context<'_>, bytes: &mut [u8]) -> Progress {
         let Self { stage: Stage::Ready(record), inn, .. } = self else { return Progress::Fine };
         let mut plaintext = cx.pool.take(bytes.len());
         let from = inn.data_end();
@@ -397,7 +397,7 @@ impl Encrypted {
     }
 
     /// Opens what can be opened of what waits. An incomplete frame is not looked at but for its length.
-    fn open_waiting(&mut self, cx: &mut Cx<'_>) -> Progress {
+    fn open_waiting(&mut self, cx: &mut Context<'_>) -> Progress {
         if !self.is_ready() {
             return match self.find_init() {
                 Init::Incomplete => Progress::Fine,
@@ -491,7 +491,7 @@ impl Encrypted {
 
     /// What follows from an Init message that is wrong in its first `len` bytes. As long as the peer can send them again,
     /// they may be somebody else's (TC-5, as TC-28 has it for frames).
-    fn reject_init(&mut self, cx: &mut Cx<'_>, why: tcpcrypt::Error, len: usize) -> Progress {
+    fn reject_init(&mut self, cx: &mut Context<'_>, why: tcpcrypt::Error, len: usize) -> Progress {
         cx.counters.frames_rejected += 1;
         let inn = &mut self.inn;
         let end = Offset::START + len;
@@ -508,7 +508,7 @@ impl Encrypted {
     }
 
     /// Ends the key exchange with the peer's whole Init message, the first `len` bytes of its stream.
-    fn exchange_keys(&mut self, cx: &mut Cx<'_>, prefer: Prefer, len: usize) -> Progress {
+    fn exchange_keys(&mut self, cx: &mut Context<'_>, prefer: Prefer, len: usize) -> Progress {
         let mut message = vec![0; len];
         if !self.inn.waiting.copy(prefer, Offset::START, &mut message) {
             return Progress::Waits;
@@ -574,7 +574,7 @@ impl Encrypted {
 
     /// Sees whether the incomplete frame at `next` has to be acknowledged in part: late, so that a single forged
     /// segment never is, nor what follows one whose forged length claims it.
-    fn note_partial(&mut self, cx: &mut Cx<'_>, owe_ack: &mut bool) {
+    fn note_partial(&mut self, cx: &mut Context<'_>, owe_ack: &mut bool) {
         let inn = &mut self.inn;
         let here = inn.waiting.contiguous_end(inn.next.c);
         if here <= inn.next.c || inn.eof != Eof::Open {
@@ -600,7 +600,7 @@ impl Encrypted {
     }
 
     /// Gives the kernel again what it has not acknowledged, if that was not done just now.
-    pub(super) fn redeliver(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn redeliver(&mut self, cx: &mut Context<'_>) {
         let inn = &mut self.inn;
         if inn.kernel_ack < inn.delivered && cx.now.since(inn.last_delivery) >= REDELIVER_PAUSE {
             let (from, to) = (inn.kernel_ack, inn.delivered.min(inn.kernel_ack + MAX_FRAME));
@@ -610,7 +610,7 @@ impl Encrypted {
     }
 
     /// The timers of this direction.
-    pub(super) fn handle_delivery_timeout(&mut self, cx: &mut Cx<'_>) -> Next {
+    pub(super) fn handle_delivery_timeout(&mut self, cx: &mut Context<'_>) -> Next {
         if self.inn.partial_timer.is_some_and(|d| d <= cx.now) {
             self.inn.partial_timer = None;
             let before = self.inn.ack_point();
@@ -648,7 +648,7 @@ fn open(record: &mut Record, at: Offset<C>, frame: &mut [u8]) -> Result<Opened, 
 
 /// What follows from a frame of `len` bytes at `next` that could not be opened (TC-28). It may be forged, as long as the peer
 /// can send any of it again.
-fn rejected(cx: &mut Cx<'_>, inn: &mut In, why: OpenError, len: usize, print: u64) -> Progress {
+fn rejected(cx: &mut Context<'_>, inn: &mut In, why: OpenError, len: usize, print: u64) -> Progress {
     cx.counters.frames_rejected += 1;
     match why {
         OpenError::NotAuthentic if inn.eof != Eof::Open => Progress::Dropped,

@@ -1,103 +1,15 @@
 //! The addresses of a connection and what its packets have in common; packets leave through here.
 
 use std::cell::Cell;
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use tcpcrypt::Role;
-use tcpcrypt::kex::RandomUse;
-
+use super::env::{Env, RandomFor, Side};
 use super::lost::LostOption;
-use super::pool::Pool;
-use crate::engine::{Counters, Doubt, Env, Finding, PathKey, Paths, RandomFor, Sessions, Side};
 use crate::time::Instant;
+use crate::wire::FlowKey;
 use crate::wire::build::{self, IpFields, TcpFields};
 use crate::wire::options::Timestamps;
 use crate::wire::{Offload, Outgoing, Segment};
-
-/// The two ends of a connection. Each connection has it in the table, in its timer and in itself, so it is kept small: no scope of
-/// IPv6 addresses, which packets do not have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct FlowKey {
-    addresses: [IpAddr; 2],
-    ports: [u16; 2],
-}
-
-impl FlowKey {
-    /// `local` is on the plain side, `remote` on the wire side.
-    pub(crate) fn new(local: SocketAddr, remote: SocketAddr) -> Self {
-        Self { addresses: [local.ip(), remote.ip()], ports: [local.port(), remote.port()] }
-    }
-
-    /// The end on the plain side.
-    pub(crate) fn local(&self) -> SocketAddr {
-        SocketAddr::new(self.addresses[0], self.ports[0])
-    }
-
-    /// The end on the wire side.
-    pub(crate) fn remote(&self) -> SocketAddr {
-        SocketAddr::new(self.addresses[1], self.ports[1])
-    }
-}
-
-/// What a connection's code is given for one call.
-pub(crate) struct Cx<'a> {
-    pub(crate) now: Instant,
-    pub(crate) env: &'a mut dyn Env,
-    pub(crate) config: &'a crate::engine::Config,
-    pub(crate) counters: &'a mut Counters,
-    pub(crate) provider: &'static dyn tcpcrypt::Provider,
-    pub(crate) sessions: &'a mut Sessions,
-    pub(crate) paths: &'a mut Paths,
-    /// The memory for held bytes is used up: nothing more may be kept.
-    pub(crate) tight: bool,
-    /// Memory for one frame.
-    pub(crate) scratch: &'a mut Vec<u8>,
-    /// Memory for what is kept.
-    pub(crate) pool: &'a mut Pool,
-}
-
-impl Cx<'_> {
-    /// Random bytes for `key`'s connection.
-    pub(crate) fn random(&mut self, purpose: &'static str, key: FlowKey, context: &[u8], out: &mut [u8]) {
-        self.env.random(&RandomFor { purpose, local: key.local(), remote: key.remote(), context }, out);
-    }
-
-    /// The same for what is in, or behind, an Init message of `sender`. What one use gets says nothing of what another does.
-    pub(crate) fn random_for_init(
-        &mut self,
-        sender: Role,
-        wanted: RandomUse,
-        key: FlowKey,
-        context: &[u8],
-        out: &mut [u8],
-    ) {
-        let purpose = match (sender, wanted) {
-            (Role::A, RandomUse::PrivateKey) => "private key of Init1",
-            (Role::A, RandomUse::Nonce) => "N_A",
-            (Role::B, RandomUse::PrivateKey) => "private key of Init2",
-            (Role::B, RandomUse::Nonce) => "N_B",
-        };
-        self.random(purpose, key, context, out);
-    }
-
-    /// Notes what a connection to `key`'s peer, which `began` then, has suffered, and what may be the path's doing.
-    pub(crate) fn doubt(&mut self, key: FlowKey, finding: Finding, began: Instant) {
-        let session = self.knows(key);
-        let doubt = Doubt { finding, began, session };
-        self.paths.doubt(self.now, PathKey::new(key.remote(), true), &doubt);
-    }
-
-    /// Whether a session with `key`'s peer is kept.
-    pub(crate) fn knows(&self, key: FlowKey) -> bool {
-        self.sessions.knows(self.now, key.remote().ip())
-    }
-
-    /// Remembers what a connection has shown about the path to (`active`) or from its peer.
-    pub(crate) fn learn(&mut self, key: FlowKey, active: bool, finding: Finding) {
-        self.paths.learn(self.now, PathKey::new(key.remote(), active), finding);
-    }
-}
 
 /// What the packets towards one side look like besides their TCP header.
 #[derive(Debug, Clone)]

@@ -8,10 +8,11 @@ use tcpcrypt::eno::option::{SynArea, find_syn};
 use tcpcrypt::resume::ResumeNonce;
 use tcpcrypt::{Aware, NegotiationConfig, Outcome, PlainReason, Proposal};
 
-use super::link::{Cx, FlowKey};
+use super::config::Config;
+use super::context::Context;
 use super::peers::Agreed;
 use super::syn::Opening;
-use crate::engine::Config;
+use crate::wire::FlowKey;
 use crate::wire::{P, Segment};
 
 impl Opening {
@@ -30,7 +31,7 @@ impl Opening {
 
     /// This host's option for the SYN in `bytes`, which has `room` for it: with a proposal if there is a session to resume
     /// and it fits.
-    pub(super) fn propose(&mut self, cx: &mut Cx<'_>, packet: &Segment<'_, P>, room: usize) -> Option<Vec<u8>> {
+    pub(super) fn propose(&mut self, cx: &mut Context<'_>, packet: &Segment<'_, P>, room: usize) -> Option<Vec<u8>> {
         let config = cx.config;
         let settings = self.settings(config);
         let allowed = |tep, aead| settings.teps.contains(&tep) && config.ciphers.contains(&aead);
@@ -53,7 +54,7 @@ impl Opening {
 
     /// Accepts the peer's proposal to resume a session, if it has made one that is known here (TC-16). This waits for
     /// the kernel's SYN-ACK: SYNs that the kernel does not answer use nothing up.
-    pub(super) fn accept(&mut self, cx: &mut Cx<'_>, packet: &Segment<'_, P>, room: usize) {
+    pub(super) fn accept(&mut self, cx: &mut Context<'_>, packet: &Segment<'_, P>, room: usize) {
         let config = cx.config;
         let settings = self.settings(config);
         let Some(syn) = self.peers.current_mut() else { return };
@@ -86,7 +87,7 @@ impl Opening {
 
     /// What follows from this host's option and the peer's (ENO-9, ENO-10; TC-18). What was proposed can still be agreed to in another
     /// answer.
-    pub(super) fn conclude(&self, cx: &Cx<'_>, own: Option<&[u8]>, area: &SynArea<'_>) -> Agreed {
+    pub(super) fn conclude(&self, cx: &Context<'_>, own: Option<&[u8]>, area: &SynArea<'_>) -> Agreed {
         let proposal = self.proposal.as_ref();
         match (conclude(&self.settings(cx.config), own, proposal.map(|(_, p)| p), area), proposal) {
             (Outcome::Fresh(negotiated), _) => Agreed::Fresh(negotiated),
@@ -100,7 +101,7 @@ impl Opening {
 }
 
 /// A resumption nonce (TC-14). `context` is all that tells this connection from others.
-fn nonce(cx: &mut Cx<'_>, key: FlowKey, context: &[u8]) -> [u8; RESUME_NONCE_MAX] {
+fn nonce(cx: &mut Context<'_>, key: FlowKey, context: &[u8]) -> [u8; RESUME_NONCE_MAX] {
     let mut nonce = [0; RESUME_NONCE_MAX];
     cx.random("resumption nonce", key, context, &mut nonce);
     nonce

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use tcpcrypt::{Plaintext, Record};
 
+use super::config::RekeyLimits;
+use super::context::Context;
 use super::encrypted::{Ends, piece};
 use super::frames::{Acknowledged, Boundaries, Boundary, Store};
 use super::gate::{Answers, SendWindow};
-use super::link::Cx;
 use super::pool::Pool;
 use super::reassembly::Reassembly;
-use crate::engine::RekeyLimits;
 use crate::time::Instant;
 use crate::wire::mss::payload_room;
 use crate::wire::{C, Offset, P, Seq};
@@ -332,7 +332,7 @@ impl Out {
     /// Seals `data` in frames of `piece` bytes, the last one with FINp if `fin`.
     pub(super) fn seal(
         &mut self,
-        cx: &mut Cx<'_>,
+        cx: &mut Context<'_>,
         record: &mut Record,
         data: &[u8],
         piece: usize,

@@ -3,9 +3,10 @@
 
 use tcpcrypt::eno::option::find_syn;
 
-use super::link::{FlowKey, Link};
+use super::env::{Env, Side};
+use super::link::Link;
 use super::shown::squeezed;
-use crate::engine::{Env, Side};
+use crate::wire::FlowKey;
 use crate::wire::build::TcpFields;
 use crate::wire::{Flags, Segment};
 

@@ -6,11 +6,11 @@ use tcpcrypt::eno::option::{SynArea, find_syn};
 use tcpcrypt::{Acceptable, PlainReason};
 
 use super::FallbackReason;
-use super::link::Cx;
+use super::context::Context;
+use super::env::Side;
 use super::peers::{Agreed, PeerSyn, well_formed};
 use super::shown::squeezed;
 use super::syn::{Opened, Opening, Seen};
-use crate::engine::Side;
 use crate::selector::Policy;
 use crate::wire::options::{self, SynOptions};
 use crate::wire::{C, P, Segment};
@@ -20,7 +20,7 @@ const REPLY_ROOM: usize = options::MAX_AREA - 19;
 
 impl Opening {
     /// The peer opens.
-    pub(super) fn syn_in(&mut self, cx: &mut Cx<'_>, packet: &Segment<'_, C>) -> Opened {
+    pub(super) fn syn_in(&mut self, cx: &mut Context<'_>, packet: &Segment<'_, C>) -> Opened {
         let area = find_syn(packet.options());
         if let (Some(peer), Some(_)) = (self.peer(), self.local)
             && peer.isn != packet.seq.0
@@ -69,7 +69,7 @@ impl Opening {
     /// has answered.
     pub(super) fn first_syn(
         &self,
-        cx: &Cx<'_>,
+        cx: &Context<'_>,
         packet: &Segment<'_, C>,
         area: &SynArea<'_>,
     ) -> Result<(Agreed, Option<Vec<u8>>), FallbackReason> {
@@ -98,7 +98,7 @@ impl Opening {
         }
     }
 
-    pub(super) fn why_none(&self, cx: &Cx<'_>, area: &SynArea<'_>) -> PlainReason {
+    pub(super) fn why_none(&self, cx: &Context<'_>, area: &SynArea<'_>) -> PlainReason {
         match self.conclude(cx, None, area) {
             Agreed::Declined(why) => why,
             Agreed::Fresh(_) | Agreed::Resumed(..) => PlainReason::NotOffered,
@@ -106,7 +106,7 @@ impl Opening {
     }
 
     /// The local kernel answers: its SYN-ACK goes out with ENO, unless the peer's SYN had none.
-    pub(super) fn syn_ack_out(&mut self, cx: &mut Cx<'_>, packet: &Segment<'_, P>) -> Opened {
+    pub(super) fn syn_ack_out(&mut self, cx: &mut Context<'_>, packet: &Segment<'_, P>) -> Opened {
         if self.active {
             return self.answer_crossing(cx, packet);
         }

@@ -6,7 +6,7 @@ use tcpcrypt::eno::option::SynArea;
 use tcpcrypt::{Acceptable, Negotiated, PlainReason, Session};
 
 use super::syn::Seen;
-use crate::engine::ChainId;
+use crate::store::ChainId;
 use crate::wire::options::SynOptions;
 
 /// What both options come to.

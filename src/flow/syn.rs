@@ -9,16 +9,18 @@ use std::time::Duration;
 use tcpcrypt::handshake::Initiator;
 use tcpcrypt::{Acceptable, AckPhase, Decision, Negotiated, Proposal, Record, Role};
 
-use super::Rules;
+use super::context::Context;
 use super::crossing::{Crossing, Told};
 use super::encrypted::{AbortReason, Encrypted, Ends, Stage};
-use super::link::{Clocks, Cx, Link};
+use super::env::Side;
+use super::link::{Clocks, Link};
 use super::lost::LostOption;
 use super::peers::{Agreed, PeerSyns};
 use super::plain::{FallbackReason, Left, OpenQuestion, SuspectKeys, begins_frame, begins_init1};
+use super::rules::Rules;
 use super::shown::without_accurate_ecn;
-use crate::engine::{ChainId, Finding, Side};
 use crate::selector::Policy;
+use crate::store::{ChainId, Finding};
 use crate::time::Instant;
 use crate::wire::build::TcpFields;
 use crate::wire::options::{OptionBuf, SegmentOptions, SynOptions, Timestamps};
@@ -87,7 +89,7 @@ pub(crate) enum Opened {
 }
 
 impl Opening {
-    pub(crate) fn new(cx: &Cx<'_>, link: Link, rules: Rules, active: bool) -> Self {
+    pub(crate) fn new(cx: &Context<'_>, link: Link, rules: Rules, active: bool) -> Self {
         Self {
             link,
             rules,
@@ -159,7 +161,7 @@ impl Opening {
     }
 
     /// Plain TCP, or refusal if policy says so. `pass`: the packet at hand is to be passed on.
-    pub(super) fn plain(&mut self, cx: &mut Cx<'_>, why: FallbackReason, pass: bool) -> Opened {
+    pub(super) fn plain(&mut self, cx: &mut Context<'_>, why: FallbackReason, pass: bool) -> Opened {
         self.phase.disable();
         if self.rules.policy != Policy::Required {
             return Opened::Plain(why, pass);
@@ -169,7 +171,7 @@ impl Opening {
     }
 
     /// Tells whoever knows of the connection that it is over.
-    pub(crate) fn refuse(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn refuse(&mut self, cx: &mut Context<'_>) {
         let [local, peer] = self.isns();
         let next = |isn: Option<u32>| isn.map_or(0, |isn| isn.wrapping_add(1));
         if local.is_some() {
@@ -182,7 +184,7 @@ impl Opening {
     }
 
     /// Takes in a packet from the local kernel.
-    pub(crate) fn from_kernel(&mut self, cx: &mut Cx<'_>, packet: &Segment<'_, P>) -> Opened {
+    pub(crate) fn from_kernel(&mut self, cx: &mut Context<'_>, packet: &Segment<'_, P>) -> Opened {
         if packet.flags.any(Flags::RST) {
             // In SYN-SENT it resets whoever acknowledges what it has not sent, and waits on (RFC 9293, section 3.10.7.3). Were
             // the opening over with that, the genuine SYN-ACK would make the connection plain.
@@ -203,7 +205,7 @@ impl Opening {
     }
 
     /// Takes in a packet from the wire.
-    pub(crate) fn from_wire(&mut self, cx: &mut Cx<'_>, packet: &Segment<'_, C>) -> Opened {
+    pub(crate) fn from_wire(&mut self, cx: &mut Context<'_>, packet: &Segment<'_, C>) -> Opened {
         if packet.flags.any(Flags::RST) {
             // Believable in SYN-SENT only if it acknowledges the SYN, after a SYN of the peer's only if it is exactly
             // where the next byte is expected (RFC 5961, section 3.2).
@@ -235,7 +237,7 @@ impl Opening {
     }
 
     /// What is left of it once it is plain TCP, `why` being the reason.
-    pub(crate) fn leave(&self, cx: &Cx<'_>, why: FallbackReason) -> Left {
+    pub(crate) fn leave(&self, cx: &Context<'_>, why: FallbackReason) -> Left {
         Left {
             why,
             isns: self.isns(),
@@ -246,7 +248,7 @@ impl Opening {
         }
     }
 
-    fn question(&self, cx: &Cx<'_>, why: FallbackReason) -> OpenQuestion {
+    fn question(&self, cx: &Context<'_>, why: FallbackReason) -> OpenQuestion {
         match why {
             FallbackReason::SynLost => {
                 let sent = self.local.and_then(|seen| seen.options.timestamps).map(|ts| ts.value);
@@ -264,7 +266,7 @@ impl Opening {
     }
 
     /// Answers what is not acceptable with what is expected (RFC 9293, section 3.10.7.4), now and then.
-    pub(super) fn challenge(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn challenge(&mut self, cx: &mut Context<'_>) {
         let (Some(local), Some(peer)) = (self.local, self.peer()) else { return };
         if self.challenged.is_some_and(|at| cx.now < at + CHALLENGE_PAUSE) {
             return;
@@ -296,7 +298,7 @@ impl Opening {
 
     /// Packets of one direction take another way (asymmetric routes through a gateway): what cannot be followed cannot be
     /// encrypted. A segment on `side` with these numbers has shown it.
-    pub(super) fn let_go(&mut self, cx: &mut Cx<'_>, side: Side, ack: u32, seq: u32) -> Opened {
+    pub(super) fn let_go(&mut self, cx: &mut Context<'_>, side: Side, ack: u32, seq: u32) -> Opened {
         cx.learn(self.link.key, self.active, Finding::OneDirection);
         self.phase.disable();
         if self.rules.policy != Policy::Required {
@@ -311,7 +313,7 @@ impl Opening {
     /// begun (TC-3).
     pub(super) fn begin(
         &mut self,
-        cx: &mut Cx<'_>,
+        cx: &mut Context<'_>,
         ends: &Ends,
         clocks: Clocks,
         negotiated: Negotiated,
@@ -343,7 +345,7 @@ impl Opening {
     }
 
     /// The peer's first segment that is no SYN: it says whether encryption is on (ENO-13, ENO-15).
-    fn first_from_wire(&mut self, cx: &mut Cx<'_>, packet: &Segment<'_, C>) -> Opened {
+    fn first_from_wire(&mut self, cx: &mut Context<'_>, packet: &Segment<'_, C>) -> Opened {
         if let (Some(local), true) = (self.local, self.peers.is_empty())
             && self.active
             && packet.ack.0 != local.isn.wrapping_add(1)
@@ -415,14 +417,14 @@ impl Opening {
 
     /// The keys of the session that this host has agreed to resume, to tell frames if the connection became plain
     /// here and perhaps not at the peer.
-    pub(crate) fn suspect(&self, cx: &Cx<'_>) -> Option<Box<Record>> {
+    pub(crate) fn suspect(&self, cx: &Context<'_>) -> Option<Box<Record>> {
         self.agreed().and_then(Agreed::session).map(|session| Box::new(Record::new(cx.provider, session)))
     }
 
     /// What both SYNs add up to.
     pub(super) fn settled(
         &self,
-        cx: &Cx<'_>,
+        cx: &Context<'_>,
         local_window: u16,
         rtt: Option<Duration>,
     ) -> Option<(Ends, Clocks, Negotiated)> {
@@ -451,7 +453,7 @@ impl Opening {
     /// Sends a SYN or SYN-ACK on, without data (ENO-16).
     pub(super) fn emit_syn<S>(
         &mut self,
-        cx: &mut Cx<'_>,
+        cx: &mut Context<'_>,
         side: Side,
         packet: &Segment<'_, S>,
         options: OptionBuf,

@@ -2,6 +2,7 @@
 
 pub mod build;
 pub mod checksum;
+pub mod flow_key;
 pub mod gro;
 pub mod icmp;
 pub mod mss;
@@ -12,6 +13,7 @@ pub mod segment;
 pub mod seq;
 pub mod split;
 
+pub use flow_key::FlowKey;
 pub use outgoing::{HeaderBuf, Outgoing};
 pub use packet::{Checksum, Flags, Gso, Offload, Packet};
 pub use segment::Segment;

@@ -12,9 +12,13 @@ pub(crate) use stream::Progress;
 
 use stream::Streams;
 
-use super::link::{Cx, FlowKey, Link};
-use crate::engine::{Config, FlowInfo, FlowState, Side};
+use super::config::Config;
+use super::context::Context;
+use super::env::Side;
+use super::info::{FlowInfo, FlowState};
+use super::link::Link;
 use crate::time::Instant;
+use crate::wire::FlowKey;
 use crate::wire::build::TcpFields;
 use crate::wire::options::{self, OptionBuf};
 use crate::wire::{C, Flags, P, Segment};
@@ -85,7 +89,7 @@ impl PlainFlow {
     }
 
     /// Takes in what a segment from `side` says of where the connection is.
-    pub(crate) fn note<S>(&mut self, cx: &mut Cx<'_>, side: Side, segment: &Segment<'_, S>) {
+    pub(crate) fn note<S>(&mut self, cx: &mut Context<'_>, side: Side, segment: &Segment<'_, S>) {
         self.last_seen = cx.now;
         let before = self.progress();
         self.streams.note(side, segment);
@@ -101,7 +105,7 @@ impl PlainFlow {
 
     /// Sends a segment of the local kernel's on with an ENO option, if this is a probe that insists and there is room; whether
     /// it did.
-    pub(crate) fn insist(&self, cx: &mut Cx<'_>, key: FlowKey, segment: &Segment<'_, P>) -> bool {
+    pub(crate) fn insist(&self, cx: &mut Context<'_>, key: FlowKey, segment: &Segment<'_, P>) -> bool {
         if !self.insists || segment.flags.any(Flags::SYN.with(Flags::RST)) || !segment.payload.is_empty() {
             return false;
         }

@@ -1,6 +1,6 @@
 //! Where both streams of a plain connection are, as far as its segments show.
 
-use crate::engine::Side;
+use crate::flow::Side;
 use crate::wire::{Flags, Segment};
 
 /// How far a plain connection is.

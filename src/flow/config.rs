@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tcpcrypt::{AeadId, NegotiationConfig, Tep};
 
-use super::{PathLimits, SessionLimits};
+use crate::store::{PathLimits, SessionLimits};
 
 /// When the keys of a direction are replaced (TC-31), whichever comes first.
 #[derive(Debug, Clone, Copy)]

@@ -3,11 +3,12 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::fate::{Fate, fail, settle};
-use super::paths::PathKey;
-use super::{Counters, Engine, Env, Finding, FlowInfo, FlowSession, FlowState, PathInfo, SessionInfo};
-use crate::flow::{AbortReason, Flow, FlowKey, Next};
+use super::state::Engine;
+use crate::flow::{AbortReason, Counters, Env, Flow, FlowInfo, FlowSession, FlowState, Next};
 use crate::selector::Policy;
+use crate::store::{Finding, PathInfo, PathKey, SessionInfo};
 use crate::time::Instant;
+use crate::wire::FlowKey;
 
 /// A command on one connection could not be carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

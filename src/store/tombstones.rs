@@ -4,22 +4,22 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use crate::flow::FlowKey;
 use crate::time::Instant;
+use crate::wire::FlowKey;
 
 /// The addresses of connections whose packets are refused until the kernel opens a new one there, or says that it has none.
 #[derive(Debug, Default)]
-pub(super) struct Orphans {
+pub(crate) struct Tombstones {
     until: HashMap<FlowKey, Instant>,
     /// By time. What was removed in between is passed over.
     order: VecDeque<(Instant, FlowKey)>,
     /// Forgotten before their time, since it was last asked.
-    pub(super) forgotten: u64,
+    pub(crate) forgotten: u64,
 }
 
-impl Orphans {
+impl Tombstones {
     /// Remembers `key` for `time`. With more than `most` the oldest is forgotten.
-    pub(super) fn insert(&mut self, now: Instant, key: FlowKey, time: Duration, most: usize) {
+    pub(crate) fn insert(&mut self, now: Instant, key: FlowKey, time: Duration, most: usize) {
         self.expire(now);
         let until = now + time;
         self.until.insert(key, until);
@@ -31,22 +31,22 @@ impl Orphans {
     }
 
     /// The kernel has no such connection any more.
-    pub(super) fn remove(&mut self, key: &FlowKey) -> bool {
+    pub(crate) fn remove(&mut self, key: &FlowKey) -> bool {
         !self.until.is_empty() && self.until.remove(key).is_some()
     }
 
     /// Whether `key` is one.
-    pub(super) fn has(&self, key: &FlowKey) -> bool {
+    pub(crate) fn has(&self, key: &FlowKey) -> bool {
         !self.until.is_empty() && self.until.contains_key(key)
     }
 
     /// All of them.
-    pub(super) fn keys(&self) -> impl Iterator<Item = &FlowKey> {
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &FlowKey> {
         self.until.keys()
     }
 
     /// Forgets those whose time is over.
-    pub(super) fn expire(&mut self, now: Instant) {
+    pub(crate) fn expire(&mut self, now: Instant) {
         while let Some((until, key)) = self.order.front().copied().filter(|(until, _)| *until <= now) {
             self.order.pop_front();
             let _ = self.forget(until, key);
@@ -69,26 +69,26 @@ mod tests {
 
     #[test]
     fn they_are_bounded_in_number_and_in_time() {
-        let mut orphans = Orphans::default();
+        let mut tombstones = Tombstones::default();
         let (start, hour) = (Instant::from_micros(0), Duration::from_secs(3600));
         for port in 0..1000 {
-            orphans.insert(start, key(port), hour, 10);
-            orphans.insert(start, key(port), hour, 10);
+            tombstones.insert(start, key(port), hour, 10);
+            tombstones.insert(start, key(port), hour, 10);
         }
-        assert!(orphans.keys().count() <= 10 && orphans.order.len() <= 20);
-        assert!(orphans.has(&key(999)) && !orphans.has(&key(900)));
-        orphans.expire(start + hour);
-        assert_eq!((orphans.keys().count(), orphans.order.len()), (0, 0));
+        assert!(tombstones.keys().count() <= 10 && tombstones.order.len() <= 20);
+        assert!(tombstones.has(&key(999)) && !tombstones.has(&key(900)));
+        tombstones.expire(start + hour);
+        assert_eq!((tombstones.keys().count(), tombstones.order.len()), (0, 0));
     }
 
     #[test]
     fn one_that_came_back_has_the_later_end() {
-        let mut orphans = Orphans::default();
+        let mut tombstones = Tombstones::default();
         let (start, hour) = (Instant::from_micros(0), Duration::from_secs(3600));
-        orphans.insert(start, key(1), hour, 10);
-        assert!(orphans.remove(&key(1)));
-        orphans.insert(start + hour / 2, key(1), hour, 10);
-        orphans.expire(start + hour);
-        assert!(orphans.has(&key(1)));
+        tombstones.insert(start, key(1), hour, 10);
+        assert!(tombstones.remove(&key(1)));
+        tombstones.insert(start + hour / 2, key(1), hour, 10);
+        tombstones.expire(start + hour);
+        assert!(tombstones.has(&key(1)));
     }
 }

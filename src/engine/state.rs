@@ -1,0 +1,185 @@
+//! All connections of an instance with what they share, and the one way in which any of them is worked on.
+
+use std::collections::HashMap;
+
+use super::disruption::Disrupted;
+use super::exchange_queue::{ExchangeQueue, MAX_WAITING};
+use super::fate::{Fate, evict};
+use super::probe::Probe;
+use super::table::{Class, Table};
+use super::unknown::Unknown;
+use crate::flow::{Config, Context, Counters, Env, Exchange, Flow, Keys, Pool};
+use crate::selector::PolicyTable;
+use crate::store::{Paths, Sessions};
+use crate::time::Instant;
+use crate::wire::FlowKey;
+
+/// All connections of one instance.
+pub struct Engine {
+    pub(super) config: Config,
+    pub(super) policy: PolicyTable,
+    pub(super) provider: &'static dyn tcpcrypt::Provider,
+    pub(super) table: Table,
+    pub(super) unknown: Unknown,
+    pub(super) counters: Counters,
+    pub(super) sessions: Sessions,
+    pub(super) paths: Paths,
+    pub(super) probes: HashMap<FlowKey, Probe>,
+    pub(super) disrupted: Option<Disrupted>,
+    pub(super) scratch: Vec<u8>,
+    pub(super) pool: Pool,
+    pub(super) exchanges: ExchangeQueue,
+    /// Keys were made, replaced or erased by what is being done.
+    pub(super) keys_changed: bool,
+}
+
+/// What a connection's code is given for one call.
+macro_rules! context {
+    ($engine:ident, $now:expr, $env:expr) => {
+        Context {
+            now: $now,
+            env: $env,
+            config: &$engine.config,
+            counters: &mut $engine.counters,
+            provider: $engine.provider,
+            sessions: &mut $engine.sessions,
+            paths: &mut $engine.paths,
+            tight: $engine.table.held() >= $engine.config.max_held_bytes,
+            scratch: &mut $engine.scratch,
+            pool: &mut $engine.pool,
+        }
+    };
+}
+pub(super) use context;
+
+impl Engine {
+    /// An engine without connections and without rules: everything passes through. `provider` does the cryptography.
+    #[must_use]
+    pub fn new(config: Config, provider: &'static dyn tcpcrypt::Provider) -> Self {
+        Self {
+            sessions: Sessions::new(config.sessions),
+            paths: Paths::new(config.paths),
+            probes: HashMap::new(),
+            config,
+            policy: PolicyTable::default(),
+            provider,
+            table: Table::default(),
+            unknown: Unknown::default(),
+            counters: Counters::default(),
+            disrupted: None,
+            scratch: Vec::new(),
+            pool: Pool::default(),
+            exchanges: ExchangeQueue::default(),
+            keys_changed: false,
+        }
+    }
+
+    /// Sets what is protected from now on. Connections that exist go on as they are.
+    pub fn set_policy(&mut self, policy: PolicyTable) {
+        self.policy = policy;
+    }
+
+    /// What is protected.
+    #[must_use]
+    pub fn policy(&self) -> &PolicyTable {
+        &self.policy
+    }
+
+    /// Runs `work` and wipes the stack behind it if keys came or went (TC-34): what ciphers leave there of keys in use stays until then.
+    pub(super) fn leave_no_keys(&mut self, work: impl FnOnce(&mut Self)) {
+        tcpcrypt::stack::wiped_if(|| {
+            work(self);
+            std::mem::take(&mut self.keys_changed)
+        });
+    }
+
+    /// Lets `f` work on a connection, and keeps the books about it.
+    pub(super) fn with_flow(
+        &mut self,
+        now: Instant,
+        key: FlowKey,
+        env: &mut dyn Env,
+        f: impl FnOnce(&mut Context<'_>, &mut Flow) -> Fate,
+    ) {
+        let mut cx = context!(self, now, &mut *env);
+        let Some(flow) = self.table.get_mut(&key) else { return };
+        let keys = flow.keys();
+        match f(&mut cx, flow) {
+            Fate::Stay => {}
+            Fate::Replace(next) => *flow = next,
+            Fate::Remove => {
+                self.keys_changed |= keys != Keys::None;
+                self.remove(now, &key);
+                return;
+            }
+        }
+        self.keys_changed |= flow.keys() != keys;
+        let exchange_due = matches!(flow, Flow::Encrypted(encrypted) if encrypted.exchange == Exchange::Due);
+        if let Some(class) = self.table.settle(&key) {
+            self.make_room(now, class, key, env);
+        }
+        if exchange_due {
+            self.queue_exchange(now, key);
+        }
+        self.let_go();
+    }
+
+    /// Lets go of unproven bytes if too much is held: they come again.
+    pub(super) fn let_go(&mut self) {
+        while self.table.held() >= self.config.max_held_bytes
+            && let Some(key) = self.table.longest_waiting()
+        {
+            if let Some(Flow::Encrypted(encrypted)) = self.table.get_mut(&key) {
+                encrypted.shed();
+            }
+            self.counters.evicted_held += 1;
+            self.table.settle(&key);
+        }
+    }
+
+    /// Lets go what has proven least, now that `newest` is of `class`.
+    pub(super) fn make_room(&mut self, now: Instant, class: Class, newest: FlowKey, env: &mut dyn Env) {
+        while let Some((class, key)) = self.table.surplus(class, &newest, &self.config) {
+            let Some(mut flow) = self.table.remove(&key) else { return };
+            self.keys_changed |= flow.keys() != Keys::None;
+            let outlived_by = evict(&mut context!(self, now, &mut *env), &mut flow);
+            self.table.note_evicted(now, class, &mut self.counters);
+            if let Some(time) = outlived_by {
+                self.unknown.outlives(now, key, time, &self.config);
+            }
+        }
+    }
+
+    /// Forgets a connection. The local kernel may not have heard that it is over, nor that all it sent was acknowledged: a SYN that
+    /// anybody can send does not change that.
+    pub(super) fn remove(&mut self, now: Instant, key: &FlowKey) {
+        if let Some(Flow::Closed(closed)) = self.table.remove(key)
+            && let Some(time) = closed.outlived_by(&self.config, now)
+        {
+            self.unknown.outlives(now, *key, time, &self.config);
+        }
+    }
+
+    /// Queues the exchange of a connection that has all for it. Those that this host has opened come first.
+    pub(super) fn queue_exchange(&mut self, now: Instant, key: FlowKey) {
+        let Some(Flow::Encrypted(encrypted)) = self.table.get_mut(&key) else { return };
+        if encrypted.exchange != Exchange::Due {
+            return;
+        }
+        encrypted.exchange = Exchange::Queued;
+        self.exchanges.since = now;
+        let waiting = &mut self.exchanges.waiting;
+        if encrypted.is_active() {
+            waiting.push_front(key);
+        } else {
+            waiting.push_back(key);
+        }
+        if waiting.len() > MAX_WAITING {
+            self.counters.limit_exchanges += 1;
+            let oldest = if encrypted.is_active() { waiting.pop_back() } else { waiting.pop_front() };
+            if let Some(Flow::Encrypted(encrypted)) = oldest.and_then(|oldest| self.table.get_mut(&oldest)) {
+                encrypted.exchange = Exchange::None;
+            }
+        }
+    }
+}
