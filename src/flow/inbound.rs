@@ -186,10 +186,23 @@ impl In {
         self.ends.base().c.max(self.own_ack)
     }
 
-    /// Acknowledges what is opened and has no room in the kernel's window. A FIN is the kernel's alone to acknowledge.
+    /// Acknowledges what is opened and has no room in the kernel's window.
     pub(super) fn acknowledge_held(&mut self) {
         if self.delivered < self.next.p {
-            self.own_ack = self.own_ack.max(self.next.c - i64::from(self.eof == Eof::Closed));
+            self.acknowledge_opened();
+        }
+    }
+
+    /// Acknowledges what is opened, and is kept here until the kernel acknowledges it. A FIN is the kernel's alone to acknowledge.
+    fn acknowledge_opened(&mut self) {
+        self.own_ack = self.own_ack.max(self.next.c - i64::from(self.eof == Eof::Closed));
+    }
+
+    /// Notes that `range` was here before and is opened. That is acknowledged, or it could not be reported.
+    pub(super) fn came_again(&mut self, range: Range<Offset<C>>) {
+        if range.start < range.end {
+            self.acknowledge_opened();
+            self.duplicate = Some(range);
         }
     }
 

@@ -283,7 +283,7 @@ impl Encrypted {
         if end + i64::from(fin) <= inn.next.c {
             // All of it was here before: the peer has not heard, or the kernel has not.
             *owe_ack = true;
-            inn.duplicate = (!payload.is_empty()).then_some(start..end);
+            inn.came_again(start..end);
             self.redeliver(cx);
             return Next::Stay;
         }
@@ -295,6 +295,10 @@ impl Encrypted {
         }
         let expected = start <= inn.expected();
         let skip = inn.next.c.ahead_of(start).min(keep);
+        if skip > 0 {
+            *owe_ack = true;
+            inn.came_again(start..start + skip);
+        }
         let new = payload.get_mut(skip..keep).unwrap_or(&mut []);
         let mut progress = Progress::Fine;
         // Nothing follows a FIN.

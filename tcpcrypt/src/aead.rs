@@ -107,8 +107,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_aead_is_known_by_its_names() {
-        for aead in AeadId::ALL {
+    fn every_aead_is_known_by_its_names_and_its_number() {
+        for (aead, id) in AeadId::ALL.into_iter().zip([0x0001, 0x0002, 0x0010]) {
+            assert_eq!((AeadId::from_id(id), aead.id()), (Some(aead), id));
+            assert_eq!(alloc::format!("{aead}"), aead.name());
             for name in [aead.name(), aead.short_name(), &aead.name().to_lowercase()] {
                 assert_eq!(AeadId::from_name(name), Some(aead), "{name}");
             }

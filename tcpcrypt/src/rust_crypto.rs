@@ -149,3 +149,26 @@ macro_rules! nist_curve {
 }
 nist_curve!(p256);
 nist_curve!(p521);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bytes 1, 2, 3 and so on as a private key, and its public key by another implementation (OpenSSL).
+    #[test]
+    fn a_private_key_is_the_one_that_was_given() {
+        assert_eq!(PROVIDER.name(), "rust-crypto");
+        for (tep, public) in [
+            (Tep::Curve25519, "07a37cbc142093c8b755dc1b10e86cb426374ad16aa853ed0bdfc0b2b86d1c7c"),
+            (
+                Tep::Curve448,
+                "bda7365ba1bd9a66f2ef38db6ec5ac5fad5452e990d8b2f88f721fd53363237e775f65205d1d4667d473f0e1f4c57694d2d802e8dff06026",
+            ),
+        ] {
+            let private: Vec<u8> = (1..).take(tep.private_key_len()).collect();
+            let key = PROVIDER.private_key(tep, &private).ok().flatten().expect("a key");
+            assert_eq!(hex::encode(key.public_key()), public, "{tep}");
+            assert!(PROVIDER.private_key(tep, &private[1..]).is_err());
+        }
+    }
+}

@@ -151,12 +151,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_tep_is_known_by_its_names() {
-        for tep in Tep::ALL {
+    fn every_tep_is_known_by_its_names_and_its_number() {
+        for (tep, id) in Tep::ALL.into_iter().zip(0x21..) {
+            assert_eq!((Tep::from_id(id), Tep::from_id(id | 0x80), tep.id()), (Some(tep), Some(tep), id));
+            assert_eq!(alloc::format!("{tep}"), tep.name());
             for name in [tep.name(), tep.short_name(), &tep.short_name().to_lowercase()] {
                 assert_eq!(Tep::from_name(name), Some(tep), "{name}");
             }
         }
+        assert_eq!(alloc::format!("{}{}", Role::A, Role::B), "AB");
         assert_eq!(Tep::from_name("TCPCRYPT_ECDHE_P256"), Some(Tep::P256));
         assert_eq!(Tep::from_name("p-521"), Some(Tep::P521));
         for name in ["", "ECDHE", "25519", "P2567", "curve", "Curve25519 Curve448"] {

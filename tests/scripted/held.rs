@@ -74,3 +74,22 @@ fn a_segment_that_comes_twice_is_reported() {
     let seen = b.from_peer(fourth_at + 500, 0, &[]);
     assert!(seen.wire.iter().all(|seg| blocks(seg).len() < 2), "once: {seen:?}");
 }
+
+/// A kernel delays its acknowledgements; what it has been given is acknowledged for it then, as its own TCP would.
+#[test]
+fn what_comes_twice_is_reported_before_the_kernel_has_acknowledged_it() {
+    let mut b = Bench::encrypted();
+    let (first_at, first) = b.frame(&[1; 100], false);
+    b.from_peer(first_at, PSH, &first);
+    let end = b.peer_made;
+    let seen = b.from_peer(first_at, PSH, &first);
+    assert_eq!(seen.wire.len(), 1);
+    assert_eq!(blocks(&seen.wire[0]), [(first_at, end)]);
+    assert_eq!(seen.wire[0].ack, PEER_ISN.wrapping_add(1 + end));
+    // With something new behind it.
+    let (_, second) = b.frame(&[2; 100], false);
+    let both = [first, second].concat();
+    let seen = b.from_peer(first_at, PSH, &both);
+    assert_eq!(seen.delivered(), [2; 100]);
+    assert_eq!(blocks(&seen.wire[0]), [(first_at, end)]);
+}

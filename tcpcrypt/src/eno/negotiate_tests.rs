@@ -275,6 +275,42 @@ fn tc_17_short_data_is_v_0() {
 }
 
 #[test]
+fn tc_17_a_short_answer_is_v_0_beside_a_proposal_too() {
+    let settings = teps(&[Tep::Curve25519]);
+    let proposes = proposal(Role::A);
+    let own = active_option(&settings, Some(&proposes), 40).expect("fits").bytes;
+    let outcome = conclude(&settings, Some(&own), Some(&proposes), &find_syn(&[69, 7, 0x01, 0xa3, 1, 2, 3]));
+    assert!(matches!(outcome, Outcome::Fresh(_)), "{outcome:?}");
+}
+
+/// Both may propose, and not the same: without another TEP nothing would be left.
+#[test]
+fn tc_18_a_host_that_may_become_b_proposes_only_beside_another_tep() {
+    let proposes = |teps_of: &[Tep], room| {
+        let settings = NegotiationConfig { active_b: true, ..teps(teps_of) };
+        active_option(&settings, Some(&proposal(Role::B)), room).expect("fits")
+    };
+    assert!(!proposes(&[Tep::Curve25519], 40).proposes);
+    let both = [Tep::P256, Tep::Curve25519];
+    let own = proposes(&both, 40);
+    assert!(own.proposes);
+    assert_eq!(own.bytes[..5], [69, 22, 0x01, 0x21, 0xa3]);
+    assert!(proposes(&both, 22).proposes);
+    assert_eq!(proposes(&both, 21), ActiveOption { bytes: vec![69, 5, 0x01, 0x21, 0x23], proposes: false });
+}
+
+#[test]
+fn eno_17_the_transcript_says_which_option_was_whose() {
+    let settings = teps(&[Tep::Curve25519]);
+    let (a, b) = ([69, 3, 0x23], [69, 4, 0x01, 0x23]);
+    for (own, peer) in [(&a[..], &b[..]), (&b, &a)] {
+        let Outcome::Fresh(negotiated) = conclude(&settings, Some(own), None, &find_syn(peer)) else { panic!("fresh") };
+        let expected = (SynOption::parse(own).expect("well-formed"), SynOption::parse(peer).expect("well-formed"));
+        assert_eq!(negotiated.options(), Some(expected));
+    }
+}
+
+#[test]
 fn data_longer_than_half_and_nonce_is_no_resumption() {
     let settings = teps(&[Tep::Curve25519]);
     let mut long = [0; 21];

@@ -67,6 +67,20 @@ fn eno_5_length_byte_before_a_suboption_without_data_is_ill_formed() {
 }
 
 #[test]
+fn eno_5_a_length_byte_goes_before_the_lowest_identifier_with_data_too() {
+    for byte in [0xa0, 0xff] {
+        let area = [69, 5, 0x80, byte, 7];
+        assert_eq!(suboptions(&option(&area)), [(byte & 0x7f, true, &[7][..])]);
+    }
+}
+
+#[test]
+fn eno_5_what_is_ill_formed_is_told_apart() {
+    let [one, other] = [IllFormed::PastEnd, IllFormed::NoDataAllowed].map(|why| alloc::format!("{why}"));
+    assert!(!one.is_empty() && !other.is_empty() && one != other);
+}
+
+#[test]
 fn eno_6_only_the_last_suboption_goes_without_a_length_byte() {
     let mut area = [0x55; 40];
     area[..7].copy_from_slice(&[69, 40, 0x81, 0xa1, 7, 8, 0xa3]);
