@@ -80,16 +80,16 @@ if [ "$ENOTUN" != none ]; then
     # All key agreements, those that are off by default too.
     ip netns exec "$host" "$ENOTUN" up --tun tun0 --instance "$instance" --tep P521,Curve448,P256,Curve25519 ${ENOTUN_ARGS:-} $SELECTORS >"$work/daemon.log" 2>&1 &
     daemon=$!
-    for _ in $(seq 100); do
+    for _ in $(seq 300); do
         "$ENOTUN" status --instance "$instance" >/dev/null 2>&1 && break
         kill -0 "$daemon" 2>/dev/null || { cat "$work/daemon.log" >&2; fail "the daemon ended"; }
         sleep 0.1
     done
-    "$ENOTUN" status --instance "$instance" >/dev/null 2>&1 || { tail -20 "$work/daemon.log" >&2; fail "the daemon is not ready after 10 s"; }
+    "$ENOTUN" status --instance "$instance" >/dev/null 2>&1 || { tail -20 "$work/daemon.log" >&2; fail "the daemon is not ready after 30 s"; }
 fi
 ip netns exec "$host" "$PY" -B "$here/app.py" "$work/app.sock" &
 agent=$!
-for _ in $(seq 50); do [ -S "$work/app.sock" ] && break; sleep 0.1; done
+for _ in $(seq 150); do [ -S "$work/app.sock" ] && break; sleep 0.1; done
 
 daemon_args=()
 [ "$ENOTUN" = none ] || daemon_args=(--enotun "$ENOTUN" --instance "$instance")

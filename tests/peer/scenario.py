@@ -162,13 +162,8 @@ class Env:
 
     def expect_app(self, conn, data=None, eof=None, error="any", timeout=10.0, what="application"):
         """Waits for the application's end and compares: data it received, whether it saw end-of-file, its errno."""
-        deadline_steps = int(timeout / 0.02)
+        self.stack.pump(lambda: conn.app.state()["done"], timeout)
         state = conn.app.state()
-        for _ in range(deadline_steps):
-            if state["done"]:
-                break
-            self.stack.step(0.02)
-            state = conn.app.state()
         self.check(state["done"], "%s has not finished: %s" % (what, state))
         if data is not None:
             self.check(state["received"] == len(data) and state["sha"] == hashlib.sha256(data).hexdigest(),

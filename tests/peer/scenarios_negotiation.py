@@ -436,8 +436,9 @@ def every_segment_has_eno_until_the_peer_speaks(env):
     conn = env.accept(ready=False, auto_init=False, auto_ack=False)
     env.need(conn.wait(lambda: conn.stage == "init-received"), "no Init1")
     env.pause(1.5)
-    nonsyn = [s for s in conn.received if not s.flags & SYN]
-    env.check(len(nonsyn) >= 2, "only %d segments" % len(nonsyn))
+    nonsyn = lambda: [s for s in conn.received if not s.flags & SYN]
+    env.check(conn.wait(lambda: len(nonsyn()) >= 2), "only %d segments" % len(nonsyn()))
+    nonsyn = nonsyn()
     env.check(all(s.count(eno.KIND) for s in nonsyn), "ENO-12: a segment without the option before the host heard a non-SYN segment")
     conn.o.auto_ack = True
     conn.answer_init1(_init2(conn), 1)
