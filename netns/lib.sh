@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What topologies, cases, the demo and the benchmark share. Sourced, never run.
+# What topologies and the benchmark share. Sourced, never run.
 #
 # A topology (netns/topologies/NAME.sh) sets
 #   NODES     its nodes; node N lives in the network namespace $PREFIX-N
@@ -13,31 +13,15 @@
 # Nothing here waits for a fixed time: wait_for polls a condition up to a deadline.
 
 NETNS_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-# shellcheck disable=SC2034
 ROOT=$(dirname "$NETNS_DIR")
-PYTHON=/usr/bin/python3
-# shellcheck disable=SC2034
-TCP="$PYTHON $NETNS_DIR/tools/tcp.py"
-# The same text in every test file: what must never be seen on an encrypted wire.
-MARKER=THIS-IS-PLAINTEXT-THAT-MUST-NOT-BE-ON-THE-WIRE
-
-# ENOTUN: the program under test. ENOTUN_MODE=plain: nothing is started, topologies and
-# cases run over ordinary TCP (to test the tests).
-ENOTUN_MODE=${ENOTUN_MODE:-enotun}
 if [[ -z ${ENOTUN:-} ]]; then
     ENOTUN=$ROOT/target/release/enotun
     [[ -x $ENOTUN ]] || ENOTUN=$ROOT/target/debug/enotun
-fi
-if [[ $ENOTUN_MODE != plain && ! -x $ENOTUN ]]; then
-    echo "netns: no enotun at $ENOTUN: run 'cargo build' or set ENOTUN" >&2
-    exit 1
 fi
 
 # The link emulator is an example of the package: `cargo build --example linkem`.
 LINKEM=${LINKEM:-$(dirname "$ENOTUN")/examples/linkem}
 if [[ ! -x $LINKEM ]]; then LINKEM=$ROOT/target/debug/examples/linkem; fi
-
-plain_mode() { [[ $ENOTUN_MODE == plain ]]; }
 
 # ---- conditions -------------------------------------------------------------------------
 
@@ -55,9 +39,8 @@ wait_for() {
     done
 }
 
-process_gone() { ! kill -0 "$1" 2>/dev/null; }
-file_has() { grep -qaF -- "$2" "$1"; }
-same_hash() { [[ $(sha256sum <"$1") == "$(sha256sum <"$2")" ]]; }
+# process_gone PID: it has ended, whether or not somebody has asked how.
+process_gone() { [[ ! -e /proc/$1 ]] || grep -q '^State:[[:space:]]*Z' "/proc/$1/status"; }
 
 # ---- namespaces -------------------------------------------------------------------------
 
@@ -99,13 +82,6 @@ gateway() {
 
 forwarding() {
     ns "$1" sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
-}
-
-# no_offloads NODE DEVICE...: packets of at most an MTU, so that each is lost or kept alone.
-no_offloads() {
-    local node=$1 dev
-    shift
-    for dev in "$@"; do ns "$node" ethtool -K "$dev" tso off gso off gro off >/dev/null; done
 }
 
 load_topology() {
@@ -169,7 +145,6 @@ declare -A DAEMON_PID=()
 start_daemon() {
     local node=$1 args
     shift
-    plain_mode && return 0
     if (($#)); then
         args=("$@")
     else
@@ -177,6 +152,7 @@ start_daemon() {
     fi
     ip netns exec "$PREFIX-$node" "$ENOTUN" up --tun tun0 --instance "$PREFIX-$node" \
         "${args[@]}" </dev/null >>"$WORK/$node.log" 2>&1 &
+    # shellcheck disable=SC2034 # for the benchmark
     DAEMON_PID[$node]=$!
     if ! wait_for 10 daemon_ready "$node"; then
         echo "netns: enotun on $node did not become ready; its log:" >&2
@@ -186,181 +162,7 @@ start_daemon() {
     after_daemon "$node"
 }
 
-# daemon_alive NODE: the daemon that was started on NODE still runs.
-daemon_alive() { plain_mode || kill -0 "${DAEMON_PID[$1]}"; }
-
-# stop_daemon NODE: `enotun down`, and waits for the process to end.
-stop_daemon() {
-    plain_mode && return 0
-    "$ENOTUN" down --instance "$(node_ns "$1")" >/dev/null
-    wait_for 10 process_gone "${DAEMON_PID[$1]}"
-    wait "${DAEMON_PID[$1]}" 2>/dev/null || true
-    unset "DAEMON_PID[$1]"
-}
-
-# kill_daemon NODE: kill -9.
-kill_daemon() {
-    plain_mode && return 0
-    kill -9 "${DAEMON_PID[$1]}"
-    wait "${DAEMON_PID[$1]}" 2>/dev/null || true
-    unset "DAEMON_PID[$1]"
-}
-
 start_daemons() {
     local n
     for n in "${DAEMONS[@]}"; do start_daemon "$n"; done
-}
-
-# flows NODE: the table as JSON.
-flows() { "$ENOTUN" flows --instance "$(node_ns "$1")" --json; }
-
-# flow_states NODE PORT: the states of the flows with that local or remote port, each once,
-# without those that are closed.
-flow_states() {
-    flows "$1" | jq -r --arg p ":$2" '
-        [.[] | select((.local | endswith($p)) or (.remote | endswith($p))) | .state]
-        | map(select(. != "closed")) | unique | join(" ")'
-}
-
-# flows_are NODE PORT STATE: there are flows with that port and all are in STATE.
-flows_are() {
-    plain_mode && return 0
-    [[ $(flow_states "$1" "$2") == "$3" ]]
-}
-
-# session_ids NODE PORT: session IDs of encrypted flows with that port, sorted.
-session_ids() {
-    flows "$1" | jq -r --arg p ":$2" '
-        .[] | select((.local | endswith($p)) or (.remote | endswith($p)))
-        | select(.state == "encrypted") | .session_id' | sort
-}
-
-# session_ids_agree NODE NODE PORT: both tables hold the same IDs, at least one, none empty.
-session_ids_agree() {
-    local one two
-    plain_mode && return 0
-    one=$(session_ids "$1" "$3")
-    two=$(session_ids "$2" "$3")
-    [[ -n $one && $one != *null* && $one == "$two" ]]
-}
-
-# ---- captures ---------------------------------------------------------------------------
-
-declare -A CAPTURE_PID=()
-
-# capture_start FILE NODE DEVICE [FILTER...]: returns when tcpdump listens.
-capture_start() {
-    local file=$1 node=$2 dev=$3
-    shift 3
-    # Of an earlier capture of that name: it would be taken for ready before it is.
-    rm -f "$file" "$file.err"
-    ip netns exec "$PREFIX-$node" tcpdump -i "$dev" -n -U --immediate-mode -B 131072 -s 0 -Z root -w "$file" "$@" \
-        2>"$file.err" &
-    CAPTURE_PID[$file]="$! $node $dev"
-    wait_for 20 file_has "$file.err" "listening on"
-}
-
-# capture_stop FILE: a packet with known text is sent over the captured device last, and waited
-# for, so the file holds all that came before. The filter must let UDP port 9 through.
-capture_stop() {
-    local file=$1 pid node dev text
-    read -r pid node dev <<<"${CAPTURE_PID[$file]}"
-    text=end-of-capture-$RANDOM$RANDOM
-    wait_for 20 sentinel_seen "$file" "$node" "$dev" "$text"
-    kill "$pid"
-    wait "$pid" || true
-    unset "CAPTURE_PID[$file]"
-    # A busy machine: what tcpdump lost must not be taken for what was not sent.
-    if ! grep -q '^0 packets dropped by kernel' "$file.err"; then
-        touch "$file.incomplete"
-        echo "# $(basename "$file"): $(grep 'dropped by kernel' "$file.err")"
-    fi
-}
-
-sentinel_seen() {
-    ns "$2" "$PYTHON" "$NETNS_DIR/tools/sentinel.py" "$3" "$4"
-    grep -qaF -- "$4" "$1"
-}
-
-# wire FILE ARGS...: netns/tools/wirecheck.py on a capture.
-wire() { "$PYTHON" "$NETNS_DIR/tools/wirecheck.py" --marker "$MARKER" "$@"; }
-
-# wire_encrypted FILE PORT: every connection to PORT is ENO and frames; no plaintext anywhere.
-wire_encrypted() {
-    if plain_mode; then wire "$1" --port "$2" --expect plain; else wire "$1" --port "$2" --expect encrypted; fi
-}
-
-# ---- test data --------------------------------------------------------------------------
-
-# make_file PATH BYTES: recognisable and different in every line.
-make_file() {
-    "$PYTHON" - "$1" "$2" "$MARKER" <<'PY'
-import sys
-path, size, marker = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-with open(path, "wb") as f:
-    n = 0
-    while n < size:
-        block = b"".join(b"%s %012d\n" % (marker.encode(), n + i) for i in range(1000))[: size - n]
-        f.write(block)
-        n += len(block)
-PY
-}
-
-# ---- checks -----------------------------------------------------------------------------
-
-PASSED=0
-FAILED=0
-
-# check TEXT COMMAND...: one line per check; the command's output is shown if it fails.
-check() {
-    local text=$1 out
-    shift
-    if out=$("$@" 2>&1); then
-        PASSED=$((PASSED + 1))
-        echo "ok - $CASE: $text"
-    else
-        FAILED=$((FAILED + 1))
-        echo "not ok - $CASE: $text"
-        echo "    command: $*"
-        tail -n 30 <<<"$out" | sed 's/^/    /'
-    fi
-}
-
-# check_enotun: like check, but left out in plain mode.
-check_enotun() { if ! plain_mode; then check "$@"; fi; }
-
-# fails COMMAND...: succeeds if COMMAND fails.
-fails() { ! "$@"; }
-
-# case_begin: every case calls this first.
-case_begin() {
-    CASE=$(basename "$0" .sh)
-    WORK=$(mktemp -d "${TMPDIR:-/tmp}/enotun-$CASE.XXXXXX")
-    PREFIX=${PREFIX:-en$$}
-    trap case_end EXIT
-    trap '' PIPE # a program that has ended is for the checks to notice
-    trap 'exit 130' INT TERM
-}
-
-# case_end: logs are shown if anything failed; namespaces and files go; the last line is for run.sh.
-case_end() {
-    local status=$? log
-    trap '' INT TERM
-    set +e
-    if ((status != 0)); then
-        FAILED=$((FAILED + 1))
-        echo "not ok - $CASE: ended with status $status"
-    fi
-    if ((FAILED > 0)); then
-        for log in "$WORK"/*.log; do
-            [[ -s $log ]] || continue
-            echo "    --- $(basename "$log"), last lines:"
-            tail -n 25 "$log" | sed 's/^/    /'
-        done
-    fi
-    exec 2>/dev/null # bash would report each server that is killed here
-    topology_down
-    if [[ -n ${KEEP:-} ]]; then echo "    kept: $WORK"; else rm -rf "$WORK"; fi
-    echo "# $CASE $PASSED $FAILED"
-    exit $((FAILED > 0))
 }

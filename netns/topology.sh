@@ -4,6 +4,9 @@
 # Namespaces are called P-NODE (P is en-NAME unless given). With --daemons `enotun up` is started
 # on the topology's enotun hosts, instance P-NODE, logs in /tmp/P/NODE.log.
 # Then: netns/enter NAME NODE COMMAND...
+#
+# For the cases: netns/topology.sh describe NAME, what it sets; netns/topology.sh call NAME --prefix P FUNCTION ARG..., one
+# of its functions.
 set -euo pipefail
 
 usage() {
@@ -12,17 +15,20 @@ usage() {
 }
 
 (($# >= 2)) || usage
-action=$1 name=$2 daemons=
+action=$1 name=$2 daemons='' call=()
 shift 2
 PREFIX=en-$name
 while (($#)); do
     case $1 in
         --prefix) PREFIX=${2:?--prefix needs a value}; shift 2 ;;
         --daemons) daemons=yes; shift ;;
-        *) usage ;;
+        *)
+            [[ $action == call ]] || usage
+            call=("$@")
+            break
+            ;;
     esac
 done
-if [[ -z $daemons ]]; then export ENOTUN_MODE=plain; fi
 # shellcheck source=netns/lib.sh
 source "$(dirname "$0")/lib.sh"
 load_topology "$name"
@@ -44,5 +50,13 @@ case $action in
         topology_down
         rm -rf "/tmp/$PREFIX"
         ;;
+    describe)
+        for word in NODES CLIENT CLIENT4 CLIENT6 SERVER SERVER4 SERVER6 FARM4 FARM6 PLAIN4 PLAIN6 WIRE DAEMONS; do
+            declare -n value=$word
+            echo "$word ${value[*]-}"
+        done
+        for node in "${DAEMONS[@]}"; do echo "arguments-$node $(daemon_args "$node")"; done
+        ;;
+    call) "${call[@]}" ;;
     *) usage ;;
 esac

@@ -5,13 +5,26 @@
 LOAD=${LOAD:-$(dirname "$ENOTUN")/examples/load}
 # The enotun that encrypts nothing, see there.
 THROUGH=${THROUGH:-$(dirname "$ENOTUN")/examples/passthrough}
-UNSELECTED=5202 FALLBACK=5203
+IPERF=5201 UNSELECTED=5202 FALLBACK=5203
 # For connections: not selected, resumed, fresh, plain because only one end selects it, echo and idle.
 PLAIN=7100 RESUMED=7101 FRESH=7102 ONE_END=7103 BYTES=7104 BYTES_PLAIN=7105 HELD=720
 
 say() { echo "$@" >&3; }
 cpu_name() { sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo | head -n 1; }
 machine() { echo "$(nproc) x $(cpu_name), shared by all; Linux $(uname -r); enotun $(git describe --always --dirty 2>/dev/null || echo unknown)"; }
+
+# flows NODE: the table as JSON.
+flows() { "$ENOTUN" flows --instance "$(node_ns "$1")" --json; }
+file_has() { grep -qaF -- "$2" "$1"; }
+
+# serve NODE COMMAND...: a server in the background, its output in $WORK/<command>.log.
+serve() {
+    local node=$1
+    shift
+    ip netns exec "$PREFIX-$node" "$@" </dev/null >>"$WORK/$(basename "$1").log" 2>&1 &
+    disown "$!" # it ends with its namespace
+}
+listening() { ns "$1" ss -Hltn "sport = :$2" | grep -q .; }
 
 # ---- topologies -------------------------------------------------------------------------
 

@@ -1,9 +1,8 @@
 """Sockets with TCP options of their own, for the tests. They know nothing of enotun.
 
     options.py serve KIND ADDRESS PORT PEER       serves one line after the other: sends back what it gets
-    options.py ask KIND ADDRESS PORT TEXT         sends a line and prints the reply; stays open until stdin ends
 
-KIND: plain, fastopen (data in the SYN, if there is a cookie), mptcp, md5.
+`ask` is the other end. KIND: plain, fastopen (data in the SYN, if there is a cookie), mptcp, md5.
 """
 
 import os
@@ -51,27 +50,24 @@ def serve(kind, address, port, peer):
 
 
 def ask(kind, address, port, text):
+    """Sends a line: the socket, which is still open, and the reply."""
     s = open_socket(kind, address, address)
     line = text.encode() + b"\n"
     if kind == "fastopen":
+        # Blocks until there is a connection, where there is no cookie.
         s.sendto(line, socket.MSG_FASTOPEN, (address, port))
-        s.settimeout(20)
+        s.settimeout(60)
     else:
-        s.settimeout(20)
+        s.settimeout(60)
         s.connect((address, port))
         s.sendall(line)
-    print(s.makefile("rb").readline().decode(errors="backslashreplace").rstrip(), *s.getsockname()[:2], flush=True)
-    sys.stdin.read()
-
-
-def main():
-    command, kind, address, port, more = sys.argv[1:]
-    {"serve": serve, "ask": ask}[command](kind, address, int(port), more)
+    return s, s.makefile("rb").readline().decode(errors="backslashreplace").rstrip()
 
 
 if __name__ == "__main__":
     try:
-        main()
+        _, _, kind, address, port, peer = sys.argv
+        serve(kind, address, int(port), peer)
     except OSError as e:
         print("error", e, flush=True)
         sys.exit(1)
