@@ -7,9 +7,11 @@
 Nothing here waits for a fixed time: `wait_for` polls a condition up to a deadline.
 """
 
-from harness.apps import (ECHO, HTTP, IPERF, REDIS, SIZES, SSH, Connection, echo_server, fetch, fetch_kept_alive, iperf, many, nginx, redis, redis_session, scp_copies, serve_all, ssh_says, sshd, suite)
+from harness.apps import (ECHO, HTTP, IPERF, REDIS, SIZES, SSH, Connection, echo_server, fetch, fetch_kept_alive, iperf, many, nginx,
+                          redis, redis_session, scp_copies, serve_all, ssh_options, ssh_says, sshd, suite)
 from harness.capture import Capture
-from harness.checks import Failed, case, check, check_enotun, fails, need, note, plain, same, temporary, wait_for, work
-from harness.net import ENOTUN, MARKER, PYTHON, TOOLS, Node, bracket, command, down, no_offloads, sessions_agree, topology
+from harness.checks import (PATIENCE, Failed, case, check, check_enotun, fails, need, note, plain, same, temporary, wait_for,
+                            work)
+from harness.net import (ENOTUN, MARKER, PYTHON, TOOLS, Node, bracket, command, down, no_offloads, sessions_agree, topology)
 
 __all__ = [name for name in dir() if not name.startswith("_")]
