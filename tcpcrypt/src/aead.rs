@@ -44,7 +44,7 @@ impl AeadId {
         Self::ALL.into_iter().find(|aead| crate::tep::is_name(name, aead.name(), &["AEAD"]))
     }
 
-    /// A shorter name that [`Self::from_name`] knows.
+    /// A shorter name that [`Self::from_name`] accepts.
     #[must_use]
     pub fn short_name(self) -> &'static str {
         match self {
@@ -80,11 +80,11 @@ impl fmt::Display for AeadId {
     }
 }
 
-/// The ciphertext did not authenticate.
+/// The ciphertext failed authentication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotAuthentic;
 
-/// One AEAD key, ready for use. It erases itself when dropped.
+/// One AEAD key, ready for use. It is wiped when dropped.
 pub trait AeadKey: Send + Sync {
     /// Encrypts `buffer` in place and returns the tag.
     fn seal(&self, nonce: &[u8; AEAD_NONCE_LEN], aad: &[u8], buffer: &mut [u8]) -> [u8; TAG_LEN];
@@ -92,7 +92,7 @@ pub trait AeadKey: Send + Sync {
     /// Decrypts `buffer` in place.
     ///
     /// # Errors
-    /// [`NotAuthentic`] if the tag does not match; what `buffer` holds then is unspecified.
+    /// [`NotAuthentic`] if the tag does not match; the contents of `buffer` are then unspecified.
     fn open(
         &self,
         nonce: &[u8; AEAD_NONCE_LEN],

@@ -1,4 +1,4 @@
-//! Every number that RFC 8547 and RFC 8548 fix, and the bounds this implementation chose.
+//! Every number that RFC 8547 and RFC 8548 fix, and the bounds that this implementation chose.
 
 /// TCP option kind of ENO (ENO-1).
 pub const ENO_KIND: u8 = 69;

@@ -8,11 +8,11 @@ use core::fmt;
 pub enum Error {
     /// What the peer sent cannot be parsed.
     Malformed(Malformed),
-    /// The peer broke a rule of the protocol.
+    /// The peer violated the protocol.
     PeerViolation(PeerViolation),
-    /// Both sides are right, and have nothing in common.
+    /// Both sides are correct, but have nothing in common.
     NoCommonGround(NoCommonGround),
-    /// The caller (not the peer) did something that must not be done.
+    /// The caller (not the peer) made a mistake.
     Misuse(Misuse),
 }
 
@@ -24,13 +24,13 @@ pub enum Malformed {
     BadMagic,
     /// The message ends before its last field.
     Truncated,
-    /// The length in the message is more than will be buffered.
+    /// The message is too long to be buffered.
     TooLong,
-    /// The length field of a public key fits no form of that key (TC-2).
+    /// The length field of a public key matches no form of that key (TC-2).
     KeyLength,
 }
 
-/// A rule that the peer broke.
+/// A protocol rule that the peer violated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PeerViolation {
@@ -58,11 +58,11 @@ pub enum NoCommonGround {
     TepNotImplemented,
 }
 
-/// A bug of the caller, or a random source that does not work.
+/// A bug in the caller, or a random source that does not work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Misuse {
-    /// The random source brings no usable private key in many attempts.
+    /// The random source yielded no usable private key in many attempts.
     RandomSource,
     /// An offset at or before one already used: a key and nonce would repeat (TC-27).
     OffsetReused,
@@ -78,7 +78,7 @@ pub enum Misuse {
     NoCiphers,
     /// A key has the wrong length for its algorithm.
     KeyLength,
-    /// The key has protected as much as any may ([`crate::record::KeyUse::MOST`]) and was not replaced.
+    /// The key has protected as much as any key may ([`crate::record::KeyUse::MOST`]) and was not replaced.
     KeyUsedUp,
 }
 
@@ -86,7 +86,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Malformed(why) => write!(f, "malformed message: {why}"),
-            Self::PeerViolation(why) => write!(f, "the peer broke the protocol: {why}"),
+            Self::PeerViolation(why) => write!(f, "the peer violated the protocol: {why}"),
             Self::NoCommonGround(why) => write!(f, "no agreement with the peer: {why}"),
             Self::Misuse(why) => write!(f, "misuse: {why}"),
         }
@@ -98,7 +98,7 @@ impl fmt::Display for Malformed {
         f.write_str(match self {
             Self::BadMagic => "bad magic number",
             Self::Truncated => "too short for its fields",
-            Self::TooLong => "longer than will be buffered",
+            Self::TooLong => "too long to be buffered",
             Self::KeyLength => "impossible public key length",
         })
     }
@@ -129,7 +129,7 @@ impl fmt::Display for NoCommonGround {
 impl fmt::Display for Misuse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::RandomSource => "random source brings no usable key",
+            Self::RandomSource => "random source yields no usable key",
             Self::OffsetReused => "offset was used before",
             Self::TooMuchData => "more data than a frame can hold",
             Self::BufferTooSmall => "buffer shorter than the frame",

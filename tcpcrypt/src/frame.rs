@@ -1,4 +1,4 @@
-//! The layout of a frame (RFC 8548, section 4.2; TC-23 to TC-25, TC-30): header and plaintext, without any key.
+//! The layout of a frame (RFC 8548, section 4.2; TC-23 to TC-25, TC-30): header and plaintext, without any keys.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -8,15 +8,15 @@ use crate::error::PeerViolation;
 
 /// Length of control byte and clen.
 pub const HEADER_LEN: usize = 3;
-/// Longest ciphertext, tag included: what clen can say.
+/// Longest ciphertext that clen can express, tag included.
 pub const MAX_CLEN: usize = u16::MAX as usize;
-/// Longest whole frame.
+/// Longest possible frame.
 pub const MAX_FRAME: usize = HEADER_LEN + MAX_CLEN;
-/// What a frame without urgent data adds to its data: header, flags byte, tag.
+/// Overhead of a frame without urgent data: header, flags byte, tag.
 pub const OVERHEAD: usize = HEADER_LEN + 1 + TAG_LEN;
 /// Length of the urgent field.
 pub const URGENT_LEN: usize = 2;
-/// Most data in a frame without urgent field.
+/// Most data in a frame without an urgent field.
 pub const MAX_DATA: usize = MAX_FRAME - OVERHEAD;
 
 const CONTROL_REKEY: u8 = 0x01;
@@ -26,7 +26,7 @@ const FLAG_URGENT: u8 = 0x02;
 /// A frame's first three bytes, which are its associated data (TC-25).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// The control byte as it came, reserved bits included.
+    /// The control byte as received, reserved bits included.
     pub control: u8,
     /// Length of the ciphertext with its tag.
     pub clen: u16,
@@ -64,7 +64,7 @@ impl Header {
         HEADER_LEN + usize::from(self.clen)
     }
 
-    /// Whether a frame with this header can authenticate at all: its ciphertext holds a tag.
+    /// Whether a frame with this header can authenticate at all: its ciphertext is long enough for a tag.
     #[must_use]
     pub fn is_plausible(self) -> bool {
         usize::from(self.clen) >= TAG_LEN
@@ -83,7 +83,7 @@ pub struct Plaintext<'a> {
 }
 
 impl Plaintext<'_> {
-    /// Length of the whole frame that holds it.
+    /// Length of the whole frame that carries it.
     #[must_use]
     pub fn frame_len(&self) -> usize {
         HEADER_LEN + self.prefix_len() + self.data.len() + TAG_LEN
@@ -115,17 +115,17 @@ impl Plaintext<'_> {
     pub(crate) fn append(&self, out: &mut Vec<u8>) {
         let mut prefix = [0; 1 + URGENT_LEN];
         let head = Plaintext { data: &[], ..*self };
-        // The prefix is as long as a prefix can be.
+        // The buffer has the length of the longest prefix.
         let len = head.write(&mut prefix).unwrap_or(0);
         out.extend_from_slice(prefix.get(..len).unwrap_or(&[]));
         out.extend_from_slice(self.data);
     }
 }
 
-/// What came out of a frame; the data is where the frame was.
+/// The contents of an opened frame; the data is in the frame's own buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opened {
-    /// Where in the frame the application data is now.
+    /// Where in the frame's buffer the application data is.
     pub data: Range<usize>,
     /// FINp: this was the last frame (TC-29).
     pub fin: bool,
@@ -135,10 +135,10 @@ pub struct Opened {
     pub rekeyed: bool,
 }
 
-/// Takes an authentic plaintext apart; the range is within `plaintext`.
+/// Parses an authentic plaintext; the range is within `plaintext`.
 ///
 /// # Errors
-/// No flags byte, or URGp without the urgent field: the peer's violation, for the plaintext is authentic
+/// No flags byte, or URGp without the urgent field: a violation by the peer, since the plaintext is authentic
 /// (docs/readings.md, reading 12).
 pub(crate) fn read_plaintext(plaintext: &[u8]) -> Result<(bool, Option<u16>, Range<usize>), PeerViolation> {
     let (&flags, rest) = plaintext.split_first().ok_or(PeerViolation::NoFlags)?;

@@ -1,5 +1,5 @@
-//! The key exchange (RFC 8548, sections 3.2 and 3.3; TC-3 to TC-7, TC-11): from what was negotiated to a session.
-//! Any error here means: abort the connection (TC-6).
+//! The key exchange (RFC 8548, sections 3.2 and 3.3; TC-3 to TC-7, TC-11): from the negotiated parameters to a
+//! session. After any error here the connection must be aborted (TC-6).
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -30,11 +30,11 @@ impl core::fmt::Debug for Initiator {
 }
 
 impl Initiator {
-    /// Makes the key pair and Init1, which is the beginning of this host's stream. `ciphers` are those to offer;
-    /// their order says nothing to B.
+    /// Makes the key pair and Init1, which begins this host's stream. `ciphers` are those to offer; their order means
+    /// nothing to B.
     ///
     /// # Errors
-    /// [`Misuse`](crate::Misuse) of the caller, or a TEP that `provider` does not have.
+    /// [`Misuse`](crate::Misuse) by the caller, or a TEP that `provider` does not implement.
     pub fn start(
         provider: &dyn Provider,
         negotiated: Negotiated,
@@ -54,10 +54,10 @@ impl Initiator {
         Ok((init1.clone(), Self { negotiated, ciphers: ciphers.to_vec(), nonce, private_key, init1 }))
     }
 
-    /// Takes the whole Init2 and ends the key exchange.
+    /// Processes the whole Init2 and completes the key exchange.
     ///
     /// # Errors
-    /// Everything that can be wrong with the message, the cipher or the key in it.
+    /// Anything that can be wrong with the message, the cipher or the key in it.
     pub fn handle_init2(self, init2: &[u8]) -> Result<Session, Error> {
         let (message, aead) = self.parse(init2)?;
         let es = agree(self.private_key, message.public_key)?;
@@ -65,8 +65,8 @@ impl Initiator {
         Ok(Session::fresh(&self.negotiated, aead, secret))
     }
 
-    /// Whether [`Self::handle_init2`] would take the message, but for the key in it. Nothing is used up: as long as it was not
-    /// acknowledged, it may be somebody else's, and the peer's still come.
+    /// Whether [`Self::handle_init2`] would accept the message, apart from the key in it. Nothing is consumed: as
+    /// long as the message was not acknowledged it may be forged, and the peer's may still come.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -83,11 +83,12 @@ impl Initiator {
     }
 }
 
-/// B takes the whole Init1 and ends the key exchange: returns Init2, which is the beginning of this host's stream,
-/// and the session. Frames may follow at once (TC-11). `preference` are the ciphers allowed, by rising priority.
+/// B processes the whole Init1 and completes the key exchange. Returns Init2, which begins this host's stream, and
+/// the session. Frames may follow at once (TC-11). `preference` are the ciphers allowed, in order of increasing
+/// preference.
 ///
 /// # Errors
-/// Everything that can be wrong with the message, the ciphers or the key in it; a random source that does not work.
+/// Anything that can be wrong with the message, the ciphers or the key in it; a random source that does not work.
 pub fn respond(
     provider: &dyn Provider,
     negotiated: &Negotiated,

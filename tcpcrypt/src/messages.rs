@@ -9,14 +9,14 @@ use crate::error::{Error, Malformed, Misuse};
 use crate::kex::{decode_public_key, encode_public_key};
 use crate::tep::{Role, Tep};
 
-/// Magic and message length: what must be there to know how much follows.
+/// Magic and message length: the bytes needed to know how much follows.
 pub const PREFIX_LEN: usize = 8;
 
-/// How long the Init message is that starts with `prefix`, from `sender` (A sends Init1, B sends Init2). `None`:
-/// more bytes are needed to say.
+/// The length of the Init message that starts with `prefix`, sent by `sender` (A sends Init1, B sends Init2). `None`:
+/// more bytes are needed to tell.
 ///
 /// # Errors
-/// A wrong magic as soon as it is visible; a length that cannot be, or that is over [`MAX_INIT_LEN`].
+/// A wrong magic as soon as it is visible; a length that is impossible or over [`MAX_INIT_LEN`].
 pub fn message_len(sender: Role, prefix: &[u8]) -> Result<Option<usize>, Error> {
     let magic = magic(sender).to_be_bytes();
     if prefix.iter().zip(&magic).any(|(is, should)| is != should) {
@@ -41,7 +41,7 @@ fn magic(sender: Role) -> u32 {
     }
 }
 
-/// The fields after magic and length of a message that is exactly as long as it says.
+/// The fields after magic and length of a message that has exactly the length it states.
 fn body(sender: Role, message: &[u8]) -> Result<Reader<'_>, Error> {
     if message_len(sender, message)? != Some(message.len()) {
         return Err(Malformed::Truncated.into());
@@ -64,7 +64,7 @@ fn finish(mut message: Vec<u8>) -> Vec<u8> {
     message
 }
 
-/// What A sends first.
+/// A's first message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Init1<'a> {
     /// `sym_cipher` values, known and unknown.
@@ -79,7 +79,7 @@ impl<'a> Init1<'a> {
     /// Parses a whole message; what follows the key is ignored (TC-3).
     ///
     /// # Errors
-    /// The ways of being malformed.
+    /// [`Malformed`](crate::Malformed), by kind.
     pub fn parse(tep: Tep, message: &'a [u8]) -> Result<Self, Error> {
         let mut reader = body(Role::A, message)?;
         let nciphers = usize::from(reader.u8()?);
@@ -120,7 +120,7 @@ impl<'a> Init2<'a> {
     /// Parses a whole message; what follows the key is ignored (TC-3).
     ///
     /// # Errors
-    /// The ways of being malformed.
+    /// [`Malformed`](crate::Malformed), by kind.
     pub fn parse(tep: Tep, message: &'a [u8]) -> Result<Self, Error> {
         let mut reader = body(Role::B, message)?;
         let cipher = reader.u16()?;
@@ -139,7 +139,7 @@ impl<'a> Init2<'a> {
     }
 }
 
-/// The cipher of A's list that B prefers; `preference` by rising priority (TC-5).
+/// The cipher in A's list that B prefers; `preference` is in order of increasing preference (TC-5).
 #[must_use]
 pub fn choose_cipher(offered: &[u16], preference: &[AeadId]) -> Option<AeadId> {
     preference.iter().rev().copied().find(|aead| offered.contains(&aead.id()))

@@ -1,5 +1,5 @@
-//! The record layer of one connection (RFC 8548, sections 3.6 to 3.8; TC-23 to TC-34): seals and opens frames
-//! and follows both generations of keys.
+//! The record layer of one connection (RFC 8548, sections 3.6 to 3.8; TC-23 to TC-34): seals and opens frames and
+//! tracks the key generations of both directions.
 //!
 //! Offsets count from the first byte after the SYN in the sender's TCP stream, Init messages included (TC-26).
 
@@ -19,11 +19,10 @@ use crate::tep::Role;
 /// Why a frame was not opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenError {
-    /// It does not authenticate: damaged or forged. If none of its bytes were acknowledged it may be dropped, and
-    /// a clean retransmission waited for; else abort (TC-28). The record is as before; what the frame's buffer
-    /// holds is not.
+    /// It does not authenticate: damaged or forged. If none of its bytes were acknowledged, it may be dropped to wait
+    /// for a clean retransmission; otherwise abort (TC-28). The record is unchanged; the frame's buffer is not.
     NotAuthentic,
-    /// It is authentic and breaks the protocol: abort.
+    /// It is authentic and violates the protocol: abort.
     Violation(PeerViolation),
     /// The caller's mistake; nothing has changed.
     Misuse(Misuse),
@@ -33,7 +32,7 @@ impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotAuthentic => f.write_str("frame does not authenticate"),
-            Self::Violation(why) => write!(f, "the peer broke the protocol: {why}"),
+            Self::Violation(why) => write!(f, "the peer violated the protocol: {why}"),
             Self::Misuse(why) => write!(f, "misuse: {why}"),
         }
     }
@@ -53,17 +52,17 @@ impl From<PeerViolation> for OpenError {
     }
 }
 
-/// The keys of one direction in one generation. The master key of this generation is gone: it is not needed
-/// again, and from the next one nobody gets back to it (TC-34).
+/// The keys of one direction in one generation. The master key of this generation is already gone: it is not needed
+/// again, and cannot be derived from the next one (TC-34).
 struct Direction {
     /// Original role of the host that encrypts with these keys (TC-15).
     sender: Role,
     generation: u64,
     key: TrafficKey,
-    /// `key` made ready by the provider; rebuilt when needed.
+    /// `key` expanded by the provider; rebuilt when needed.
     ready: Option<Box<dyn AeadKey>>,
     next_master: MasterKey,
-    /// Where the next frame can start at the earliest.
+    /// The earliest offset at which the next frame can start.
     next_offset: u64,
 }
 
@@ -106,8 +105,8 @@ pub struct KeyUse {
 }
 
 impl KeyUse {
-    /// No key protects more than this, whatever the caller does: twice what RFC 8446, section 5.5, allows AES-GCM for a safety
-    /// margin of 2^-57, in bytes; a frame can be far shorter than its records. Callers rekey long before.
+    /// No key protects more than this, whatever the caller does: twice what RFC 8446, section 5.5, allows AES-GCM for
+    /// a safety margin of 2^-57, in bytes; a frame can be far shorter than its records. Callers rekey long before.
     pub const MOST: Self = Self { frames: 1 << 25, bytes: 1 << 39 };
 }
 
@@ -117,7 +116,7 @@ pub struct Record {
     aead: AeadId,
     send: Direction,
     receive: Direction,
-    /// What the key in use for sealing has protected.
+    /// What the current sealing key has protected.
     sealed: KeyUse,
     /// The next frame to be sealed starts a new generation.
     rekey_requested: bool,
@@ -156,7 +155,7 @@ impl Record {
 
     /// Seals one frame that starts at `offset` of this host's stream into the front of `out`, and returns its length
     /// ([`Plaintext::frame_len`]). It is the first frame of a new generation, with its rekey bit set, if a rekey was
-    /// started or the peer's is to be answered.
+    /// started or the peer's must be answered.
     ///
     /// Nothing may be sealed twice: to retransmit, keep the frame (TC-27).
     ///
@@ -170,7 +169,8 @@ impl Record {
         Ok(frame_len)
     }
 
-    /// [`Self::seal`], with the frame appended to `out`: for many frames in a row this spares clearing the memory first.
+    /// [`Self::seal`], with the frame appended to `out`: for many frames in a row this avoids clearing the memory
+    /// first.
     ///
     /// # Errors
     /// As for [`Self::seal`].
@@ -207,15 +207,15 @@ impl Record {
         Ok(frame_len)
     }
 
-    /// Encrypts the plaintext that stands in `frame` where the ciphertext belongs, and writes header and tag around it.
+    /// Encrypts the plaintext that is already in place in `frame`, and writes header and tag around it.
     fn protect(&mut self, offset: u64, fin: bool, frame: &mut [u8]) -> Result<(), Error> {
         let frame_len = frame.len();
         let (head, rest) = frame.split_first_chunk_mut::<HEADER_LEN>().ok_or(Misuse::BufferTooSmall)?;
         let (body, tag) = rest.split_last_chunk_mut::<TAG_LEN>().ok_or(Misuse::BufferTooSmall)?;
         let rekey = self.rekey_due();
         if rekey {
-            // TC-31: one generation per frame with the bit, so that the peer counts along. TC-34: the old keys
-            // are erased here, for what they sealed is kept as ciphertext.
+            // TC-31: one generation per frame with the bit, so that the peer stays in step. TC-34: the old keys are
+            // erased here, since what they sealed is kept as ciphertext.
             self.send = self.send.next_generation(self.aead);
             self.rekey_requested = false;
             self.sealed = KeyUse::default();
@@ -231,11 +231,11 @@ impl Record {
         Ok(())
     }
 
-    /// Opens the frame that starts at `offset` of the peer's stream, in place. Frames are opened in order, each
-    /// once. Behind the one with FINp those without data say nothing but that they are there.
+    /// Opens the frame that starts at `offset` of the peer's stream, in place. Frames are opened in order, each once.
+    /// After the one with FINp, frames without data are accepted and otherwise ignored.
     ///
     /// # Errors
-    /// See [`OpenError`]. The record is as before unless it is a [`OpenError::Violation`], after which the
+    /// See [`OpenError`]. The record is unchanged unless it is an [`OpenError::Violation`], after which the
     /// connection is aborted.
     pub fn open(&mut self, offset: u64, frame: &mut [u8]) -> Result<Opened, OpenError> {
         let frame_len = frame.len();
@@ -248,7 +248,7 @@ impl Record {
         let (body, tag) = rest.split_last_chunk_mut::<TAG_LEN>().ok_or(OpenError::NotAuthentic)?;
 
         if header.rekey() {
-            // TC-32. Anyone can set the bit: the new keys count only once the frame is authentic.
+            // TC-32. Anyone can set the bit: the new keys take effect only once the frame is authentic.
             let mut next = self.receive.next_generation(self.aead);
             open_body(&mut next, self.provider, self.aead, offset, aad, body, tag)?;
             // TC-34: every frame of the old generation came before this one.
@@ -258,7 +258,7 @@ impl Record {
         }
         let (mut fin, mut urgent, data) = read_plaintext(body)?;
         if self.fin_opened {
-            // TC-29: the stream has ended. A peer may answer a rekey all the same (docs/readings.md, reading 11).
+            // TC-29: the stream has ended. A peer may still answer a rekey (docs/readings.md, reading 11).
             if !data.is_empty() {
                 return Err(PeerViolation::FrameAfterFin.into());
             }
@@ -269,25 +269,25 @@ impl Record {
         Ok(Opened { data: data.start + HEADER_LEN..data.end + HEADER_LEN, fin, urgent, rekeyed: header.rekey() })
     }
 
-    /// Makes the next frame start a new generation. `false`, and nothing happens, if an earlier rekey was not
-    /// answered yet (TC-33), if one is due anyway, or after FINp was sealed.
+    /// Makes the next frame start a new generation. Returns `false` without effect if an earlier rekey is unanswered
+    /// (TC-33), if one is due anyway, or after FINp was sealed.
     pub fn start_rekey(&mut self) -> bool {
         let started = !self.fin_sealed && !self.rekey_requested && self.send.generation == self.receive.generation;
         self.rekey_requested |= started;
         started
     }
 
-    /// [`Self::start_rekey`] for a frame with data, which TC-33 is not about: it does not wait for the answer to an earlier
-    /// rekey. Whoever keeps that from arriving would have everything sealed under one key.
+    /// [`Self::start_rekey`] for a frame with data, to which TC-33 does not apply: it does not wait for the answer to
+    /// an earlier rekey. Otherwise, whoever can suppress that answer could have everything sealed under one key.
     pub fn start_rekey_with_data(&mut self) -> bool {
         let started = !self.fin_sealed && !self.rekey_requested && !self.rekey_answer_due();
         self.rekey_requested |= started;
         started
     }
 
-    /// Whether a frame must be sealed at once, empty if there is no data, because the peer's generation ran ahead
-    /// (TC-32). Never after FINp was sealed (docs/readings.md, reading 11). Ask again after each frame: the
-    /// peer may be ahead by more than one.
+    /// Whether a frame must be sealed at once, empty if there is no data, because the peer's generation is ahead
+    /// (TC-32). Never after FINp was sealed (docs/readings.md, reading 11). Check again after each frame: the peer
+    /// may be ahead by more than one.
     #[must_use]
     pub fn rekey_answer_due(&self) -> bool {
         !self.fin_sealed && self.receive.generation > self.send.generation
@@ -298,13 +298,13 @@ impl Record {
         self.rekey_requested || self.receive.generation > self.send.generation
     }
 
-    /// What the key that seals has protected so far.
+    /// What the current sealing key has protected so far.
     #[must_use]
     pub fn sealed(&self) -> KeyUse {
         self.sealed
     }
 
-    /// Whether a rekey that this host started waits to be sealed or for the peer's answer (TC-33, TC-35).
+    /// Whether a rekey that this host started is still to be sealed, or unanswered by the peer (TC-33, TC-35).
     #[must_use]
     pub fn rekey_outstanding(&self) -> bool {
         self.rekey_requested || self.send.generation > self.receive.generation
@@ -334,8 +334,8 @@ impl Record {
         self.aead
     }
 
-    /// Gives back the memory of the expanded keys while the connection is idle. The next frame expands them
-    /// again, which takes less time than a packet's way through the kernel.
+    /// Releases the memory of the expanded keys while the connection is idle. The next frame expands them again,
+    /// which takes less time than a packet's path through the kernel.
     pub fn rest(&mut self) {
         self.send.ready = None;
         self.receive.ready = None;

@@ -428,7 +428,7 @@ fn what_is_said_of_a_record_and_its_errors_is_useful_and_no_secret() {
     let violation = OpenError::from(PeerViolation::FrameAfterFin);
     assert_eq!(
         alloc::format!("{violation}"),
-        alloc::format!("the peer broke the protocol: {}", PeerViolation::FrameAfterFin)
+        alloc::format!("the peer violated the protocol: {}", PeerViolation::FrameAfterFin)
     );
 }
 

@@ -1,6 +1,6 @@
-//! Sessions and their resumption (RFC 8548, section 3.5; TC-12 to TC-21). These are the values; where they are
-//! kept, and that no secret is used twice (TC-19), is the caller's business. Nothing here may be written to
-//! non-volatile storage (TC-21), and nothing here can be serialised.
+//! Sessions and their resumption (RFC 8548, section 3.5; TC-12 to TC-21). These are the values; storing them, and
+//! using no secret twice (TC-19), is up to the caller. Nothing here may be written to non-volatile storage (TC-21),
+//! and nothing here can be serialised.
 
 use core::fmt;
 
@@ -41,7 +41,7 @@ pub struct SessionNonce {
 }
 
 impl SessionNonce {
-    /// From both nonces; `own` is that of the host which had `original_role`.
+    /// From both nonces; `own` is that of the host that had `original_role`.
     #[must_use]
     pub fn new(original_role: Role, own: &ResumeNonce, peer: &ResumeNonce) -> Self {
         let (a, b) = match original_role {
@@ -61,9 +61,9 @@ impl SessionNonce {
     }
 }
 
-/// The session of one connection: what its keys and its session ID come from. It is made by the key exchange or by
-/// a resumption and gives the [`Record`](crate::record::Record). Do not keep it beside the record, for `ss[i]` is to
-/// be erased (TC-19): turn it into what can be cached, or drop it.
+/// The session of one connection, from which its keys and its session ID derive. It results from the key exchange or
+/// from a resumption, and yields the [`Record`](crate::record::Record). Do not keep it beside the record, because
+/// `ss[i]` must be erased (TC-19): turn it into what can be cached, or drop it.
 #[derive(Clone)]
 pub struct Session {
     tep: Tep,
@@ -75,7 +75,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// The session that a key exchange ended with.
+    /// The session that results from a key exchange.
     #[must_use]
     pub fn fresh(negotiated: &Negotiated, aead: AeadId, secret: SessionSecret) -> Self {
         let Negotiated { role, tep, tep_byte, .. } = *negotiated;
@@ -101,7 +101,7 @@ impl Session {
         self.secret.session_id(self.tep_byte, &self.sn)
     }
 
-    /// What tells the keys that this session begins with from others.
+    /// Identifies the keys that this session begins with, without revealing them.
     #[must_use]
     pub fn key_fingerprint(&self) -> KeyFingerprint {
         self.secret.master_key(&self.sn).fingerprint()
@@ -125,7 +125,7 @@ impl Session {
         &self.sn
     }
 
-    /// `mk[0]`: what this connection's keys come from, and no other connection's (TC-8).
+    /// `mk[0]`, from which this connection's keys derive, and no other connection's (TC-8).
     #[must_use]
     pub fn master_key(&self) -> MasterKey {
         self.secret.master_key(&self.sn)
@@ -142,7 +142,7 @@ impl Session {
     }
 }
 
-/// An unused session secret with what must be known to use it. Good for at most one connection (TC-19).
+/// An unused session secret with everything needed to use it. Good for at most one connection (TC-19).
 #[derive(Clone)]
 pub struct CachedSecret {
     tep: Tep,
@@ -195,14 +195,14 @@ impl CachedSecret {
         &self.own_half
     }
 
-    /// The half that the peer sends: what a passive opener finds it by (TC-16).
+    /// The half that the peer sends, by which a passive opener finds the secret (TC-16).
     #[must_use]
     pub fn peer_half(&self) -> &[u8; RESUME_HALF_LEN] {
         &self.peer_half
     }
 }
 
-/// A reserved secret and the nonce that goes with it in this host's suboption.
+/// A reserved secret and the nonce that accompanies it in this host's suboption.
 #[derive(Clone)]
 pub struct Proposal {
     /// The secret; no other SYN may name it (docs/readings.md, reading 7).

@@ -28,8 +28,8 @@ impl Provider for RustCrypto {
     }
 
     fn aead(&self, id: AeadId, key: &[u8]) -> Result<Box<dyn AeadKey>, Error> {
-        // A key is expanded on the stack and then moved. Of AES, the implementation that the processor needs is one of several in
-        // a union, so bytes that were never written move along: they must not be those of another key.
+        // A key is expanded on the stack and then moved. For AES, the implementation that the processor needs is one
+        // of several in a union, so bytes that were never written move along: they must not be those of another key.
         stack::wiped(|| ());
         stack::wiped(|| match id {
             AeadId::Aes128Gcm => aead::<aes_gcm::Aes128Gcm>(key),

@@ -1,6 +1,7 @@
-//! The key schedule (RFC 8548, sections 3.3 and 3.4; TC-7 to TC-10): one type per stage, so that a key of a
-//! later stage can only be made from the right secret of an earlier one. A secret is derived where it will stay, in a box
-//! that erases itself (TC-34): what is moved is a pointer, and nothing is left where it was or on the stack ([`crate::stack`]).
+//! The key schedule (RFC 8548, sections 3.3 and 3.4; TC-7 to TC-10): one type per stage, so that a key of a later
+//! stage can only be made from the right secret of an earlier one. A secret is derived where it will stay, in a box
+//! that wipes itself (TC-34): moving it moves a pointer, and nothing is left in its old place or on the stack
+//! ([`crate::stack`]).
 
 use alloc::boxed::Box;
 use core::fmt;
@@ -21,7 +22,7 @@ use crate::tep::Role;
 /// `CPRF(key, info, out.len())` = HKDF-Expand-SHA256; `info` in parts.
 fn cprf(key: &Secret, info: &[&[u8]], out: &mut [u8]) {
     stack::wiped_shallow(|| {
-        // A key of the hash's length and an output far below 255 hashes: neither call can fail.
+        // The key has the hash's length and the output is far below 255 hashes: neither call can fail.
         if let Ok(hkdf) = Hkdf::<Sha256>::from_prk(&key.0[..]) {
             let done = hkdf.expand_multi_info(info, out);
             debug_assert!(done.is_ok(), "output too long for HKDF");
@@ -29,11 +30,11 @@ fn cprf(key: &Secret, info: &[&[u8]], out: &mut [u8]) {
     });
 }
 
-/// A secret in its one place in memory, erased on drop.
+/// A secret in its only place in memory, wiped on drop.
 struct Secret<const N: usize = SECRET_LEN>(Box<[u8; N]>);
 
 impl<const N: usize> Secret<N> {
-    /// Room for a secret.
+    /// An all-zero secret, to be filled.
     fn room() -> Self {
         Self(Box::new([0; N]))
     }
@@ -63,7 +64,7 @@ impl<const N: usize> Drop for Secret<N> {
 
 impl<const N: usize> ZeroizeOnDrop for Secret<N> {}
 
-/// `ss[i]`: what a connection's keys, its session ID and all later sessions of the chain come from.
+/// `ss[i]`, from which a connection's keys, its session ID and all later sessions of the chain derive.
 #[derive(Clone)]
 pub struct SessionSecret(Secret);
 
@@ -120,7 +121,7 @@ impl SessionSecret {
     }
 }
 
-/// `mk[j]`: what the keys of one generation, and all later generations, come from.
+/// `mk[j]`, from which the keys of one generation and of all later ones derive.
 #[derive(Clone)]
 pub struct MasterKey(Secret);
 
@@ -131,14 +132,14 @@ impl MasterKey {
         Self(Secret::derive(&self.0, &[&[CONST_REKEY]]))
     }
 
-    /// Its bytes, for a key log with which a capture of this one connection can be read. They go to memory only (TC-21).
+    /// Its bytes, for a key log that decrypts a capture of this one connection. They go to memory only (TC-21).
     #[must_use]
     pub fn expose(&self) -> &[u8; SECRET_LEN] {
         &self.0.0
     }
 
-    /// What tells these keys from others and from which they cannot be had: HKDF-Expand of `mk[j]` with a label of
-    /// enotun's own, longer than any of the RFC's constants.
+    /// Identifies these keys without revealing them: HKDF-Expand of `mk[j]` with a label of enotun's own, longer than
+    /// any of the RFC's constants.
     #[must_use]
     pub fn fingerprint(&self) -> KeyFingerprint {
         let mut fingerprint = [0; FINGERPRINT_LEN];
@@ -163,7 +164,7 @@ impl MasterKey {
 /// One direction's AEAD key K and nonce randomizer NR in one generation (TC-9).
 #[derive(Clone)]
 pub struct TrafficKey {
-    /// K, and NR behind it.
+    /// K, followed by NR.
     both: Secret<{ AEAD_KEY_MAX + AEAD_NONCE_LEN }>,
     /// At most [`AEAD_KEY_MAX`].
     key_len: usize,
@@ -176,7 +177,7 @@ impl TrafficKey {
         &self.both.0[..self.key_len]
     }
 
-    /// The nonce of the frame that starts at `offset`: NR xor the offset, padded on the left (TC-26).
+    /// The nonce of the frame that starts at `offset`: NR xor the left-padded offset (TC-26).
     #[must_use]
     pub fn nonce(&self, offset: u64) -> [u8; AEAD_NONCE_LEN] {
         let mut nonce = [0; AEAD_NONCE_LEN];
@@ -188,12 +189,12 @@ impl TrafficKey {
     }
 }
 
-/// A session ID: the same at both ends, and only there; not a secret (TC-10).
+/// A session ID: the same at both ends, and only there; not secret (TC-10).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionId([u8; SESSION_ID_LEN]);
 
 impl SessionId {
-    /// The TEP byte and 32 more.
+    /// The TEP byte and 32 bytes more.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; SESSION_ID_LEN] {
         &self.0
@@ -212,7 +213,7 @@ impl fmt::Debug for SessionId {
     }
 }
 
-/// A hash of the keys that a connection began with: different keys have different ones. Not a secret.
+/// A hash of the keys that a connection began with: different keys have different fingerprints. Not secret.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyFingerprint([u8; FINGERPRINT_LEN]);
 

@@ -1,41 +1,42 @@
-//! The stack behind whatever has worked with secrets. Secrets live in boxes that erase themselves, but what computes with
-//! them (HKDF, key agreement, ciphers) leaves copies and intermediate values below the stack pointer, where nothing
-//! erases them (TC-34).
+//! Wiping the stack after work with secrets. Secrets live in boxes that wipe themselves, but the code that computes
+//! with them (HKDF, key agreement, ciphers) leaves copies and intermediate values below the stack pointer, where
+//! nothing erases them (TC-34).
 //!
-//! Every function of this crate that derives or agrees on a secret wipes the stack behind itself. Sealing and opening do not,
-//! for that would cost as much as a short frame does, and the keys in use are in memory anyway: who drops a
-//! [`Record`](crate::Record), or sees its generation change, wipes the stack from where it had called it, with [`wiped`].
+//! Every function of this crate that derives or agrees on a secret wipes the stack when it is done. Sealing and
+//! opening do not, since that would cost as much as a short frame does, and the keys in use are in memory anyway:
+//! whoever drops a [`Record`](crate::Record), or sees its generation change, wipes the stack from where it had called
+//! it, with [`wiped`].
 
 use core::hint::black_box;
 
-/// Deeper than any cipher, hash or curve here gets, in builds without optimisation too (`tests/secrets.rs` looks).
+/// Deeper than any cipher, hash or curve here reaches, even in unoptimised builds (`tests/secrets.rs` checks).
 const DEEP: usize = 64 * 1024;
 
-/// Deeper than a few calls of HKDF get.
+/// Deeper than a few calls of HKDF reach.
 const SHALLOW: usize = 8 * 1024;
 
-/// Runs `f` and wipes the stack that it has used. What it returns is moved: no secret may be in it but behind a pointer.
+/// Runs `f` and wipes the stack that it used. Its result is moved, so it may contain secrets only behind a pointer.
 pub fn wiped<R>(f: impl FnOnce() -> R) -> R {
     let result = apart(f);
     wipe::<DEEP>();
     result
 }
 
-/// Runs `f` and wipes the stack that it has used if it says so.
+/// Runs `f` and wipes the stack that it used if `f` returns true.
 pub fn wiped_if(f: impl FnOnce() -> bool) {
     if apart(f) {
         wipe::<DEEP>();
     }
 }
 
-/// [`wiped`] for what needs no more stack than HKDF.
+/// [`wiped`] for code that needs no more stack than HKDF.
 pub(crate) fn wiped_shallow<R>(f: impl FnOnce() -> R) -> R {
     let result = apart(f);
     wipe::<SHALLOW>();
     result
 }
 
-/// Runs `f` in a frame of its own, which begins a little below where that of [`wipe`] will.
+/// Runs `f` in a separate frame, which begins a little below where that of [`wipe`] will.
 #[inline(never)]
 fn apart<R>(f: impl FnOnce() -> R) -> R {
     #[inline(never)]
@@ -53,6 +54,6 @@ fn apart<R>(f: impl FnOnce() -> R) -> R {
 #[inline(never)]
 fn wipe<const BYTES: usize>() {
     let mut below = [0_u8; BYTES];
-    // All of it has to be there, for anyone might look at it.
+    // The whole array must exist, since anything might read it.
     black_box(&mut below);
 }

@@ -1,4 +1,4 @@
-//! TCP encryption protocols (TEPs) and what they are made of: identifiers of RFC 8548, section 7.
+//! TCP encryption protocols (TEPs) and their parameters: identifiers of RFC 8548, section 7.
 
 use core::fmt;
 
@@ -45,7 +45,7 @@ impl Tep {
         Self::ALL.into_iter().find(|tep| is_name(name, tep.name(), &["TCPCRYPT", "ECDHE"]))
     }
 
-    /// The shortest name that [`Self::from_name`] knows.
+    /// The shortest name that [`Self::from_name`] accepts.
     #[must_use]
     pub fn short_name(self) -> &'static str {
         self.name().trim_start_matches("ECDHE-")
@@ -83,14 +83,14 @@ impl Tep {
         }
     }
 
-    /// Whether a two-byte length goes before the public key (TC-2).
+    /// Whether a two-byte length precedes the public key (TC-2).
     #[must_use]
     pub fn has_key_length(self) -> bool {
         matches!(self, Self::P256 | Self::P521)
     }
 }
 
-/// Whether `given` is `name`, letters and digits alone compared, `prefixes` left out of both.
+/// Whether `given` is `name`, comparing only letters and digits and ignoring `prefixes` in both.
 pub(crate) fn is_name(given: &str, name: &str, prefixes: &[&str]) -> bool {
     fn plain(text: &str) -> impl Iterator<Item = u8> + Clone + '_ {
         text.bytes().filter(u8::is_ascii_alphanumeric).map(|b| b.to_ascii_uppercase())
@@ -111,7 +111,7 @@ impl fmt::Display for Tep {
     }
 }
 
-/// The part a host plays (ENO-7): the host whose `b` bit is 0 is A.
+/// The role of a host (ENO-7): the host whose `b` bit is 0 is A.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
     /// `b` = 0: usually the active opener. Sends Init1.

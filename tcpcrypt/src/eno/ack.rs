@@ -1,10 +1,11 @@
-//! The ENO handshake after the SYNs (RFC 8547, section 4.6; ENO-12 to ENO-15): which segments carry the
-//! option, and when it is decided for good whether the connection is encrypted.
+//! The ENO handshake after the SYNs (RFC 8547, section 4.6; ENO-12 to ENO-15): which segments carry the option, and
+//! when the choice between encryption and plain TCP is final.
 
 use super::option::SynArea;
 
-/// A segment of the peer's that is acceptable (RFC 9293, section 3.10.7), as far as ENO is concerned. It is made where a
-/// segment has been judged: anybody can send one that is not, and that does not count as received (ENO-12, ENO-13).
+/// An acceptable segment from the peer (RFC 9293, section 3.10.7), as far as ENO is concerned. It is constructed
+/// where a segment was checked: anybody can send an unacceptable one, which does not count as received (ENO-12,
+/// ENO-13).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Acceptable {
     kind: SegmentKind,
@@ -25,23 +26,23 @@ impl Acceptable {
         Self { kind: SegmentKind::Syn, eno: matches!(area, SynArea::Option(_)) }
     }
 
-    /// The same, of a SYN-ACK.
+    /// The same for a SYN-ACK.
     #[must_use]
     pub fn syn_ack(area: &SynArea<'_>) -> Self {
         Self { kind: SegmentKind::SynAck, ..Self::syn(area) }
     }
 
-    /// A segment with ACK and without SYN; whether it has ENO options, one or several (ENO-1, ENO-20).
+    /// A segment with ACK and without SYN; whether it has one or more ENO options (ENO-1, ENO-20).
     #[must_use]
     pub fn non_syn(eno: bool) -> Self {
         Self { kind: SegmentKind::NonSyn, eno }
     }
 }
 
-/// What is decided.
+/// The state of the decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// Neither: encryption may still be disabled. Neither plaintext nor frames may pass yet.
+    /// Open: encryption may still be disabled. Neither plaintext nor frames may pass yet.
     Pending,
     /// Encryption is on for good (ENO-15): no plaintext is sent, nothing raw is delivered.
     Encrypted,
@@ -49,8 +50,8 @@ pub enum Decision {
     Plain,
 }
 
-/// Follows the segments of one connection from the first SYN with ENO that this host sends. RST segments are not
-/// shown to it: they need no option (docs/readings.md, reading 8).
+/// Tracks the segments of one connection from the first SYN with ENO that this host sends. RST segments are not
+/// passed to it: they need no option (docs/readings.md, reading 8).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AckPhase {
     sent_ack: bool,
@@ -71,7 +72,7 @@ impl AckPhase {
         self.sent_ack = true;
     }
 
-    /// A segment was received, a retransmission included. Returns what is decided now.
+    /// A segment was received, possibly a retransmission. Returns the decision.
     pub fn received(&mut self, segment: Acceptable) -> Decision {
         // ENO-13: every segment counts up to and including the first one with ACK, none after it.
         if !self.received_ack && !segment.eno {
@@ -82,7 +83,7 @@ impl AckPhase {
         self.decision()
     }
 
-    /// Encryption is off: the negotiation ended in plain TCP. Without effect once encryption is on for good.
+    /// Encryption is off: the negotiation ended in plain TCP. No effect once encryption is on for good.
     pub fn disable(&mut self) {
         if self.decision() == Decision::Pending {
             self.plain = true;
@@ -95,7 +96,7 @@ impl AckPhase {
         !self.plain && !self.received_non_syn
     }
 
-    /// What is decided.
+    /// The decision so far.
     #[must_use]
     pub fn decision(&self) -> Decision {
         match (self.plain, self.sent_ack && self.received_ack) {

@@ -25,13 +25,13 @@ pub enum Aware {
     No,
     /// It does: a = 1.
     Yes,
-    /// It does, and there is no encryption unless the peer sends a = 1, too. This host sends it as well: two of the kind would
-    /// never encrypt otherwise.
+    /// It does, and the connection is encrypted only if the peer sends a = 1, too. This host sends it as well:
+    /// otherwise two such hosts would never encrypt.
     Mandatory,
 }
 
 impl Aware {
-    /// As two switches say: send the bit, and insist on the peer's.
+    /// From two switches: send the bit, and insist on the peer's.
     #[must_use]
     pub fn new(aware: bool, mandatory: bool) -> Self {
         match (mandatory, aware) {
@@ -49,11 +49,11 @@ pub struct NegotiationConfig {
     pub enabled: bool,
     /// The a bit, and what is expected of the peer's (ENO-8).
     pub aware: Aware,
-    /// Send b = 1 as an active opener: exactly one side of a simultaneous open does (ENO-7).
+    /// Send b = 1 as an active opener: for exactly one side of a simultaneous open (ENO-7).
     pub active_b: bool,
     /// Propose and accept resumption (TC-22).
     pub resume: bool,
-    /// The TEPs to use, by rising priority.
+    /// The TEPs to use, in order of increasing preference.
     pub teps: Vec<Tep>,
     /// Length of this host's resumption nonce, 0 to 8 bytes (TC-13).
     pub nonce_len: usize,
@@ -88,12 +88,12 @@ impl NegotiationConfig {
 pub struct ActiveOption {
     /// The whole option, kind and length included.
     pub bytes: Vec<u8>,
-    /// Whether the proposal went into it: only then is its secret used up.
+    /// Whether it contains the proposal: only then is its secret used up.
     pub proposes: bool,
 }
 
 /// The ENO option of a SYN, in at most `room` bytes of the option area: with the proposal if it fits, and as many
-/// other TEPs as fit, those of highest priority first. `None`: no ENO (off, no TEPs, or no room).
+/// other TEPs as fit, most preferred first. `None`: no ENO (off, no TEPs, or no room).
 #[must_use]
 pub fn active_option(settings: &NegotiationConfig, proposal: Option<&Proposal>, room: usize) -> Option<ActiveOption> {
     if !settings.enabled {
@@ -109,8 +109,8 @@ pub fn active_option(settings: &NegotiationConfig, proposal: Option<&Proposal>, 
         .filter(|p| settings.resume && settings.teps.contains(&p.secret.tep()))
         .map(resumption_suboption)
         .filter(|suboption| suboption.len() <= room);
-    // A host that may become B offers another TEP beside a proposal, or makes none: if the peer does not propose the same,
-    // B's resumption is no valid TEP (TC-18), and there would be nothing left.
+    // A host that may become B offers another TEP beside a proposal, or makes no proposal: if the peer does not
+    // propose the same, B's resumption is not a valid TEP (TC-18), and nothing would be left.
     let resumption = resumption.filter(|suboption| {
         let other = settings.teps.iter().any(|tep| Some(*tep) != proposal.map(|p| p.secret.tep()));
         !settings.active_b || (other && suboption.len() < room)
@@ -134,13 +134,13 @@ pub fn active_option(settings: &NegotiationConfig, proposal: Option<&Proposal>, 
 pub struct Reply {
     /// The whole option for the SYN-ACK, if any.
     pub option: Option<Vec<u8>>,
-    /// The proposal that the option accepts; to be given to [`conclude`].
+    /// The proposal that the option accepts; pass it to [`conclude`].
     pub resumes: Option<Proposal>,
 }
 
-/// The ENO option of a SYN-ACK, in at most `room` bytes, to a SYN with `peer`. `lookup(tep, half)` finds the unused
-/// secret whose [`peer_half`](CachedSecret::peer_half) is `half`, and reserves it. `nonce` is this host's fresh
-/// resumption nonce, of which `nonce_len` bytes are used.
+/// The ENO option of a SYN-ACK, in at most `room` bytes, in reply to a SYN with `peer`. `lookup(tep, half)` finds the
+/// unused secret whose [`peer_half`](CachedSecret::peer_half) is `half`, and reserves it. `nonce` is this host's
+/// fresh resumption nonce, of which `nonce_len` bytes are used.
 pub fn passive_reply(
     settings: &NegotiationConfig,
     peer: &SynArea<'_>,
@@ -149,8 +149,8 @@ pub fn passive_reply(
     mut lookup: impl FnMut(Tep, &[u8; RESUME_HALF_LEN]) -> Option<CachedSecret>,
 ) -> Reply {
     let SynArea::Option(peer) = peer else { return Reply::default() };
-    // ENO-7: a passive opener is always B; with b = 1 in the SYN nothing can come of it. ENO-13: no option is sent any more
-    // once it is clear that there is no encryption (docs/readings.md, reading 13).
+    // ENO-7: a passive opener is always B; b = 1 in the SYN leads nowhere. ENO-13: no option is sent any more once it
+    // is clear that there is no encryption (docs/readings.md, reading 13).
     if !settings.enabled || peer.b() || !settings.suits(peer) {
         return Reply::default();
     }
@@ -171,12 +171,12 @@ pub fn passive_reply(
         }
     }
 
-    // ENO-10: exactly one TEP, a valid one; by this host's priority.
+    // ENO-10: exactly one TEP, a valid one; by this host's preference.
     let tep = settings.teps.iter().rev().find(|tep| peer.only(tep.id()).is_some());
     let mut bytes = head;
     match tep {
         Some(tep) => bytes.push(tep.id()),
-        // ENO-11: who asks for nothing but whether ENO is there is told so.
+        // ENO-11: a SYN that only asks whether ENO is supported gets an answer.
         None if peer.is_vacuous() => {}
         None => return Reply::default(),
     }
@@ -197,7 +197,7 @@ pub struct Negotiated {
 }
 
 impl Negotiated {
-    /// This host's option and the peer's, out of the transcript.
+    /// This host's option and the peer's, parsed from the transcript.
     #[must_use]
     pub fn options(&self) -> Option<(SynOption<'_>, SynOption<'_>)> {
         let len = self.transcript.get(1).copied().map(usize::from)?;
@@ -210,8 +210,8 @@ impl Negotiated {
     }
 }
 
-/// What follows from the two SYN-form options. Encryption may still be disabled by what comes after the SYNs:
-/// see [`AckPhase`](super::ack::AckPhase).
+/// The result of the two SYN-form options. Encryption may still be disabled by what comes after the SYNs: see
+/// [`AckPhase`](super::ack::AckPhase).
 #[derive(Debug)]
 pub enum Outcome {
     /// Plain TCP; no ENO option is sent any more.
@@ -262,8 +262,8 @@ impl fmt::Display for PlainReason {
     }
 }
 
-/// Concludes from this host's option (`own`, the whole option as sent) and what the peer's SYN has. `proposal` is
-/// what this host's option proposes or accepts, if it does.
+/// The outcome, from this host's option (`own`, the whole option as sent) and what the peer's SYN has. `proposal` is
+/// what this host's option proposes or accepts, if anything.
 #[must_use]
 pub fn conclude(
     settings: &NegotiationConfig,
@@ -291,7 +291,7 @@ fn negotiate(
         SynArea::Option(option) => option,
     };
     let own = own.and_then(|own| SynOption::parse(own).ok());
-    // Who has sent no option has answered the peer's with none: a passive opener, which is B.
+    // A host that sent no option has answered the peer's with none: a passive opener, which is B.
     let own_b = own.is_none_or(|own| own.b());
     if own_b == peer.b() {
         return Err(PlainReason::SameRole);
@@ -348,7 +348,7 @@ fn valid_tep(
         .then(|| (tep, of_b.byte(), Some(Session::resumed(of_b.byte(), secret, &own_nonce, &peer_nonce))))
 }
 
-/// Half and nonce of a resumption suboption (TC-12); `None` if it is none: without v, too short (TC-17) or too
+/// Half and nonce of a resumption suboption (TC-12); `None` if it is not one: without v, too short (TC-17) or too
 /// long (docs/readings.md, reading 6).
 fn resumption_data<'a>(suboption: &Suboption<'a>) -> Option<(&'a [u8; RESUME_HALF_LEN], ResumeNonce)> {
     let (half, nonce) = suboption.data.split_first_chunk()?;

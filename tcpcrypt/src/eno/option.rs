@@ -1,12 +1,12 @@
-//! The ENO option (RFC 8547, sections 4.1, 4.2 and 4.4; ENO-1 to ENO-6): found in a TCP option area, taken
-//! apart into suboptions. The walk over the option area is done here on raw bytes, because an ill-formed ENO
-//! option, an absent one and a broken option area mean different things.
+//! The ENO option (RFC 8547, sections 4.1, 4.2 and 4.4; ENO-1 to ENO-6): finding it in a TCP option area, and parsing
+//! its suboptions. The option area is walked here as raw bytes, because an ill-formed ENO option, an absent one and a
+//! broken option area mean different things.
 
 use core::fmt;
 
 pub use crate::constants::ENO_KIND as KIND;
 
-/// The option as it is sent in every segment without SYN (ENO-1).
+/// The option as sent in every non-SYN segment (ENO-1).
 pub const NON_SYN_OPTION: [u8; 2] = [KIND, 2];
 
 /// Bit of the global suboption: this host is B (ENO-7).
@@ -24,9 +24,9 @@ pub enum SynArea<'a> {
     None,
     /// Two or more ENO options: as if there were none (ENO-3).
     Duplicate,
-    /// An option's length cannot be; nothing in the area can be trusted.
+    /// An option length is impossible; nothing in the area can be trusted.
     MalformedArea {
-        /// An ENO option stands before what cannot be, or is it.
+        /// An ENO option precedes the broken part, or is the broken part.
         eno: bool,
     },
     /// One ENO option that is ill-formed (ENO-5).
@@ -48,7 +48,7 @@ impl SynArea<'_> {
 pub enum IllFormed {
     /// A length byte announces more data than the option has, or nothing follows it.
     PastEnd,
-    /// A length byte is followed by something that takes no data.
+    /// A length byte is followed by a suboption that takes no data.
     NoDataAllowed,
 }
 
@@ -72,7 +72,7 @@ impl<'a> SynOption<'a> {
     /// Parses a whole option, kind and length included.
     ///
     /// # Errors
-    /// Why it is ill-formed. Bytes that are not one whole ENO option are so, too.
+    /// Why it is ill-formed; this includes bytes that are not exactly one ENO option.
     pub fn parse(raw: &'a [u8]) -> Result<Self, IllFormed> {
         match raw {
             [KIND, len, contents @ ..] if usize::from(*len) == raw.len() => {
@@ -89,13 +89,13 @@ impl<'a> SynOption<'a> {
         }
     }
 
-    /// The option as it was sent, kind and length included.
+    /// The option as sent, kind and length included.
     #[must_use]
     pub fn raw(&self) -> &'a [u8] {
         self.raw
     }
 
-    /// The global suboption that counts, 0 if there is none (ENO-4). Its z bits are as they came.
+    /// The global suboption that counts, 0 if there is none (ENO-4). Its z bits are as received.
     #[must_use]
     pub fn global(&self) -> u8 {
         self.global
@@ -113,7 +113,7 @@ impl<'a> SynOption<'a> {
         self.global & GLOBAL_A != 0
     }
 
-    /// The TEP suboptions in order, known TEPs and unknown ones.
+    /// The TEP suboptions in order, known and unknown.
     pub fn suboptions(&self) -> impl Iterator<Item = Suboption<'a>> + use<'a> {
         Items(self.raw.get(2..).unwrap_or_default()).filter_map(|item| match item {
             Ok(Item::Tep(suboption)) => Some(suboption),
@@ -121,8 +121,8 @@ impl<'a> SynOption<'a> {
         })
     }
 
-    /// The suboption of this TEP, if there is exactly one: repeated, it makes the TEP invalid
-    /// (ENO-9; docs/readings.md, reading 5).
+    /// The suboption of this TEP, if there is exactly one: repetition makes the TEP invalid (ENO-9; docs/readings.md,
+    /// reading 5).
     #[must_use]
     pub fn only(&self, tep: u8) -> Option<Suboption<'a>> {
         let mut found = self.suboptions().filter(|s| s.tep == tep & 0x7f);
@@ -200,7 +200,7 @@ impl<'a> Items<'a> {
 /// The TCP options of any kind but NOP, each with kind and length; an `Err` ends the walk.
 struct TcpOptions<'a>(&'a [u8]);
 
-/// An option length that cannot be, of an option of this kind.
+/// An impossible option length, of an option of this kind.
 struct BadLength(u8);
 
 impl<'a> Iterator for TcpOptions<'a> {
@@ -225,7 +225,7 @@ impl<'a> Iterator for TcpOptions<'a> {
     }
 }
 
-/// Looks for the ENO option in the option area of a SYN or SYN-ACK.
+/// Finds the ENO option in the option area of a SYN or SYN-ACK.
 #[must_use]
 pub fn find_syn(option_area: &[u8]) -> SynArea<'_> {
     let mut found = None;
@@ -250,7 +250,7 @@ pub fn find_syn(option_area: &[u8]) -> SynArea<'_> {
     }
 }
 
-/// Whether the option area of a segment without SYN has an ENO option, whatever its contents (ENO-1).
+/// Whether the option area of a non-SYN segment has an ENO option, whatever its contents (ENO-1).
 #[must_use]
 pub fn has_eno(option_area: &[u8]) -> bool {
     TcpOptions(option_area).any(|option| matches!(option, Ok([KIND, ..])))
