@@ -40,6 +40,7 @@ fn tc_3_message_len_is_bounded() {
         (65_536, Ok(Some(65_536))),
         (65_537, Err(Malformed::TooLong)),
         (u32::MAX, Err(Malformed::TooLong)),
+        (8, Ok(Some(8))),
         (7, Err(Malformed::Truncated)),
         (0, Err(Malformed::Truncated)),
     ] {

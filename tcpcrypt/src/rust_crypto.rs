@@ -171,4 +171,17 @@ mod tests {
             assert!(PROVIDER.private_key(tep, &private[1..]).is_err());
         }
     }
+
+    /// TC-1 refuses what is zero, and nothing like it: the bytes of this secret cancel each other out.
+    #[test]
+    fn tc_1_a_shared_secret_with_a_one_in_it_is_not_zero() {
+        let key = |private: &[u8]| PROVIDER.private_key(Tep::Curve448, private).ok().flatten().expect("a key");
+        let own: Vec<u8> = (1..=56).collect();
+        let mut peer = [0; 56];
+        peer[54..].copy_from_slice(&285_u16.to_be_bytes());
+        let secret = key(&own).agree(&key(&peer).public_key()).expect("a secret");
+        assert_eq!(secret.iter().fold(0, |all, byte| all ^ byte), 0);
+        assert_eq!(secret[..4], [0x01, 0x9c, 0xb3, 0x57]);
+        assert!(key(&own).agree(&[0; 56]).is_err());
+    }
 }
