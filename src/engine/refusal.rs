@@ -82,20 +82,21 @@ impl Engine {
             return pass_on(env, side, packet);
         }
         let answers = packet.flags.any(Flags::SYN);
+        let forgotten = answers && self.forgot_opening_lately(now);
         // ENO-12: one that this host has begun with ENO, and has forgotten. Plain TCP it must not become.
         let began_here = side == Side::Wire
             && !packet.flags.any(Flags::RST)
+            && (forgotten || !answers)
             && options::walk(packet.options()).any(|(kind, _)| kind == kind::ENO);
         let refused = match policy {
             Policy::Required => true,
-            _ => began_here || (answers && side == Side::Plain && self.forgot_opening_lately(now)),
+            _ => began_here || (forgotten && side == Side::Plain),
         };
         if !refused {
             self.counters.unknown_passed += 1;
             return pass_on(env, side, packet);
         }
         self.counters.unknown_refused += 1;
-        let forgotten = answers && self.forgot_opening_lately(now);
         // A SYN whose answer is dropped is sent again, and is a new one then. So is a segment of a connection that is being listed.
         let waits = (forgotten && side == Side::Plain) || (self.unknown.before.is_some() && !began_here);
         if waits {

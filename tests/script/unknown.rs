@@ -152,6 +152,25 @@ fn eno_12_a_segment_with_eno_of_an_unknown_connection_is_refused() {
     assert_eq!(host.wire(&seg).plain.len(), 1);
 }
 
+/// A host behind this gateway negotiates itself, and its SYN took another way: that is left to it, unless the SYN may be one of ours.
+#[test]
+fn an_answer_with_eno_to_a_syn_that_took_another_way_passes() {
+    let config = Config { max_half_open: 10, ..Config::default() };
+    let mut host = Host::new(config);
+    let mut answer = Pair::syn_ack();
+    (answer.src, answer.dst) = (b_addr(), a_addr());
+    answer.options.extend([packet::ENO, 4, 1, 0x23]);
+    let sent = host.wire(&answer);
+    assert_eq!((&sent.plain[..], sent.wire.len()), (&[answer.clone()][..], 0));
+    for port in 1..=20 {
+        let mut syn = Pair::syn();
+        syn.src.set_port(port);
+        host.kernel(&syn);
+    }
+    let sent = host.wire(&answer);
+    assert!(sent.plain.is_empty() && sent.wire[0].has(RST));
+}
+
 #[test]
 fn refusals_are_limited_in_rate() {
     let mut host = Host::with_policy(Config::default(), Policy::Required);

@@ -56,3 +56,24 @@ fn a_paused_reader_does_not_look_like_loss_to_the_sender() {
     (ack.ack, ack.win) = (A_ISN + 1 + taken, WINDOW);
     assert_eq!(pair.b.kernel(&ack).delivered().len() as u32, u32::from(WINDOW).min(pair.a_next - A_ISN - 1 - taken));
 }
+
+/// A kernel that has sent again what was only late is told so (RFC 2883): it adapts, and takes back what it did about the loss. Both
+/// engines have a part in it, and neither kernel has anything to do.
+#[test]
+fn a_sender_learns_of_what_it_has_sent_in_vain() {
+    let mut pair = Pair::connected();
+    let (at, ack) = (pair.a_next, pair.b_next);
+    let frames = [pair.a_writes(&[1; 500]).wire.remove(0), pair.a_writes(&[2; 500]).wire.remove(0)];
+    // The second overtakes the first, which the kernel sends again at once.
+    let sacked = pair.b.wire(&frames[1]).wire.remove(0);
+    pair.a.wire(&sacked);
+    let mut again = pair.from_a();
+    (again.seq, again.payload) = (at, vec![1; 500]);
+    let again = pair.a.kernel(&again).wire.remove(0);
+    assert_eq!(pair.b.wire(&frames[0]).delivered().len(), 1000);
+    let told = pair.b.wire(&again).wire;
+    let told: Vec<Seg> = told.iter().flat_map(|seg| pair.a.wire(seg).plain).collect();
+    let seg = told.iter().find(|seg| seg.option(5).is_some()).expect("a SACK option");
+    assert_eq!(seg.option(5), Some([at.to_be_bytes(), (at + 500).to_be_bytes()].concat()));
+    assert_eq!((seg.ack, seg.seq), (at + 1000, ack));
+}
