@@ -30,9 +30,9 @@ impl Engine {
         {
             self.with_flow(now, key, env, |cx, flow| match flow {
                 // It may be another connection on the same addresses and ports by now.
-                Flow::Encrypted(encrypted) if encrypted.exchange == Exchange::Queued => {
+                Flow::Encrypted(encrypted) if encrypted.exchange() == Exchange::Queued => {
                     spent += cost(encrypted.tep());
-                    let next = encrypted.exchange(cx);
+                    let next = encrypted.exchange_keys(cx);
                     encrypted.note_path(cx, next, None);
                     settle(cx, encrypted, next)
                 }

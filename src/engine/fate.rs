@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::flow::{
-    AbortReason, Closed, Context, Counters, Encrypted, Flow, Link, Next, Opened, Opening, PlainFlow, Side, pass_on,
+    AbortReason, Closed, Context, Counters, Encrypted, End, Flow, Link, Next, Opened, Opening, PlainFlow, Side, pass_on,
 };
 use crate::wire::{FlowKey, Segment};
 
@@ -68,6 +68,7 @@ pub(super) fn fail(cx: &mut Context<'_>, key: FlowKey, why: AbortReason, expects
 }
 
 pub(super) fn count_abort(counters: &mut Counters, why: AbortReason) {
+    counters.internal_errors += u64::from(why == AbortReason::Internal);
     *(if why == AbortReason::Cloned { &mut counters.aborted_as_copies } else { &mut counters.connections_aborted }) +=
         1;
 }
@@ -94,8 +95,8 @@ pub(super) fn settle(cx: &mut Context<'_>, encrypted: &mut Encrypted, next: Next
     let (now, linger) = (cx.now, cx.config.closed_linger);
     let closed = match next {
         Next::Stay => return Fate::Stay,
-        Next::Done => encrypted.close(false, None, now, linger),
-        Next::Reset => encrypted.close(true, Some("reset".to_owned()), now, linger),
+        Next::Done => encrypted.close(End::Done, now, linger),
+        Next::Reset(by) => encrypted.close(End::Reset(by), now, linger),
         Next::Abort(why) => {
             count_abort(cx.counters, why);
             encrypted.abort(cx);
@@ -104,7 +105,7 @@ pub(super) fn settle(cx: &mut Context<'_>, encrypted: &mut Encrypted, next: Next
             if why == AbortReason::BadFrame {
                 encrypted.doubt_resumption(cx.sessions);
             }
-            encrypted.close(true, Some(why.to_string()), now, linger)
+            encrypted.close(End::Aborted(why.to_string()), now, linger)
         }
     };
     Fate::Replace(Flow::Closed(Box::new(closed)))

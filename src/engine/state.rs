@@ -8,7 +8,7 @@ use super::fate::{Fate, evict};
 use super::probe::Probe;
 use super::table::{Class, Table};
 use super::unknown::Unknown;
-use crate::flow::{Config, Context, Counters, Env, Exchange, Flow, Keys, Pool};
+use crate::flow::{Actions, Config, Context, Counters, Env, Exchange, Flow, Keys, Pool};
 use crate::selector::PolicyTable;
 use crate::store::{Paths, Sessions};
 use crate::time::Instant;
@@ -26,6 +26,7 @@ pub struct Engine {
     pub(super) paths: Paths,
     pub(super) probes: HashMap<FlowKey, Probe>,
     pub(super) disrupted: Option<Disrupted>,
+    pub(super) actions: Actions,
     pub(super) scratch: Vec<u8>,
     pub(super) pool: Pool,
     pub(super) exchanges: ExchangeQueue,
@@ -45,6 +46,7 @@ macro_rules! context {
             sessions: &mut $engine.sessions,
             paths: &mut $engine.paths,
             tight: $engine.table.held() >= $engine.config.max_held_bytes,
+            actions: &mut $engine.actions,
             scratch: &mut $engine.scratch,
             pool: &mut $engine.pool,
         }
@@ -67,6 +69,7 @@ impl Engine {
             unknown: Unknown::default(),
             counters: Counters::default(),
             disrupted: None,
+            actions: Actions::default(),
             scratch: Vec::new(),
             pool: Pool::default(),
             exchanges: ExchangeQueue::default(),
@@ -114,7 +117,7 @@ impl Engine {
             }
         }
         self.keys_changed |= flow.keys() != keys;
-        let exchange_due = matches!(flow, Flow::Encrypted(encrypted) if encrypted.exchange == Exchange::Due);
+        let exchange_due = matches!(flow, Flow::Encrypted(encrypted) if encrypted.exchange() == Exchange::Due);
         if let Some(class) = self.table.settle(&key) {
             self.make_room(now, class, key, env);
         }
@@ -163,10 +166,10 @@ impl Engine {
     /// Queues the exchange of a connection that has all for it. Those that this host has opened come first.
     pub(super) fn queue_exchange(&mut self, now: Instant, key: FlowKey) {
         let Some(Flow::Encrypted(encrypted)) = self.table.get_mut(&key) else { return };
-        if encrypted.exchange != Exchange::Due {
+        if encrypted.exchange() != Exchange::Due {
             return;
         }
-        encrypted.exchange = Exchange::Queued;
+        encrypted.set_exchange(Exchange::Queued);
         self.exchanges.since = now;
         let waiting = &mut self.exchanges.waiting;
         if encrypted.is_active() {
@@ -178,7 +181,7 @@ impl Engine {
             self.counters.limit_exchanges += 1;
             let oldest = if encrypted.is_active() { waiting.pop_back() } else { waiting.pop_front() };
             if let Some(Flow::Encrypted(encrypted)) = oldest.and_then(|oldest| self.table.get_mut(&oldest)) {
-                encrypted.exchange = Exchange::None;
+                encrypted.set_exchange(Exchange::None);
             }
         }
     }

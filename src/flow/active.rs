@@ -4,11 +4,10 @@ use tcpcrypt::eno::option::{SynArea, find_syn};
 use tcpcrypt::{Acceptable, PlainReason};
 
 use super::FallbackReason;
+use super::connection::Sender;
 use super::context::Context;
 use super::crossing::Told;
-use super::encrypted::Stage;
 use super::env::Side;
-use super::outbound::Out;
 use super::peers::{Agreed, PeerSyn, well_formed};
 use super::rules::{ProbeMode, hop_id};
 use super::shown::squeezed;
@@ -146,10 +145,10 @@ impl Opening {
         self.crossing.note_syn_ack();
         let options = self.for_kernel(cx.config.wire_mtu, packet.options());
         let resumed = self.agreed().is_some_and(|agreed| agreed.session().is_some());
-        let ends = resumed.then(|| self.settled(cx, 0, None)).flatten();
+        let params = resumed.then(|| self.settled(cx, 0, None)).flatten();
         let window = match self.agreed() {
             Some(Agreed::Declined(_)) => packet.window,
-            _ => ends.map_or(0, |(ends, ..)| Out::first_window(&ends)),
+            _ => params.map_or(0, |(params, ..)| Sender::first_window(&params)),
         };
         self.emit_syn(cx, Side::Plain, packet, options, window);
         Opened::Still
@@ -205,26 +204,18 @@ impl Opening {
         }
         let _ = self.phase.received(syn.acceptable);
         let rtt = Some(syn.seen.at.since(local.at));
-        let Some((ends, mut clocks, negotiated)) = self.settled(cx, packet.window, rtt) else {
+        let Some((params, mut clocks, negotiated)) = self.settled(cx, packet.window, rtt) else {
             return Opened::Still;
         };
         if let Some(ts) = SegmentOptions::parse(packet.options()).timestamps {
             clocks.from_kernel(ts, cx.now);
         }
-        let mut encrypted = match self.begin(cx, &ends, clocks, negotiated) {
+        let mut encrypted = match self.begin(cx, params, clocks, negotiated) {
             Ok(encrypted) => encrypted,
             Err(why) => return Opened::Aborted(why),
         };
-        if !matches!(encrypted.stage, Stage::WaitInit2(_)) {
-            return Opened::Encrypted(Box::new(encrypted), false);
-        }
-        // The kernel's acknowledgement goes out with Init1 as its payload.
-        let _nothing_was_delivered = encrypted.inn.from_kernel(cx.now, packet.ack, packet.window, cx.pool);
-        let _ = encrypted.flush(cx, Flags::PSH);
-        if !encrypted.wire_told {
-            encrypted.emit_own_ack(cx);
-        }
-        Opened::Encrypted(Box::new(encrypted), true)
+        let dealt_with = encrypted.send_init1(cx, packet);
+        Opened::Encrypted(Box::new(encrypted), dealt_with)
     }
 }
 

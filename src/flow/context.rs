@@ -5,6 +5,7 @@ use tcpcrypt::Role;
 use tcpcrypt::kex::RandomUse;
 
 use super::config::Config;
+use super::connection::Actions;
 use super::env::{Env, RandomFor};
 use super::info::Counters;
 use super::pool::Pool;
@@ -23,6 +24,8 @@ pub(crate) struct Context<'a> {
     pub(crate) paths: &'a mut Paths,
     /// The memory for held bytes is used up: nothing more may be kept.
     pub(crate) tight: bool,
+    /// What the packet at hand causes.
+    pub(crate) actions: &'a mut Actions,
     /// Memory for one frame.
     pub(crate) scratch: &'a mut Vec<u8>,
     /// Memory for what is kept.

@@ -10,14 +10,14 @@ use tcpcrypt::eno::option::{SynArea, find_syn};
 use tcpcrypt::{Acceptable, Decision};
 
 use super::FallbackReason;
+use super::connection::AbortReason;
 use super::context::Context;
-use super::encrypted::AbortReason;
 use super::env::Side;
 use super::peers::{Agreed, PeerSyn, well_formed};
 use super::shown::squeezed;
 use super::syn::{Opened, Opening, Seen};
 use crate::wire::options::SynOptions;
-use crate::wire::{C, Flags, P, Segment};
+use crate::wire::{C, P, Segment};
 
 /// What the local kernel was given last of the peer's opening.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -137,19 +137,14 @@ impl Opening {
     fn crossed(&mut self, cx: &mut Context<'_>) -> Opened {
         debug_assert_eq!(self.phase.decision(), Decision::Encrypted);
         let window = self.local.map_or(0, |local| local.window);
-        let Some((ends, clocks, negotiated)) = self.settled(cx, window, None) else {
+        let Some((params, clocks, negotiated)) = self.settled(cx, window, None) else {
             return Opened::Aborted(AbortReason::Internal);
         };
-        let mut encrypted = match self.begin(cx, &ends, clocks, negotiated) {
+        let mut encrypted = match self.begin(cx, params, clocks, negotiated) {
             Ok(encrypted) => encrypted,
             Err(why) => return Opened::Aborted(why),
         };
-        encrypted.acknowledge_opening(cx);
-        let _ = encrypted.flush(cx, Flags::PSH);
-        if !encrypted.wire_told {
-            // The kernel's SYN-ACK may be lost, and will not come again.
-            encrypted.emit_own_ack(cx);
-        }
+        encrypted.complete_crossing(cx);
         Opened::Encrypted(Box::new(encrypted), true)
     }
 }

@@ -229,29 +229,28 @@ impl<S> Store<S> {
         self.pieces.shrink_to_fit();
     }
 
-    /// The bytes `from..to` as slices in `out`; returns how many slices and where they end, which is before `to`
-    /// if there are not so many bytes or they lie in too many pieces.
-    pub(crate) fn gather<'a>(
+    /// The bytes `from..to` as slices in `out`, and where they end: before `to` if there are not so many or they lie in too many
+    /// pieces. `None` if what begins at `from` is not here.
+    pub(crate) fn gather<'a, 'b>(
         &'a self,
         from: Offset<S>,
         to: Offset<S>,
-        out: &mut [&'a [u8]; MAX_PIECES],
-    ) -> (usize, Offset<S>) {
+        out: &'b mut [&'a [u8]; MAX_PIECES],
+    ) -> Option<(&'b [&'a [u8]], Offset<S>)> {
         let first = self.pieces.partition_point(|p| p.start + p.bytes.len() <= from);
         let mut at = from;
         let mut n = 0;
-        for (slot, piece) in out.iter_mut().zip(self.pieces.range(first.min(self.pieces.len())..)) {
+        for (slot, piece) in out.iter_mut().zip(self.pieces.range(first..)) {
             if at >= to || piece.start > at {
                 break;
             }
             let begin = at.ahead_of(piece.start);
             let end = to.ahead_of(piece.start).min(piece.bytes.len());
-            let Some(slice) = piece.bytes.get(begin..end) else { break };
-            *slot = slice;
-            at += slice.len();
+            *slot = piece.bytes.get(begin..end)?;
+            at += slot.len();
             n += 1;
         }
-        (n, at)
+        Some((out.get(..n)?, at))
     }
 }
 
@@ -338,13 +337,13 @@ mod tests {
         s.push(Offset::new(0), b"abc".to_vec(), &mut pool);
         s.push(Offset::new(3), b"defg".to_vec(), &mut pool);
         let mut out = [&[][..]; MAX_PIECES];
-        let (n, end) = s.gather(Offset::new(1), Offset::new(5), &mut out);
-        assert_eq!(out[..n], [b"bc", b"de"]);
+        let (found, end) = s.gather(Offset::new(1), Offset::new(5), &mut out).expect("it is here");
+        assert_eq!(found, [b"bc", b"de"]);
         assert_eq!(end, Offset::new(5));
         s.release(Offset::new(4), &mut pool);
         assert_eq!(s.pieces.len(), 1);
         let mut out = [&[][..]; MAX_PIECES];
-        let (n, end) = s.gather(Offset::new(4), Offset::new(99), &mut out);
-        assert_eq!((n, end), (1, Offset::new(7)));
+        let (found, end) = s.gather(Offset::new(4), Offset::new(99), &mut out).expect("it is here");
+        assert_eq!((found.len(), end), (1, Offset::new(7)));
     }
 }

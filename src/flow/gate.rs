@@ -5,7 +5,7 @@
 //! bytes that anybody can have sent move no position that a segment is judged by. Timestamps, window, acknowledgement,
 //! SACK, ECN, ENO and the place of a FIN are taken from [`Verdict::Acceptable`] segments only.
 
-use super::link::Clocks;
+use super::clocks::Clocks;
 use crate::time::Instant;
 use crate::wire::options::Timestamps;
 use crate::wire::{C, Flags, Offset, P};
@@ -162,13 +162,18 @@ pub(super) struct SendWindow {
     /// Sequence number and acknowledgement of the segment that it is from.
     from: Option<(Offset<C>, Offset<C>)>,
     /// The largest that it ever was (MAX.SND.WND).
-    pub(super) max: usize,
+    max: usize,
 }
 
 impl SendWindow {
     /// As the SYN says it.
     pub(super) fn new(window: usize) -> Self {
         Self { from: None, max: window }
+    }
+
+    /// The largest that it ever was (MAX.SND.WND).
+    pub(super) fn max(&self) -> usize {
+        self.max
     }
 
     /// Takes in an acceptable segment; whether its window is the newest. `advances`: it acknowledges something new.
@@ -292,7 +297,7 @@ mod tests {
         assert!(!window.is_newest(at(10), at(4), 9_000, false), "an older acknowledgement");
         assert!(window.is_newest(at(10), at(5), 10, false), "it may shrink");
         assert!(window.is_newest(at(9), at(6), 500, true), "a retransmission with a new acknowledgement");
-        assert_eq!(window.max, 1_000);
+        assert_eq!(window.max(), 1_000);
     }
 
     #[test]

@@ -189,6 +189,8 @@ counters! {
     connections_refused,
     /// Connections that enotun aborted (TC-6).
     connections_aborted,
+    /// Of these those aborted for a mistake of enotun's own: a defect.
+    internal_errors,
     /// Connections aborted because this virtual machine was cloned or rolled back: a copy has their keys.
     aborted_as_copies,
     /// Signs that this machine was cloned, rolled back, suspended or stopped.

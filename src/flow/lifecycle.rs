@@ -1,7 +1,7 @@
 //! Where a connection is in its life.
 
-use super::closed::Closed;
-use super::encrypted::{Encrypted, Keys};
+use super::connection::Closed;
+use super::connection::{Encrypted, Keys};
 use super::info::{FlowInfo, FlowSession, FlowState};
 use super::plain::PlainFlow;
 use super::syn::Opening;
@@ -48,8 +48,8 @@ impl Flow {
     pub(crate) fn session(&self, key: &FlowKey) -> Option<FlowSession> {
         match self {
             Self::Opening(_) | Self::Plain(_) => None,
-            Self::Encrypted(e) => e.facts.session(key),
-            Self::Closed(c) => c.facts.as_ref()?.session(key),
+            Self::Encrypted(e) => e.session(key),
+            Self::Closed(c) => c.session(key),
         }
     }
 

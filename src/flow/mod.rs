@@ -1,24 +1,19 @@
 //! One connection: from its SYN over plain TCP or encryption to its end.
 
 mod active;
-mod closed;
+mod clocks;
 mod config;
+mod connection;
 mod context;
 mod crossing;
-mod egress;
-mod encrypted;
 mod env;
 mod frames;
 mod gate;
-mod icmp;
-mod inbound;
 mod info;
-mod ingress;
 mod lifecycle;
 mod link;
 mod lost;
 mod offer;
-mod outbound;
 mod pass;
 mod passive;
 mod peers;
@@ -29,12 +24,10 @@ mod rules;
 mod shown;
 mod syn;
 
-pub(crate) use closed::Closed;
 pub use config::{Config, RekeyLimits};
+pub(crate) use connection::{AbortReason, Actions, Closed, Encrypted, End, Exchange, Keys, Next, Waits};
 pub(crate) use context::Context;
-pub(crate) use encrypted::{AbortReason, Encrypted, Exchange, Keys, Next};
 pub use env::{ConnectionKeys, Env, RandomFor, Side};
-pub(crate) use inbound::Waits;
 pub use info::{Counters, FlowInfo, FlowSession, FlowState};
 pub(crate) use lifecycle::Flow;
 pub(crate) use link::Link;

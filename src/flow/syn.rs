@@ -6,14 +6,14 @@
 
 use std::time::Duration;
 
-use tcpcrypt::handshake::Initiator;
-use tcpcrypt::{Acceptable, AckPhase, Decision, Negotiated, Proposal, Record, Role};
+use tcpcrypt::{Acceptable, AckPhase, Decision, Negotiated, Proposal, Record};
 
+use super::clocks::Clocks;
+use super::connection::{AbortReason, Caching, Encrypted, HandshakeParams, Open, Start};
 use super::context::Context;
 use super::crossing::{Crossing, Told};
-use super::encrypted::{AbortReason, Encrypted, Ends, Stage};
 use super::env::Side;
-use super::link::{Clocks, Link};
+use super::link::Link;
 use super::lost::LostOption;
 use super::peers::{Agreed, PeerSyns};
 use super::plain::{FallbackReason, Left, OpenQuestion, SuspectKeys, begins_frame, begins_init1};
@@ -314,34 +314,25 @@ impl Opening {
     pub(super) fn begin(
         &mut self,
         cx: &mut Context<'_>,
-        ends: &Ends,
+        params: HandshakeParams,
         clocks: Clocks,
         negotiated: Negotiated,
     ) -> Result<Encrypted, AbortReason> {
-        let kind = (self.active, !self.rules.options.no_cache);
-        let mut encrypted = Encrypted::new(cx, self.link.clone(), ends, negotiated.clone(), self.phase, clocks, kind);
+        let open = if self.active { Open::Active } else { Open::Passive };
+        let caching = if self.rules.options.no_cache { Caching::Off } else { Caching::Allowed };
+        let (link, phase) = (self.link.clone(), self.phase);
+        let start = Start { link, params, negotiated, phase, clocks, open, caching };
         let proposed = self.proposal.take();
         match std::mem::take(&mut self.peers).into_agreed() {
-            Some(Agreed::Resumed(_, chain, session)) => encrypted.ready(cx, *session, Some(chain)),
+            Some(Agreed::Resumed(_, chain, session)) => Ok(Encrypted::resumed(cx, start, *session, chain)),
             _ => {
                 if let Some((chain, _)) = proposed {
                     cx.counters.resumptions_refused += 1;
                     cx.sessions.refused(chain);
                 }
-                if negotiated.role == Role::A {
-                    let context = [&ends.local_isn.to_be_bytes()[..], &ends.peer_isn.to_be_bytes()].concat();
-                    let (key, ciphers, provider) = (self.link.key, cx.config.ciphers.clone(), cx.provider);
-                    let started = Initiator::start(provider, negotiated, &ciphers, &mut |wanted, out| {
-                        cx.random_for_init(Role::A, wanted, key, &context, out);
-                    });
-                    let (init1, initiator) = started.map_err(AbortReason::KeyExchange)?;
-                    encrypted.stage = Stage::WaitInit2(Box::new(initiator));
-                    encrypted.out.push_own(init1);
-                    cx.counters.own_segments += 1;
-                }
+                Encrypted::exchanging(cx, start)
             }
         }
-        Ok(encrypted)
     }
 
     /// The peer's first segment that is no SYN: it says whether encryption is on (ENO-13, ENO-15).
@@ -406,10 +397,10 @@ impl Opening {
         }
         // What of a simultaneous open was sent when says nothing of a round trip.
         let rtt = (!self.active).then(|| cx.now.since(local.at));
-        let Some((ends, clocks, negotiated)) = self.settled(cx, local.window, rtt) else {
+        let Some((params, clocks, negotiated)) = self.settled(cx, local.window, rtt) else {
             return Opened::Aborted(AbortReason::Internal);
         };
-        match self.begin(cx, &ends, clocks, negotiated) {
+        match self.begin(cx, params, clocks, negotiated) {
             Ok(encrypted) => Opened::Encrypted(Box::new(encrypted), false),
             Err(why) => Opened::Aborted(why),
         }
@@ -427,12 +418,12 @@ impl Opening {
         cx: &Context<'_>,
         local_window: u16,
         rtt: Option<Duration>,
-    ) -> Option<(Ends, Clocks, Negotiated)> {
+    ) -> Option<(HandshakeParams, Clocks, Negotiated)> {
         let (local, peer) = (self.local?, self.peer()?);
         let scaled = local.options.window_scale.zip(peer.options.window_scale);
         let (local_scale, peer_scale) = scaled.unwrap_or((0, 0));
         let timestamps = local.options.timestamps.zip(peer.options.timestamps);
-        let ends = Ends {
+        let params = HandshakeParams {
             local_isn: local.isn,
             peer_isn: peer.isn,
             local_scale,
@@ -447,7 +438,7 @@ impl Opening {
             rtt,
         };
         let (l, p) = timestamps.unwrap_or_default();
-        Some((ends, Clocks::new(l, p, cx.now), self.agreed()?.negotiated()?.clone()))
+        Some((params, Clocks::new(l, p, cx.now), self.agreed()?.negotiated()?.clone()))
     }
 
     /// Sends a SYN or SYN-ACK on, without data (ENO-16).

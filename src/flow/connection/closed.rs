@@ -2,26 +2,51 @@
 
 use std::time::Duration;
 
-use super::config::Config;
-use super::context::Context;
-use super::encrypted::{Encrypted, Facts};
-use super::env::Side;
-use super::info::{FlowInfo, FlowSession, FlowState};
-use super::link::{Clocks, Link};
-use crate::wire::FlowKey;
-use tcpcrypt::Role;
-
+use super::facts::Facts;
+use crate::flow::clocks::Clocks;
+use crate::flow::config::Config;
+use crate::flow::context::Context;
+use crate::flow::env::Side;
+use crate::flow::info::{FlowInfo, FlowSession};
+use crate::flow::link::Link;
 use crate::time::Instant;
+use crate::wire::FlowKey;
 use crate::wire::build::TcpFields;
 use crate::wire::options::OptionBuf;
 use crate::wire::{Flags, Segment};
 
 /// The fields of the last acknowledgement towards one side.
 #[derive(Debug, Clone, Copy, Default)]
-struct Last {
-    seq: u32,
-    ack: u32,
-    window: u16,
+pub(super) struct Last {
+    pub(super) seq: u32,
+    pub(super) ack: u32,
+    pub(super) window: u16,
+}
+
+/// What an encrypted connection leaves.
+pub(super) struct Remains {
+    pub(super) link: Link,
+    /// What the last acknowledgement towards the wire says.
+    pub(super) wire: Last,
+    /// The same towards the local kernel.
+    pub(super) plain: Last,
+    pub(super) clocks: Option<Clocks>,
+    pub(super) facts: Facts,
+    /// P bytes sent and received.
+    pub(super) totals: (u64, u64),
+    /// How long the kernel can take to send its plaintext again.
+    pub(super) repeats_within: Duration,
+}
+
+/// How a connection has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum End {
+    /// In order.
+    Done,
+    /// By a RST from that side.
+    Reset(Side),
+    /// By a RST of this host.
+    Aborted(String),
 }
 
 /// What is left of a connection.
@@ -35,7 +60,7 @@ pub(crate) struct Closed {
     /// The same towards the local kernel.
     plain: Last,
     clocks: Option<Clocks>,
-    pub(super) facts: Option<Facts>,
+    facts: Option<Facts>,
     totals: (u64, u64),
     /// The local kernel was told of the end by a RST, which it may have missed.
     unheard: bool,
@@ -50,16 +75,19 @@ pub(crate) struct Closed {
 const REPEAT_AFTER: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(20)];
 
 impl Closed {
-    /// After an orderly end (`reset` false), or after a RST.
-    fn after(e: &mut Encrypted, reset: bool, why: Option<String>, now: Instant, linger: Duration) -> Self {
-        let (wire, plain) = e.final_fields();
-        let unheard = reset && !e.kernel_gone;
+    /// What is left of a connection that was encrypted.
+    pub(super) fn after(left: Remains, end: End, now: Instant, linger: Duration) -> Self {
+        let Remains { link, wire, plain, clocks, facts, totals, repeats_within } = left;
+        let (reset, unheard) = (end != End::Done, !matches!(end, End::Done | End::Reset(Side::Plain)));
+        let why = match end {
+            End::Done => None,
+            End::Reset(_) => Some("reset".to_owned()),
+            End::Aborted(why) => Some(why),
+        };
         let repeat = unheard.then(|| now + REPEAT_AFTER[0]);
         // The kernel may have missed the last acknowledgement. While it can send its plaintext again, it is answered from here.
-        let until = now + linger.max(e.out.repeats_within());
-        let facts = Some(e.facts.clone());
-        let (link, clocks, totals) = (e.link.clone(), e.clocks, e.totals());
-        Self { link, why, reset, wire, plain, clocks, facts, totals, unheard, repeat, repeats: 0, until }
+        let until = now + linger.max(repeats_within);
+        Self { link, why, reset, wire, plain, clocks, facts: Some(facts), totals, unheard, repeat, repeats: 0, until }
     }
 
     /// A connection that ended before it was encrypted. `expects`: the next sequence numbers of the peer and of the local
@@ -100,7 +128,7 @@ impl Closed {
     }
 
     /// When [`Self::handle_timeout`] wants to be called.
-    pub(super) fn poll_timeout(&self) -> Instant {
+    pub(crate) fn poll_timeout(&self) -> Instant {
         self.repeat.map_or(self.until, |at| at.min(self.until))
     }
 
@@ -155,88 +183,8 @@ impl Closed {
             facts.describe(info);
         }
     }
-}
-
-impl Facts {
-    fn describe(&self, info: &mut FlowInfo) {
-        info.role = Some(self.role.letter());
-        info.tep = Some(self.negotiated.tep.name());
-        info.aead = self.aead.map(tcpcrypt::AeadId::name);
-        (info.resumed, info.peer_confirmed) = (self.resumed, self.peer_confirmed);
-        if let Some((own, peer)) = self.negotiated.options() {
-            (info.self_gopt, info.peer_gopt) = (Some(own.global()), Some(peer.global()));
-        }
-        info.session_id = self.session_id.as_ref().map(ToString::to_string);
-    }
-}
-
-impl Facts {
-    /// What an application can ask about it, as soon as there is a session ID.
+    /// What an application can ask about it, if it was encrypted (ENO-19).
     pub(crate) fn session(&self, key: &FlowKey) -> Option<FlowSession> {
-        let id = self.session_id.as_ref()?;
-        let (own, peer) = self.negotiated.options()?;
-        let name = |role: Role| format!("{:02x}{id}", u8::from(role == Role::B));
-        Some(FlowSession {
-            local: key.local(),
-            remote: key.remote(),
-            session_id: id.to_string(),
-            key_fingerprint: self.key_fingerprint?.to_string(),
-            role: self.role.letter(),
-            self_name: name(self.role),
-            peer_name: name(self.role.other()),
-            tep: self.negotiated.tep.name(),
-            tep_byte: self.negotiated.tep_byte,
-            aead: self.aead.map(tcpcrypt::AeadId::name),
-            self_gopt: own.global(),
-            peer_gopt: peer.global(),
-            self_aware: own.aware(),
-            peer_aware: peer.aware(),
-            transcript: self.negotiated.transcript.iter().map(|byte| format!("{byte:02x}")).collect(),
-            resumed: self.resumed,
-            peer_confirmed: self.peer_confirmed,
-            authenticated: false,
-        })
-    }
-}
-
-impl Encrypted {
-    /// What is left of it when it is over.
-    pub(crate) fn close(&mut self, reset: bool, why: Option<String>, now: Instant, linger: Duration) -> Closed {
-        Closed::after(self, reset, why, now, linger)
-    }
-
-    /// Notes what a packet from `side` looks like.
-    pub(crate) fn learn<S>(&mut self, side: Side, packet: &Segment<'_, S>) {
-        self.link.learn(side, packet);
-    }
-
-    /// Whether a SYN of the local kernel with this number is the one this connection began with.
-    pub(crate) fn is_syn_of(&self, isn: u32) -> bool {
-        self.out.isn == isn
-    }
-
-    /// Fills in what there is to say.
-    pub(crate) fn describe(&self, info: &mut FlowInfo) {
-        // Whoever answers a SYN of this host's takes part; whoever sends one may repeat another's.
-        let shown = self.facts.peer_confirmed || (self.active && self.is_ready());
-        info.state = if shown { FlowState::Encrypted } else { FlowState::Negotiating };
-        self.facts.describe(info);
-        if let super::encrypted::Stage::Ready(record) = &self.stage {
-            info.generation_local = Some(record.local_generation());
-            info.generation_remote = Some(record.remote_generation());
-        }
-        (info.bytes_sent, info.bytes_received) = self.totals();
-    }
-
-    fn totals(&self) -> (u64, u64) {
-        (self.out.total, self.inn.total)
-    }
-
-    /// What the last acknowledgements say, towards the wire and towards the local kernel.
-    fn final_fields(&mut self) -> (Last, Last) {
-        let (seq, (ack, window)) = (self.out.acceptable_seq().0, self.inn.announce());
-        let wire = Last { seq, ack, window };
-        let (seq, (ack, window)) = (self.inn.delivered.seq(self.inn.isn).0, self.out.tell());
-        (wire, Last { seq, ack, window })
+        self.facts.as_ref()?.session(key)
     }
 }

@@ -1,0 +1,128 @@
+//! What a packet or a timer causes, as a value: the sender, the receiver and the connection note it, and [`super::emit`] carries it
+//! out once the state is decided. What has to be known of a packet's consequences while it is handled (whether the peer
+//! or the kernel hears something anyway) follows from the list.
+
+use crate::wire::{C, Flags, Offset, P};
+
+/// Into segments of what size something is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// What the kernel's super-packets show that the path takes.
+    Path,
+    /// So many bytes of payload, if the peer's MSS allows.
+    At(usize),
+}
+
+/// Which number a segment without data carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bare {
+    /// One that its receiver accepts.
+    Next,
+    /// One from before what it has acknowledged, so that it answers (RFC 9293, section 3.8.4).
+    Probe,
+}
+
+/// SACK blocks in the kernel's numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct SackBlocks {
+    blocks: [(u32, u32); 4],
+    len: usize,
+}
+
+impl SackBlocks {
+    /// Adds a block, if there is room for one.
+    pub(super) fn push(&mut self, block: (u32, u32)) {
+        if let Some(slot) = self.blocks.get_mut(self.len) {
+            *slot = block;
+            self.len += 1;
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub(super) fn as_slice(&self) -> &[(u32, u32)] {
+        &self.blocks[..self.len]
+    }
+}
+
+/// One thing to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Bytes of the stream to the peer, and the FIN if the range has it.
+    Send { from: Offset<C>, to: Offset<C>, cut: Cut, flags: Flags },
+    /// A segment without data for the peer.
+    TellPeer { bare: Bare, flags: Flags },
+    /// A RST for the peer.
+    ResetPeer,
+    /// Plaintext for the local kernel, and the FIN if the range has it. `congested`: a router has marked what it came in.
+    Deliver { from: Offset<P>, to: Offset<P>, flags: Flags, congested: bool },
+    /// A segment without data for the local kernel.
+    TellKernel { bare: Bare, flags: Flags, sack: SackBlocks },
+    /// A RST for the local kernel.
+    ResetKernel,
+}
+
+impl Action {
+    /// The local kernel is told what is acknowledged, and its window.
+    pub(super) const ACKNOWLEDGE_KERNEL: Self =
+        Self::TellKernel { bare: Bare::Next, flags: Flags(0), sack: SackBlocks { blocks: [(0, 0); 4], len: 0 } };
+    /// The local kernel is asked what it has, and whether it is there.
+    pub(super) const PROBE_KERNEL: Self =
+        Self::TellKernel { bare: Bare::Probe, flags: Flags(0), sack: SackBlocks { blocks: [(0, 0); 4], len: 0 } };
+    /// The peer is told what is acknowledged, and its window.
+    pub(super) const ACKNOWLEDGE_PEER: Self = Self::TellPeer { bare: Bare::Next, flags: Flags(0) };
+
+    /// The peer is asked what it has, and whether it is there.
+    pub(super) fn probe_peer(flags: Flags) -> Self {
+        Self::TellPeer { bare: Bare::Probe, flags: flags.without(Flags::PSH) }
+    }
+}
+
+/// All that one packet or timer causes, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Actions {
+    list: Vec<Action>,
+    /// The peer has to hear what is acknowledged, if nothing else tells it.
+    owed: bool,
+}
+
+impl Actions {
+    pub(super) fn push(&mut self, action: Action) {
+        self.list.push(action);
+    }
+
+    /// Notes that the peer has to hear what is acknowledged: with what goes to it anyway, or alone.
+    pub(super) fn owe_acknowledgement(&mut self) {
+        self.owed = true;
+    }
+
+    /// Whether the peer has to hear what is acknowledged and nothing tells it. A probe is answered, and nothing else in it
+    /// believed.
+    pub(super) fn acknowledgement_is_owed(&self) -> bool {
+        self.owed && !self.tells_peer()
+    }
+
+    /// Whether something tells the peer what is acknowledged.
+    pub(super) fn tells_peer(&self) -> bool {
+        self.list.iter().any(|action| matches!(action, Action::Send { .. } | Action::TellPeer { bare: Bare::Next, .. }))
+    }
+
+    /// Whether something tells the local kernel what is acknowledged.
+    pub(super) fn tells_kernel(&self) -> bool {
+        self.list.iter().any(|action| matches!(action, Action::Deliver { .. } | Action::TellKernel { .. }))
+    }
+
+    /// The list, to be carried out; [`Self::give_back`] is to follow.
+    pub(super) fn take(&mut self) -> Vec<Action> {
+        self.owed = false;
+        std::mem::take(&mut self.list)
+    }
+
+    /// Takes the memory of a list that was carried out.
+    pub(super) fn give_back(&mut self, mut list: Vec<Action>) {
+        list.clear();
+        self.list = list;
+    }
+}

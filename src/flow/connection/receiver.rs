@@ -1,0 +1,513 @@
+//! The stream from the peer to the local kernel: frames in C become plaintext in P.
+//!
+//! Frames are opened in order, each once; the plaintext is kept until the kernel has acknowledged it, so that whatever the
+//! kernel lost can be given to it again, and old keys can be erased. The P position of data behind a gap is unknown, so
+//! such data waits here, and the duplicate acknowledgements and SACK blocks for it are sent from here.
+//!
+//! On the wire nothing is acknowledged that the kernel has not, with two exceptions: the beginning of a frame that is
+//! longer than what the peer may have in flight, which otherwise would never be whole; and opened frames for which the
+//! kernel's window has no room, since the peer's kernel gives up a connection on which what it sent within the window is
+//! not acknowledged, while it waits for a closed window for ever.
+//!
+//! Here is where the stream stands in both spaces and what the peer is told of it; `take` takes in the peer's segments, `open` opens
+//! what is in them, `delivery` knows what the kernel has of it.
+
+mod delivery;
+mod open;
+mod suspicion;
+mod take;
+
+pub(super) use open::{Opener, Progress};
+
+use std::ops::Range;
+
+use tcpcrypt::Opened;
+use tcpcrypt::frame::{MAX_FRAME, OVERHEAD};
+
+use self::delivery::Delivery;
+use self::suspicion::Suspicion;
+use super::action::{Action, SackBlocks};
+use super::outcome::{AbortReason, Outcome};
+use super::params::HandshakeParams;
+use super::portion::Portion;
+use crate::flow::context::Context;
+use crate::flow::frames::{Boundaries, Boundary, MAX_PIECES};
+use crate::flow::gate::Answers;
+use crate::flow::pool::Pool;
+use crate::flow::reassembly::Reassembly;
+use crate::time::Instant;
+use crate::wire::mss::payload_room;
+use crate::wire::{C, Flags, Offset, P, Seq};
+
+/// How far the end of the peer's stream is (TC-29).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Eof {
+    /// No frame with FINp was opened.
+    Open,
+    /// One was: the kernel is given its FIN, which is the last of [`Receiver::next`]'s P.
+    Announced,
+    /// The FIN behind it has come too, and is the last of [`Receiver::next`]'s C.
+    Closed,
+}
+
+/// What waits for the bytes before it is let go after this long without a frame that opened: the peer sends it again.
+const WAIT: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// What a connection holds that nobody has proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Waits {
+    /// The peer has the keys.
+    pub(crate) confirmed: bool,
+    /// Since when no frame has opened.
+    pub(crate) since: Instant,
+    pub(crate) bytes: usize,
+}
+
+/// The beginning of a frame that is not whole.
+#[derive(Debug, Clone, Copy)]
+struct Incomplete {
+    /// Since when it is here.
+    since: Instant,
+    /// When it is acknowledged, if it comes to that.
+    acknowledge_at: Option<Instant>,
+}
+
+/// What the peer knows of its stream, and what that depends on: if it changes, the peer has to hear of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PeerView {
+    pub(super) acknowledged: Offset<C>,
+    kernel_edge: Offset<P>,
+}
+
+/// The stream from the peer to the local kernel.
+#[derive(Debug)]
+pub(crate) struct Receiver {
+    isn: u32,
+    /// Up to here everything is opened. A frame starts here.
+    next: Boundary,
+    /// Bytes from there on that are not opened yet.
+    waiting: Reassembly<C>,
+    /// Ends of opened frames that the kernel has not acknowledged.
+    frames: Boundaries,
+    delivery: Delivery,
+    /// Highest acknowledgement on enotun's own account: of a part of a frame, or of what the kernel has no room for.
+    own_ack: Offset<C>,
+    /// Highest acknowledgement sent on the wire (RCV.NXT, as the peer knows it).
+    advertised_ack: Offset<C>,
+    /// Right edge announced on the wire. Not taken back.
+    advertised_edge: Offset<C>,
+    /// A frame was opened.
+    confirmed: bool,
+    eof: Eof,
+    /// Where the latest FIN flag was seen.
+    fin_at: Option<Offset<C>>,
+    /// Last urgent byte.
+    urgent: Option<Offset<P>>,
+    /// Payload of the peer's segments, at most.
+    peer_segment: usize,
+    /// The beginning of the frame at `next`, if it is here.
+    incomplete: Option<Incomplete>,
+    /// Since when something waits, or a frame has opened last.
+    waits_since: Option<Instant>,
+    suspicion: Option<Suspicion>,
+    /// What has come twice, for the next acknowledgement to say (D-SACK: RFC 2883).
+    duplicate: Option<Range<Offset<C>>>,
+    /// How often segments that are not taken in were answered.
+    answers: Answers,
+    /// P bytes opened.
+    total: u64,
+}
+
+impl Receiver {
+    pub(super) fn new(params: &HandshakeParams) -> Self {
+        let mss = payload_room(params.local_mss.into(), if params.timestamps { 12 } else { 0 });
+        Self {
+            isn: params.peer_isn,
+            next: Boundary::START,
+            waiting: Reassembly::default(),
+            frames: Boundaries::default(),
+            delivery: Delivery::new(usize::from(params.local_window), params.local_scale, mss),
+            own_ack: Offset::START,
+            advertised_ack: Offset::START,
+            advertised_edge: Offset::START + usize::from(params.local_window),
+            confirmed: false,
+            eof: Eof::Open,
+            fin_at: None,
+            urgent: None,
+            peer_segment: mss,
+            incomplete: None,
+            waits_since: None,
+            suspicion: None,
+            duplicate: None,
+            answers: Answers::default(),
+            total: 0,
+        }
+    }
+
+    /// The initial sequence number.
+    pub(super) fn isn(&self) -> u32 {
+        self.isn
+    }
+
+    /// P bytes opened.
+    pub(super) fn total(&self) -> u64 {
+        self.total
+    }
+
+    // On the wire.
+
+    /// The position of one of the peer's sequence numbers.
+    pub(super) fn position_c(&self, seq: Seq<C>) -> Offset<C> {
+        self.next.c.nearest(self.isn, seq)
+    }
+
+    /// Up to here all is authentic.
+    pub(super) fn opened(&self) -> Offset<C> {
+        self.next.c
+    }
+
+    /// What the peer was told: up to where all has arrived, and the right edge of the window.
+    pub(super) fn advertised(&self) -> (Offset<C>, Offset<C>) {
+        (self.advertised_ack, self.advertised_edge)
+    }
+
+    /// Up to where the wire may be told that everything is here.
+    fn ack_point(&self) -> Offset<C> {
+        self.frames.base().c.max(self.own_ack)
+    }
+
+    /// The same as a sequence number.
+    pub(super) fn unacknowledged(&self) -> Seq<C> {
+        self.ack_point().seq(self.isn)
+    }
+
+    /// What the peer has to hear of if it changes.
+    pub(super) fn peer_view(&self) -> PeerView {
+        PeerView { acknowledged: self.ack_point(), kernel_edge: self.delivery.edge() }
+    }
+
+    /// What the peer sends again if it has not heard: up to here all is opened or acknowledged.
+    fn expected(&self) -> Offset<C> {
+        self.next.c.max(self.ack_point())
+    }
+
+    /// Acknowledgement and window fields for the wire.
+    pub(super) fn advertise(&mut self) -> (u32, u16) {
+        let ack = self.ack_point();
+        self.advertised_ack = self.advertised_ack.max(ack);
+        // Frames shrink when opened, so what fits the kernel's window fits in C as well.
+        let room = self.delivery.edge().ahead_of(self.next.p);
+        let owed = self.next.c + self.owed_room();
+        let edge = (self.next.c + room).max(owed).max(self.advertised_edge);
+        // Rounding down would cut the frame that must be able to come, or take back a part of what was announced. That is
+        // done when what was opened waits (RFC 7323, section 2.4): rounded up, each acknowledgement would let in a little more.
+        let least = if self.is_full() { owed } else { owed.max(self.advertised_edge) };
+        let unit = self.delivery.unit();
+        let mut field = edge.ahead_of(ack) / unit;
+        if ack + field * unit < least {
+            field += 1;
+        }
+        let field = u16::try_from(field).unwrap_or(u16::MAX);
+        self.advertised_edge = self.advertised_edge.max(ack + usize::from(field) * unit);
+        (ack.seq(self.isn).0, field)
+    }
+
+    /// What is announced whatever the kernel's window. A whole frame must always be able to come, and when what was opened
+    /// waits for the kernel still an empty one, or a rekey is not answered (TC-32, TC-35) as long as the application does not
+    /// read. A peer that puts data there gets no more of it.
+    fn owed_room(&self) -> usize {
+        match self.next.p.ahead_of(self.delivery.delivered()) {
+            0 => MAX_FRAME,
+            waiting if waiting <= 2 * MAX_FRAME => OVERHEAD,
+            _ => 0,
+        }
+    }
+
+    /// Whether what was opened waits for the kernel's window.
+    pub(super) fn is_full(&self) -> bool {
+        self.delivery.delivered() < self.next.p
+    }
+
+    /// Whether the peer has been given room for the answer to a rekey.
+    pub(super) fn has_room_for_answer(&self) -> bool {
+        self.advertised_edge.ahead_of(self.next.c) >= OVERHEAD
+    }
+
+    /// What has come twice and what waits behind a gap, as SACK blocks for the peer. The former is said once.
+    pub(super) fn take_sack(&mut self) -> SackBlocks {
+        let mut ranges = std::array::from_fn(|_| Offset::START..Offset::START);
+        let n = self.waiting.sack(self.waiting.contiguous_end(self.next.c), &mut ranges);
+        // What is acknowledged stands alone; else the block that it is part of has to follow.
+        let [whole, ..] = &ranges;
+        let inside = |range: &Range<Offset<C>>| n > 0 && whole.start <= range.start && range.end <= whole.end;
+        let duplicate = self.duplicate.take().filter(|range| range.end <= self.ack_point() || inside(range));
+        let mut sack = SackBlocks::default();
+        for range in duplicate.into_iter().chain(ranges.into_iter().take(n)) {
+            sack.push((range.start.seq(self.isn).0, range.end.seq(self.isn).0));
+        }
+        sack
+    }
+
+    /// What has come twice before is not reported any more.
+    pub(super) fn forget_duplicate(&mut self) {
+        self.duplicate = None;
+    }
+
+    /// Answers what is not taken in with what is expected, now and then; `data`: it has some. Whether it does.
+    pub(super) fn challenge(&mut self, cx: &mut Context<'_>, data: bool) -> bool {
+        let allowed = self.answers.allow(cx.now, data);
+        if allowed {
+            acknowledge(cx);
+        }
+        allowed
+    }
+
+    /// The peer has not heard that this has arrived: it is told again, now and then.
+    pub(super) fn note_repeated(&mut self, cx: &mut Context<'_>, range: Range<Offset<C>>) {
+        self.redeliver(cx);
+        if self.challenge(cx, true) {
+            self.duplicate = Some(range);
+        }
+    }
+
+    /// Whether an Init message or a frame of the peer's was taken in.
+    pub(super) fn has_begun(&self) -> bool {
+        self.next.c > Offset::START
+    }
+
+    /// Whether a frame of the peer's has opened: it has the keys.
+    pub(super) fn is_confirmed(&self) -> bool {
+        self.confirmed
+    }
+
+    /// Whether the peer has not ended its stream yet.
+    pub(super) fn is_open(&self) -> bool {
+        self.eof == Eof::Open
+    }
+
+    /// The stream has ended, and the kernel has acknowledged all of it.
+    pub(super) fn is_closed(&self) -> bool {
+        self.eof == Eof::Closed && self.frames.is_empty()
+    }
+
+    /// Notes a frame that was opened. Its data is to be appended by the caller.
+    fn note_opened(&mut self, frame_len: usize, opened: &Opened) {
+        let data = opened.data.len();
+        self.confirmed = true;
+        if let Some(urgent) = opened.urgent {
+            self.urgent = self.urgent.max(Some(self.next.p + usize::from(urgent)));
+        }
+        self.delivery.note_frame(data);
+        let end = Boundary { c: self.next.c + frame_len, p: self.data_end() + data };
+        self.frames.push_in_place(end);
+        if opened.fin {
+            self.eof = Eof::Announced;
+        }
+        self.next = Boundary { c: end.c, p: end.p + i64::from(self.eof != Eof::Open) };
+        self.suspicion = None;
+        (self.incomplete, self.waits_since) = (None, None);
+    }
+
+    /// Takes in the FIN behind the frame with FINp, if that is where the latest was seen. The kernel has had its own.
+    fn take_fin(&mut self) {
+        if self.eof == Eof::Announced && self.fin_at == Some(self.next.c) {
+            self.eof = Eof::Closed;
+            self.next.c += 1_usize;
+            self.frames.push(self.next);
+            self.waiting.clear();
+        }
+    }
+
+    // In the kernel's space.
+
+    /// The position of an acknowledgement of the kernel's.
+    pub(super) fn position_p(&self, ack: Seq<P>) -> Offset<P> {
+        self.delivery.acknowledged().nearest(self.isn, ack)
+    }
+
+    /// What the kernel has acknowledged, and how far it was given anything.
+    pub(super) fn kernel_view(&self) -> (Offset<P>, Offset<P>) {
+        (self.delivery.acknowledged(), self.delivery.delivered())
+    }
+
+    /// The end of the plaintext, without the FIN.
+    fn data_end(&self) -> Offset<P> {
+        self.next.p - i64::from(self.eof != Eof::Open)
+    }
+
+    /// A segment without data for the kernel has this number. What lies beyond its window it discards, with the acknowledgement
+    /// that is in it.
+    pub(super) fn acceptable_seq(&self) -> Seq<P> {
+        // A FIN is delivered behind a full window too.
+        let fin = self.delivery.delivered() > self.data_end();
+        self.delivery.acceptable(fin).seq(self.isn)
+    }
+
+    /// The number of what was given to the kernel last.
+    pub(super) fn delivered_seq(&self) -> Seq<P> {
+        self.delivery.delivered().seq(self.isn)
+    }
+
+    /// The number before what the kernel has acknowledged.
+    pub(super) fn probe_seq(&self) -> Seq<P> {
+        (self.delivery.acknowledged() - 1_i64).seq(self.isn)
+    }
+
+    /// Payload of the segments given to the kernel.
+    pub(super) fn segment(&self) -> u16 {
+        self.delivery.segment()
+    }
+
+    /// A router has marked a segment with data.
+    pub(super) fn note_congestion(&mut self) {
+        self.delivery.note_congestion();
+    }
+
+    /// Takes in acknowledgement and window of a segment of the kernel's. If it has room again for what it had no memory for, it
+    /// is given that again.
+    pub(super) fn note_kernel(&mut self, cx: &mut Context<'_>, ack: Seq<P>, window: u16) -> bool {
+        let ack = self.position_p(ack);
+        if ack > self.delivery.delivered() {
+            return false;
+        }
+        if self.delivery.advance(ack, cx.now, cx.pool) {
+            self.frames.acknowledge_p(ack);
+            if self.urgent.is_some_and(|u| u < ack) {
+                self.urgent = None;
+            }
+        }
+        self.delivery.note_window(ack, window)
+    }
+
+    /// Acknowledges what is opened and has no room in the kernel's window.
+    pub(super) fn acknowledge_held(&mut self) {
+        if self.is_full() {
+            self.acknowledge_opened();
+        }
+    }
+
+    /// Acknowledges what is opened, and is kept here until the kernel acknowledges it. A FIN is the kernel's alone to acknowledge.
+    fn acknowledge_opened(&mut self) {
+        self.own_ack = self.own_ack.max(self.next.c - i64::from(self.eof == Eof::Closed));
+    }
+
+    /// Notes that `range` was here before and is opened. That is acknowledged, or it could not be reported.
+    fn note_again(&mut self, range: Range<Offset<C>>) {
+        if range.start < range.end {
+            self.acknowledge_opened();
+            self.duplicate = Some(range);
+        }
+    }
+
+    /// Gives the kernel what it has room for, with the FIN if that is due.
+    pub(super) fn deliver(&mut self, cx: &mut Context<'_>, flags: Flags) {
+        self.delivery.deliver(cx, self.data_end(), self.next.p, flags);
+    }
+
+    /// Gives the kernel again what it has not acknowledged, if that was not done just now.
+    pub(super) fn redeliver(&mut self, cx: &mut Context<'_>) {
+        self.delivery.redeliver(cx);
+    }
+
+    /// When [`Self::handle_redelivery`] wants to be called.
+    pub(super) fn redeliver_at(&self) -> Option<Instant> {
+        self.delivery.redeliver_at(self.next.p)
+    }
+
+    /// The kernel has not acknowledged what it was given, or has no room.
+    pub(super) fn handle_redelivery(&mut self, cx: &mut Context<'_>) -> Outcome {
+        if self.delivery.expire(cx) { Ok(()) } else { Err(AbortReason::Timeout) }
+    }
+
+    /// What goes into one packet of `range`, from `at` on: at most `max` bytes.
+    pub(super) fn portion<'a, 'b>(
+        &'a self,
+        (at, to): (Offset<P>, Offset<P>),
+        max: usize,
+        flags: Flags,
+        slices: &'b mut [&'a [u8]; MAX_PIECES],
+    ) -> Option<Portion<'a, 'b, P>> {
+        let data_end = self.data_end();
+        let urgent = self.urgent_pointer(at);
+        // A super-packet has one urgent pointer, which is wrong in all of its segments but the first.
+        let most = if urgent.is_some() { max.min(usize::from(self.segment())) } else { max };
+        let (data, end) = self.delivery.gather(at, to.min(data_end).min(at + most), slices)?;
+        let fin = self.eof != Eof::Open && end == data_end && to > data_end;
+        let mut flags = flags.with(Flags::ACK);
+        if end >= data_end.min(to) && end > at {
+            flags = flags.with(Flags::PSH);
+        }
+        if fin {
+            flags = flags.with(Flags::FIN);
+        }
+        if urgent.is_some() {
+            flags = flags.with(Flags::URG);
+        }
+        let next = end + i64::from(fin);
+        (next > at).then(|| Portion { seq: at.seq(self.isn), flags, urgent: urgent.unwrap_or(0), data, next })
+    }
+
+    /// The urgent pointer for a segment that starts at `at`: the byte after the last urgent one.
+    fn urgent_pointer(&self, at: Offset<P>) -> Option<u16> {
+        let urgent = self.urgent.filter(|u| *u >= at)?;
+        u16::try_from(urgent + 1_i64 - at).ok()
+    }
+
+    /// Appends plaintext of opened frames.
+    fn push_plaintext(&mut self, from: Offset<P>, bytes: Vec<u8>, pool: &mut Pool) {
+        self.total += bytes.len() as u64;
+        self.delivery.push(from, bytes, pool);
+    }
+
+    // What waits.
+
+    /// What waits, unproven.
+    pub(super) fn waits(&self) -> Option<Waits> {
+        let since = self.waits_since?;
+        Some(Waits { confirmed: self.confirmed, since, bytes: self.waiting.held() })
+    }
+
+    /// When what waits is let go.
+    pub(super) fn held_until(&self) -> Option<Instant> {
+        self.waits_since.map(|since| since + WAIT)
+    }
+
+    /// Lets go of what waits and was not acknowledged.
+    pub(super) fn expire_waiting(&mut self, cx: &mut Context<'_>) {
+        cx.counters.held_expired += 1;
+        self.forget_waiting(self.expected());
+    }
+
+    /// The same, but for what comes next: without that nothing would ever be opened where memory is scarce.
+    pub(super) fn shed(&mut self) {
+        self.forget_waiting(self.expected().max(self.next.c + self.next_room()));
+    }
+
+    fn forget_waiting(&mut self, from: Offset<C>) {
+        self.waiting.remove(from..Offset::new(i64::MAX / 2));
+        self.waits_since = None;
+    }
+
+    /// So much from `next` on is kept however little memory there is: two segments, or an Init message in many small ones.
+    fn next_room(&self) -> usize {
+        (2 * self.peer_segment).max(512)
+    }
+
+    /// Bytes of memory held.
+    pub(super) fn held(&self) -> usize {
+        self.waiting.held() + self.delivery.held() + self.frames.held()
+    }
+
+    /// Gives back memory that is not in use.
+    pub(super) fn shrink(&mut self) {
+        self.waiting.shrink();
+        self.frames.shrink();
+        self.delivery.shrink();
+    }
+}
+
+/// Acknowledges on enotun's own account.
+fn acknowledge(cx: &mut Context<'_>) {
+    cx.counters.own_segments += 1;
+    cx.actions.push(Action::ACKNOWLEDGE_PEER);
+}

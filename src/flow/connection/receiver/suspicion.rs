@@ -1,0 +1,62 @@
+//! Something wrong that may be forged: it counts only if it is repeated.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+use tcpcrypt::constants::TAG_LEN;
+
+use crate::time::Instant;
+use crate::wire::{C, Offset};
+
+/// The same damage this often, over this time, is no accident on the way: the peer is broken (TC-28, TC-29).
+const STUBBORN_TIMES: u8 = 3;
+const STUBBORN_TIME: Duration = Duration::from_secs(1);
+/// It counts again only this much later.
+const STUBBORN_PAUSE: Duration = Duration::from_millis(100);
+
+/// What tells one damage from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Damage(u64);
+
+impl Damage {
+    /// A frame or message of `len` bytes at this place that ends so.
+    pub(super) fn of(at: Offset<C>, len: usize, tag: Option<[u8; TAG_LEN]>) -> Self {
+        let mut hasher = DefaultHasher::new();
+        (at.get(), len, tag).hash(&mut hasher);
+        Self(hasher.finish())
+    }
+
+    /// A FIN where none may be.
+    pub(super) fn fin(at: Offset<C>) -> Self {
+        Self(at.get().cast_unsigned())
+    }
+}
+
+/// The last bytes of a frame: its tag, if it is long enough to have one.
+pub(super) fn tag_of(frame: &[u8]) -> Option<[u8; TAG_LEN]> {
+    frame.last_chunk().copied()
+}
+
+/// How often something was wrong in the same way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Suspicion {
+    damage: Damage,
+    times: u8,
+    since: Instant,
+    last: Instant,
+}
+
+impl Suspicion {
+    /// Notes the same kind of damage at the same place; true if it is no accident any more.
+    pub(super) fn note(before: &mut Option<Self>, now: Instant, damage: Damage) -> bool {
+        let same = before.filter(|suspicion| suspicion.damage == damage);
+        let mut suspicion = same.unwrap_or(Self { damage, times: 0, since: now, last: now });
+        // What comes so soon was duplicated on the way; the peer did not send it again.
+        if same.is_none() || now.since(suspicion.last) >= STUBBORN_PAUSE {
+            suspicion.times = suspicion.times.saturating_add(1);
+            suspicion.last = now;
+        }
+        *before = Some(suspicion);
+        suspicion.times >= STUBBORN_TIMES && now.since(suspicion.since) >= STUBBORN_TIME
+    }
+}

@@ -1,0 +1,70 @@
+//! How large segments to the peer are.
+
+use std::time::Duration;
+
+use tcpcrypt::frame::OVERHEAD;
+
+use crate::time::Instant;
+use crate::wire::mss::payload_room;
+
+/// A path that claims to take less is not believed (as Linux's `min_pmtu`).
+const MIN_MSS: usize = 512;
+/// After this time more is tried again (RFC 1191, section 6.3; RFC 8201, section 4; Linux's `mtu_expires`).
+const LIMIT_AGE: Duration = Duration::from_secs(600);
+
+#[derive(Debug)]
+pub(super) struct SegmentSize {
+    /// MSS that the peer announced, or this host if that is less, or what the path takes.
+    mss: usize,
+    /// The same but for what the path takes, if a router has said that it takes less, and when.
+    unlimited: Option<(usize, Instant)>,
+    /// Bytes of C in a segment, if the kernel's segments show that the path takes less than the MSS.
+    stride: Option<usize>,
+}
+
+impl SegmentSize {
+    pub(super) fn new(mss: u16) -> Self {
+        Self { mss: usize::from(mss), unlimited: None, stride: None }
+    }
+
+    /// Bytes of C in a segment with `options` bytes of TCP options, at most.
+    pub(super) fn most(&self, options: usize) -> usize {
+        payload_room(self.mss, options)
+    }
+
+    /// The same as far as the kernel's super-packets show what the path takes.
+    pub(super) fn segment(&self, options: usize) -> usize {
+        let most = self.most(options);
+        self.stride.map_or(most, |s| s.min(most))
+    }
+
+    /// Bytes of C in a segment of the usual kind. What the kernel's super-packets show has its options off already.
+    pub(super) fn usual(&self) -> usize {
+        self.segment(if self.stride.is_some() { 0 } else { 12 })
+    }
+
+    /// The kernel has cut a super-packet into segments of `payload` bytes.
+    pub(super) fn note_super_packet(&mut self, payload: usize, options: usize) {
+        let stride = payload + OVERHEAD;
+        self.stride = (stride < self.most(options)).then_some(stride);
+    }
+
+    /// The path takes no more than `mss` bytes of TCP options and payload in a segment.
+    pub(super) fn limit(&mut self, mss: usize, now: Instant) {
+        let most = self.unlimited.map_or(self.mss, |(most, _)| most);
+        self.unlimited = Some((most, now));
+        self.mss = self.mss.min(mss.max(MIN_MSS));
+    }
+
+    /// Paths change: what one has taken once is forgotten after a while.
+    pub(super) fn forget_limit(&mut self, now: Instant) {
+        if let Some((most, _)) = self.unlimited.take_if(|(_, at)| now >= *at + LIMIT_AGE) {
+            self.mss = most;
+        }
+    }
+}
+
+/// Data in one frame so that the frame fits `segment` bytes.
+pub(super) fn piece(segment: usize) -> usize {
+    segment.saturating_sub(OVERHEAD).max(1)
+}
