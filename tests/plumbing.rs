@@ -157,8 +157,8 @@ fn fetch(addresses: &[&str]) -> String {
     let exchange = |address: &&str| -> std::io::Result<usize> {
         let address: SocketAddr = address.parse().expect("address");
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(3))?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        stream.set_write_timeout(Some(Duration::from_secs(5)))?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        stream.set_write_timeout(Some(Duration::from_secs(20)))?;
         stream.write_all(&vec![9; BYTES])?;
         stream.shutdown(Shutdown::Write)?;
         let mut received = Vec::new();
