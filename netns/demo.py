@@ -2,9 +2,9 @@
 
 import re
 import subprocess
-import textwrap
 
-from harness import (HTTP, MARKER, SSH, check, down, fetch, nginx, same, scp_copies, sessions_agree, ssh_options, sshd, topology, wait_for, work)
+from harness import (HTTP, MARKER, SSH, check, down, fetch, nginx, same, scp_copies, sessions_agree, ssh_options, sshd, topology,
+                     wait_for, work)
 from harness.net import PREFIX
 
 SIZE = 100_000
@@ -53,7 +53,7 @@ def shown(wire):
     lines = [re.sub(r"^.*(?=Flags)|, (length|seq|ack|win) [^,]*|(?<=TS) val \d+ ecr \d+", "", line) for line in lines]
     data = wire.shown("-A", f"tcp src port {HTTP} and greater 500")
     data = re.sub(r"[^ -~\n]", ".", data)
-    return (lines + [piece for line in data.splitlines() if " IP " not in line for piece in textwrap.wrap(line, 70)])[:24]
+    return (lines + [line[at:at + 70] for line in data.splitlines() if " IP " not in line for at in range(0, len(line), 70)])[:24]
 
 
 left, right = shown(without), shown(with_it)

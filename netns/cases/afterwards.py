@@ -1,5 +1,5 @@
-"""A connection that was encrypted is never continued in plain: not after a crash, whatever is selected when the daemon is up again, nor
-when that comes down; not when its selector is disabled; not when the kernel misses that it was reset."""
+"""A connection that was encrypted is never continued in plain: not after a crash, whatever is selected when the daemon is up
+again, nor when that comes down; not when its selector is disabled; not when the kernel misses that it was reset."""
 
 from harness import ECHO, MARKER, Connection, check, echo_server, plain, same, topology, wait_for
 

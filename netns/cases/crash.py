@@ -1,5 +1,5 @@
-"""kill -9 of a daemon: no plaintext of an encrypted connection reaches the wire, no ciphertext reaches an application; afterwards `up` and
-`down` find their way back."""
+"""kill -9 of a daemon: no plaintext of an encrypted connection reaches the wire, no ciphertext reaches an application;
+afterwards `up` and `down` find their way back."""
 
 from harness import (ECHO, MARKER, PYTHON, TOOLS, Connection, check, echo_server, plain, same, topology, wait_for, work)
 

@@ -1,5 +1,5 @@
-"""An interface that comes back with another address is a sign that this machine may be a copy: the cache of sessions is erased, once, and
-status says so. What happens every day erases nothing (docs/clones.md)."""
+"""An interface that comes back with another address is a sign that this machine may be a copy: the cache of sessions is erased,
+once, and status says so. What happens every day erases nothing (docs/clones.md)."""
 
 import re
 import time

@@ -1,6 +1,7 @@
 """Two hosts behind one address: a resumption that reaches the other one costs nothing but the fresh exchange, at any rate of
 connections, and is counted."""
 
+import re
 import socket
 
 from harness import ECHO, check, echo_server, many, need, note, plain, same, topology
@@ -61,3 +62,12 @@ with net.capture(f"tcp port {ECHO}") as wire:
 check("all of it is encrypted", wire.encrypted, ECHO)
 check("both members had their share", lambda: all(need(n.counter("connections_encrypted") > 100, n) for n in (b, c)))
 check("the members count identifiers that they do not know", lambda: sum(n.counter("resumptions_unknown") for n in (b, c)) > 50)
+check("for people, too", lambda: re.search("resum.*refused", a.enotun("status")) is not None)
+check("the cache is bounded", lambda: len(a.json("cache", "list")) <= 256)
+
+farm = net.addresses["FARM4"]
+a.enotun("enable", f"{farm},no-resume")
+net.call("spread", "numgen random mod 2")
+check("a selector says not to try", none, "resumptions_proposed", one_by_one, farm, 20)
+check("and nothing else is different", at_least, "connections_encrypted", 20, one_by_one, farm, 20)
+check("the daemons still run", net.alive)

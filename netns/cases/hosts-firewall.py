@@ -1,5 +1,5 @@
-"""Hosts with a stateful firewall: connection tracking sees each connection twice, as plain and as ciphertext, and must find neither
-invalid."""
+"""Hosts with a stateful firewall: connection tracking sees each connection twice, as plain and as ciphertext, and must find
+neither invalid."""
 
 import json
 

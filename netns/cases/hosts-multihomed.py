@@ -1,5 +1,5 @@
-"""A host with two links and several addresses on each: the kernel chooses source addresses as it does without enotun, and any address
-can be bound."""
+"""A host with two links and several addresses on each: the kernel chooses source addresses as it does without enotun, and any
+address can be bound."""
 
 from harness import ECHO, MARKER, Connection, check, check_enotun, echo_server, same, topology, wait_for
 

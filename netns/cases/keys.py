@@ -1,6 +1,6 @@
-"""Exported keys decrypt a capture: both daemons export, the wire loses packets, sessions are resumed and rekeyed, urgent data is sent;
-netns/tools/decrypt.py, which shares no code with enotun, gives what the applications sent. Keys go to memory only (TC-21), and only if asked
-for."""
+"""Exported keys decrypt a capture: both daemons export, the wire loses packets, sessions are resumed and rekeyed, urgent data
+is sent; netns/tools/decrypt.py, which shares no code with enotun, gives what the applications sent. Keys go to memory only
+(TC-21), and only if asked for."""
 
 import hashlib
 import json

@@ -1,5 +1,5 @@
-"""Packet loss: 0, 1 and 2 % in each direction, at the router, so that the wire loses packets of at most an MTU. Everything arrives
-intact; the capture is of the side before the loss."""
+"""Packet loss: 0, 1 and 2 % in each direction, at the router, so that the wire loses packets of at most an MTU. Everything
+arrives intact; the capture is of the side before the loss."""
 
 from harness import (ECHO, HTTP, MARKER, Connection, check, check_enotun, fetch, iperf, many, no_offloads, redis_session, scp_copies,
                      serve_all, ssh_says, topology)
@@ -36,7 +36,7 @@ for percent in (0, 1, 2):
     check(f"{name}: iperf3 both ways at once", iperf, a, net.server[4], 1, "--bidir")
     held = Connection(a, net.server[4])
     check(f"{name}: an interactive connection", held.says, MARKER)
-    check_enotun(f"{name}: it is encrypted", a.flows_are, ECHO, "encrypted")
+    check_enotun(f"{name}: it is encrypted", held.encrypted_at, a)
     held.close()
 
 lose(1)

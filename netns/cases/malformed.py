@@ -1,4 +1,5 @@
-"""Malformed packets, into both devices of the TUN and from the wire: the daemon lives and other connections go on undisturbed."""
+"""Malformed packets, into both devices of the TUN and from the wire: the daemon lives and other connections go on
+undisturbed."""
 
 from harness import ECHO, Connection, check, check_enotun, echo_server, fetch, nginx, plain, sessions_agree, topology
 

@@ -1,5 +1,5 @@
-"""A host with enotun among others: encrypted to those that can, plain to those that cannot, and nothing at all to those that cannot where
-policy requires encryption."""
+"""A host with enotun among others: encrypted to those that can, plain to those that cannot, and nothing at all to those that
+cannot where policy requires encryption."""
 
 from harness import (ECHO, Connection, check, check_enotun, echo_server, fails, many, plain, same, sessions_agree, topology)
 

@@ -1,5 +1,5 @@
-"""What can be negotiated, between two real daemons: every TEP and AEAD, what the ends say of the session, resumption switched off and flushed;
-and sockets with TCP options of their own: Fast Open, MPTCP, signed segments."""
+"""What can be negotiated, between two real daemons: every TEP and AEAD, what the ends say of the session, resumption switched
+off and flushed; and sockets with TCP options of their own: Fast Open, MPTCP, signed segments."""
 
 from harness import MARKER, PYTHON, TOOLS, check, need, note, plain, same, topology
 import options

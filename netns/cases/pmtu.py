@@ -1,4 +1,5 @@
-"""A smaller MTU on the way: ICMP errors about ciphertext reach the kernel as ones about plaintext. And larger frames at both ends."""
+"""A smaller MTU on the way: ICMP errors about ciphertext reach the kernel as ones about plaintext. And larger frames at both
+ends."""
 
 from harness import check, down, echo_server, fetch, nginx, scp_copies, sshd, topology
 

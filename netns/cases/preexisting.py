@@ -1,5 +1,5 @@
-"""Connections that are open when enotun comes up go on untouched; those that are encrypted when it goes down end, and do not go on in plain
-text."""
+"""Connections that are open when enotun comes up go on untouched; those that are encrypted when it goes down end, and do not go
+on in plain text."""
 
 from harness import (ECHO, MARKER, Connection, check, check_enotun, echo_server, need, plain, same, sessions_agree, topology, wait_for)
 

@@ -1,6 +1,6 @@
 """A link with delay, jitter, reordering, duplicates, loss, and a slow one with a short queue: everything arrives intact."""
 
-from harness import (ECHO, HTTP, MARKER, Connection, check, check_enotun, down, fetch, iperf, many, redis_session, serve_all, ssh_says,
+from harness import (HTTP, MARKER, Connection, check, check_enotun, down, fetch, iperf, many, redis_session, serve_all, ssh_says,
                      topology)
 
 for link in ("--delay 20 --jitter 5",
@@ -24,7 +24,7 @@ for link in ("--delay 20 --jitter 5",
     check(f"{link}: iperf3 both ways at once", iperf, a, net.server[4], 1, "--bidir")
     held = Connection(a, net.server[4])
     check(f"{link}: an interactive connection", held.says, MARKER)
-    check_enotun(f"{link}: it is encrypted", a.flows_are, ECHO, "encrypted")
+    check_enotun(f"{link}: it is encrypted", held.encrypted_at, a)
     check_enotun(f"{link}: resent bytes are the same bytes, and no plaintext", wire.encrypted, HTTP)
     check(f"{link}: the daemons still run", net.alive)
     held.close()

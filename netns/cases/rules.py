@@ -1,5 +1,5 @@
-"""While the rules that divert packets are replaced, because selectors or the rules of another firewall change, not one packet of an
-encrypted connection gets by."""
+"""While the rules that divert packets are replaced, because selectors or the rules of another firewall change, not one packet
+of an encrypted connection gets by."""
 
 import threading
 

@@ -1,4 +1,5 @@
-"""What is selected and what is not: ports, local:PORT, enable and disable; traffic that is not selected, and what is not TCP, is not touched."""
+"""What is selected and what is not: ports, local:PORT, enable and disable; traffic that is not selected, and what is not TCP,
+is not touched."""
 
 import json
 import socket

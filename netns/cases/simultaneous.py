@@ -1,5 +1,5 @@
-"""Both hosts connect at once, and their SYNs cross on a slow link (RFC 9293, section 3.5): encrypted if one of them is B for it, plain if none
-is (ENO-7)."""
+"""Both hosts connect at once, and their SYNs cross on a slow link (RFC 9293, section 3.5): encrypted if one of them is B for
+it, plain if none is (ENO-7)."""
 
 import errno
 import select

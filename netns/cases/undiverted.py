@@ -1,4 +1,5 @@
-"""Others take away, or get before, what diverts packets: nothing of an encrypted connection gets by undiverted, and what can be put back is."""
+"""Others take away, or get before, what diverts packets: nothing of an encrypted connection gets by undiverted, and what can be
+put back is."""
 
 from harness import ECHO, MARKER, Connection, check, echo_server, plain, topology, wait_for
 

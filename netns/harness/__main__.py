@@ -18,7 +18,7 @@ import time
 import traceback
 
 CASES = pathlib.Path(__file__).resolve().parent.parent / "cases"
-LIMIT = int(os.environ.get("CASE_LIMIT", "600"))
+LIMIT = int(os.environ.get("CASE_LIMIT", "1200"))
 turn = threading.Lock()
 
 

@@ -199,11 +199,12 @@ class Scenarios:
         linger(s, 15)
         s.setblocking(True)
         _, took = timed(s.close)
-        return "close waited for the peer" if 0.4 < took < 10 else f"close took {took:.1f} s"
+        return "close waited for the peer" if 0.4 < took < 15 else f"close took {took:.1f} s"
 
     def linger_timed_s(s):
         wait_readable(s)
-        time.sleep(1)
+        # The client may be slow to begin to close.
+        time.sleep(4)
         return read_to_end(s)
 
     # SO_LINGER that expires: close returns, the rest still arrives.
@@ -211,12 +212,12 @@ class Scenarios:
         linger(s, 1)
         s.sendall(data_of(300_000))
         _, took = timed(s.close)
-        # The peer takes nothing for 3 s.
-        return "close gave up in time" if 0.8 < took < 2.8 else f"close took {took:.1f} s"
+        # The peer takes nothing for 6 s.
+        return "close gave up in time" if 0.8 < took < 5.8 else f"close took {took:.1f} s"
 
     def linger_expires_s(s):
         wait_readable(s)
-        time.sleep(3)
+        time.sleep(6)
         return read_to_end(s)
 
     # Closing with unread data: reset.
@@ -410,8 +411,10 @@ def client(host, base):
         when = "" if scenario == "prohibited" else " at once" if took < 0.9 else " later"
         report[f"{scenario} client"] = f"connect: {result}{when}"
 
+    # Before the others keep this process busy: how long it takes counts.
+    no_connection("refused", base + REFUSED)
     threads = [threading.Thread(target=one, args=(n, base + i), daemon=True) for i, n in enumerate(NAMES)]
-    for scenario, number in (("refused", REFUSED), ("unanswered", UNANSWERED), ("prohibited", PROHIBITED)):
+    for scenario, number in (("unanswered", UNANSWERED), ("prohibited", PROHIBITED)):
         threads.append(threading.Thread(target=no_connection, args=(scenario, base + number), daemon=True))
     for t in threads:
         t.start()
