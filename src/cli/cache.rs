@@ -5,9 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use clap::{Args, Subcommand};
 use serde::Deserialize;
 
+use super::client;
+use super::common::{CommandError, Common};
 use super::output::{print, print_json, table};
 use super::status::duration;
-use super::{CommandError, Common, client};
 use crate::daemon::protocol::{self, Flushed};
 
 #[derive(Debug, Subcommand)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::CommandError;
+use super::common::CommandError;
 use crate::daemon::instance::Instance;
 use crate::daemon::protocol::{Command, Outcome, Reply, Request, VERSION};
 
@@ -43,7 +43,7 @@ pub(super) enum ConnectError {
 
 /// How a command names an instance.
 fn option(instance: &Instance) -> String {
-    if instance.as_str() == super::DEFAULT_TUN { String::new() } else { format!(" --instance {instance}") }
+    if instance.as_str() == super::common::DEFAULT_TUN { String::new() } else { format!(" --instance {instance}") }
 }
 
 /// The daemon that was meant may have another name.

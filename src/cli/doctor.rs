@@ -1,8 +1,8 @@
 //! `enotun doctor`.
 
 use super::client::{Client, ConnectError, decode};
+use super::common::{CommandError, Common, DEFAULT_TUN};
 use super::output::{print, print_json};
-use super::{CommandError, Common, DEFAULT_TUN};
 use crate::daemon::instance::Instance;
 use crate::daemon::protocol::Command;
 use crate::daemon::status::Status;

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::client::{Client, ConnectError};
+use super::common::{CommandError, Common};
 use super::output::{print, print_json};
-use super::{CommandError, Common};
 use crate::daemon::instance::Instance;
 use crate::daemon::protocol::Command;
 use crate::linux;

@@ -5,8 +5,9 @@ use std::cmp::Reverse;
 use serde::Deserialize;
 use tcpcrypt::eno::option::GLOBAL_A;
 
+use super::client;
+use super::common::{CommandError, Common};
 use super::output::{NOT_AUTHENTICATED, bytes, print, print_json, table};
-use super::{CommandError, Common, client};
 use crate::daemon::protocol::Command;
 
 /// Characters of a session ID in the table; `enotun session` has it whole.

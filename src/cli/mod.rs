@@ -3,6 +3,7 @@
 mod address;
 mod cache;
 mod client;
+mod common;
 mod doctor;
 mod down;
 mod flows;
@@ -15,17 +16,11 @@ mod status;
 mod up;
 mod usage;
 
-use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser as _};
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
-use crate::daemon::instance::Instance;
-use crate::selector::{Policy, SelectorError};
-
-/// The device and instance if nothing is said.
-const DEFAULT_TUN: &str = "tun0";
+use common::{CommandError, Common, Connection};
 
 const ABOUT: &str = "Encrypts TCP connections on the wire (TCP-ENO, RFC 8547; tcpcrypt, RFC 8548)";
 
@@ -75,26 +70,6 @@ struct Cli {
     common: Common,
     #[command(subcommand)]
     command: Command,
-}
-
-/// What every command takes.
-#[derive(Debug, Args)]
-struct Common {
-    /// Which daemon, if several run on this machine [default: the TUN device's name, tun0]
-    #[arg(long, global = true, value_name = "NAME")]
-    instance: Option<Instance>,
-    /// Print JSON (`up`: with --dry-run)
-    #[arg(long, global = true)]
-    json: bool,
-}
-
-impl Common {
-    fn instance(&self) -> Result<Instance, CommandError> {
-        match &self.instance {
-            Some(instance) => Ok(instance.clone()),
-            None => DEFAULT_TUN.parse().map_err(CommandError::usage),
-        }
-    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -148,34 +123,6 @@ enum Command {
     Doctor,
 }
 
-/// One connection.
-#[derive(Debug, Args)]
-struct Connection {
-    /// Address and port on this side, as `enotun flows` or ss(8) prints them: 10.0.0.1:40000, [2001:db8::1]:40000
-    #[arg(value_parser = address::end)]
-    local: SocketAddr,
-    /// Address and port of the peer
-    #[arg(value_parser = address::end)]
-    remote: SocketAddr,
-}
-
-/// Why a command did not succeed, with its exit status.
-#[derive(Debug)]
-struct CommandError {
-    status: u8,
-    message: String,
-}
-
-impl CommandError {
-    fn usage(error: impl std::fmt::Display) -> Self {
-        Self { status: 2, message: error.to_string() }
-    }
-
-    fn new(error: impl std::fmt::Display) -> Self {
-        Self { status: 1, message: error.to_string() }
-    }
-}
-
 /// Reads the arguments and does what they say.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -218,12 +165,6 @@ fn run(cli: Cli, provider: &'static dyn tcpcrypt::Provider) -> Result<(), Comman
         Command::Probe(arguments) => probe::run(common, &arguments),
         Command::Doctor => doctor::run(common),
     }
-}
-
-/// Parses a policy, its possible values being part of the help.
-fn policy_parser() -> impl clap::builder::TypedValueParser<Value = Policy> {
-    PossibleValuesParser::new(["opportunistic", "required", "off"])
-        .try_map(|text| text.parse::<Policy>().map_err(|error: SelectorError| error))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Write as _};
 
 use serde::Serialize;
 
-use super::CommandError;
+use super::common::CommandError;
 
 /// Said wherever encryption is shown that nobody authenticated.
 pub(super) const NOT_AUTHENTICATED: &str = "\

@@ -6,8 +6,9 @@ use std::net::{SocketAddr, ToSocketAddrs as _};
 use clap::Args;
 use serde_json::json;
 
+use super::client;
+use super::common::{CommandError, Common};
 use super::output::{NOT_AUTHENTICATED, print, print_json};
-use super::{CommandError, Common, client};
 use crate::daemon::diagnosis::{Certainty, ProbeReply, ProbeResult};
 use crate::daemon::protocol::Command;
 use crate::engine::{Finding, PathInfo};

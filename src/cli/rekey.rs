@@ -2,9 +2,10 @@
 
 use serde_json::json;
 
+use super::client;
+use super::common::{CommandError, Common, Connection};
 use super::flows::Flow;
 use super::output::{print, print_json};
-use super::{CommandError, Common, Connection, client};
 use crate::daemon::protocol::Command;
 
 pub(super) fn run(common: &Common, connection: &Connection) -> Result<(), CommandError> {

@@ -2,8 +2,9 @@
 
 use clap::Args;
 
+use super::client;
+use super::common::{CommandError, Common, policy_parser};
 use super::output::{print, print_json, table};
-use super::{CommandError, Common, client, policy_parser};
 use crate::daemon::protocol::Command;
 use crate::daemon::selectors::Entry;
 use crate::selector::{Policy, Selected};

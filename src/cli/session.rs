@@ -2,8 +2,9 @@
 
 use serde::Deserialize;
 
+use super::client;
+use super::common::{CommandError, Common, Connection};
 use super::output::{NOT_AUTHENTICATED, print, print_json};
-use super::{CommandError, Common, Connection, client};
 use crate::daemon::protocol::Command;
 
 /// What is shown of what the daemon tells ([`crate::engine::FlowSession`]); JSON has all of it.

@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use tcpcrypt::constants::RESUME_NONCE_MAX;
 
+use super::common::{CommandError, Common};
 use super::output::{NOT_AUTHENTICATED, print, print_json};
-use super::{CommandError, Common, client, probe, selectors};
+use super::{client, probe, selectors};
 use crate::daemon::protocol::Command;
 use crate::daemon::status::{LastDisruption, Paths, Protocol, Status};
 

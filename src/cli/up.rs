@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use tcpcrypt::{AeadId, Tep};
 
+use super::common::{CommandError, Common, DEFAULT_TUN, policy_parser};
 use super::output::{print, print_json};
-use super::{CommandError, Common, DEFAULT_TUN, policy_parser};
 use crate::daemon;
 use crate::daemon::config::{ConfigError, parse_aead, parse_tep};
 use crate::daemon::selectors::Selectors;
@@ -100,7 +100,7 @@ mod tests {
         let default = crate::engine::Config::default();
         let teps = default.negotiation.teps.iter().map(|tep| tep.short_name()).collect::<Vec<_>>().join(",");
         let aeads = default.ciphers.iter().map(|aead| aead.short_name()).collect::<Vec<_>>().join(",");
-        for words in [teps.as_str(), &aeads, &super::Policy::default().to_string(), super::DEFAULT_TUN] {
+        for words in [teps.as_str(), &aeads, &super::Policy::default().to_string(), super::common::DEFAULT_TUN] {
             assert!(help.contains(&format!("[default: {words}")), "{words}: {help}");
         }
     }

@@ -2,6 +2,7 @@
 
 mod negotiation;
 mod position;
+mod range;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use serde::Deserialize;
 
 pub use negotiation::{Negotiation, Rekey, Resumption, check_offer, parse_aead, parse_tep};
 pub use position::InvalidValue;
+use range::{BUSY_POLL_MOST, DAY, ENTRIES_MAX, HELD_LEAST, HELD_MOST, HOUR, in_range};
 
 use super::instance::Instance;
 use crate::engine;
@@ -156,28 +158,6 @@ impl Limits {
         Ok(())
     }
 }
-
-/// An error unless `value`, if there is one, is `allowed`.
-fn in_range(key: &str, value: Option<u64>, allowed: std::ops::RangeInclusive<u64>) -> Result<(), InvalidValue> {
-    match value.filter(|value| !allowed.contains(value)) {
-        Some(value) => {
-            Err(InvalidValue::new(key, format!("{value} is out of range, {} to {}", allowed.start(), allowed.end())))
-        }
-        None => Ok(()),
-    }
-}
-
-/// Entries of a table: at 1 kB each this is more memory than a host has to spare.
-const ENTRIES_MAX: u64 = 1 << 24;
-/// One frame of the largest size, twice over; less would stop connections rather than bound them.
-const HELD_LEAST: u64 = 1 << 17;
-const HELD_MOST: u64 = 1 << 40;
-/// Seconds.
-const HOUR: u64 = 3600;
-const DAY: u64 = 24 * HOUR;
-
-/// Busy polling for longer than this gains nothing any more.
-const BUSY_POLL_MOST: u32 = 10_000;
 
 /// Routing tables of the kernel's own: unspecified (0), compat (252), default (253), main (254), local (255).
 const RESERVED_TABLES: [u32; 5] = [0, 252, 253, 254, 255];

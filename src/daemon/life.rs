@@ -1,6 +1,5 @@
 //! The daemon's life: up, whatever happens then, down.
 
-use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,22 +11,21 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::alerts::Alerts;
 use super::config::File;
-use super::control::{self, PendingRequest};
+use super::control;
 use super::log::Log;
-use super::resolve::{Resolved, resolve};
+use super::resolve::resolve;
 use super::selectors::Selectors;
 use super::settings::Settings;
+use super::state::{Daemon, DeviceInfo, Event, WORKER_TIMEOUT, blocking, kept};
 use super::{log, notify};
 use crate::crypto;
-use crate::engine::{Counters, Disruption, Engine, Env, FlowInfo, FlowState};
+use crate::engine::{Disruption, Engine, Env};
 use crate::io::{self, BusyPoll, Format, KeyLog, WorkerHandle};
-use crate::linux::{self, Host, KeptFlow, TunDevice, TunDevices, Watcher};
+use crate::linux::{self, Host, TunDevice, TunDevices, Watcher};
 use crate::selector::PolicyTable;
 
 /// How often health and bounds are looked at.
 const TICK: Duration = Duration::from_secs(1);
-/// The packet loop answers in less; with this it is stuck.
-const WORKER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often host names are looked up again, and how often those that could not be found.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(60);
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
@@ -37,52 +35,6 @@ const KEPT_INTERVAL: Duration = Duration::from_secs(10);
 const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
 /// Time for the last packets to leave before the devices go.
 const DRAIN: Duration = Duration::from_millis(200);
-
-/// What a device was when it came up.
-pub(super) struct DeviceInfo {
-    pub(super) name: String,
-    pub(super) side: &'static str,
-    pub(super) mtu: u32,
-    pub(super) offloads: bool,
-}
-
-impl DeviceInfo {
-    fn new(device: &TunDevice, side: &'static str) -> Self {
-        let offloads = device.offloads.checksum && device.offloads.tso4 && device.offloads.tso6;
-        Self { name: device.name.clone(), side, mtu: device.mtu, offloads }
-    }
-}
-
-/// A daemon that is up.
-pub(super) struct Daemon {
-    pub(super) settings: Settings,
-    pub(super) provider: &'static dyn Provider,
-    pub(super) log: Log,
-    pub(super) selectors: Selectors,
-    pub(super) worker: WorkerHandle,
-    /// Taken out while a thread works with it.
-    host: Option<Host>,
-    pub(super) devices: Vec<DeviceInfo>,
-    pub(super) recovered: bool,
-    pub(super) since: (SystemTime, Instant),
-    pub(super) kept: Vec<KeptFlow>,
-    /// The connections of probes that are running, which are diverted whatever is selected.
-    pub(super) probing: Vec<(u64, Vec<KeptFlow>)>,
-    pub(super) probes_made: u64,
-    alerts: Alerts,
-    pub(super) events: mpsc::Sender<Event>,
-    resolving: bool,
-    /// The file was read again, and whether its names have addresses has not been said yet.
-    names_are_new: bool,
-}
-
-/// What happens beside requests and signals.
-pub(super) enum Event {
-    /// Host names were looked up; then a request that waited for it is carried out.
-    Resolved(Resolved, Option<PendingRequest>),
-    /// A probe is over.
-    Probed(u64),
-}
 
 /// Signals, caught from the start: one that comes during `up` is acted on when that is done.
 struct Signals {
@@ -246,18 +198,6 @@ impl Daemon {
         Ok((daemon, watcher))
     }
 
-    /// Tells the engine what was open before the selectors were in force.
-    async fn admit(&self) -> anyhow::Result<()> {
-        let open = blocking(linux::all_connections).await?.unwrap_or_else(|error| {
-            tracing::warn!(
-                "cannot list the connections that are already open; they will be refused where policy is required: {error}"
-            );
-            Vec::new()
-        });
-        let admitted = self.worker.call_async(move |engine, now, _| engine.admit(now, &open));
-        timeout(WORKER_TIMEOUT, admitted).await.context("the packet loop is stuck")?.map_err(Into::into)
-    }
-
     fn log_ready(&self) {
         let devices: Vec<&str> = self.devices.iter().map(|device| device.name.as_str()).collect();
         tracing::info!(
@@ -328,62 +268,6 @@ impl Daemon {
         Ok(())
     }
 
-    /// Puts the selectors in force, in the engine first: what the firewall then diverts is known there. On an error
-    /// the `before` are in force again.
-    pub(super) async fn apply(&mut self, before: Selectors) -> anyhow::Result<()> {
-        let error = match self.try_apply().await {
-            Ok(()) => return Ok(()),
-            Err(error) => error,
-        };
-        self.selectors = before;
-        self.try_apply().await.context("and the previous selectors could not be restored")?;
-        Err(error)
-    }
-
-    async fn try_apply(&mut self) -> anyhow::Result<()> {
-        let rules = self.selectors.rules();
-        let table = PolicyTable::new(rules.clone());
-        let lookup = table.clone();
-        // In one step with the new policy: no connection can become encrypted in between that is not in the list.
-        let kept = self.worker.call_async(move |engine, _, _| {
-            engine.change_policy(table);
-            kept(engine, &lookup)
-        });
-        self.kept = timeout(WORKER_TIMEOUT, kept).await.context("the packet loop is stuck")??;
-        let updated = self.update_host().await;
-        // Listed when nothing new can be among it that went past the engine.
-        self.admit().await?;
-        updated
-    }
-
-    /// Looks again which connections stay diverted although nothing selects them.
-    pub(super) async fn keep(&mut self) -> anyhow::Result<()> {
-        let table = PolicyTable::new(self.selectors.rules());
-        let kept = self.worker.call_async(move |engine, _, _| kept(engine, &table));
-        self.kept = timeout(WORKER_TIMEOUT, kept).await.context("the packet loop is stuck")??;
-        self.update_host().await
-    }
-
-    pub(super) async fn update_host(&mut self) -> anyhow::Result<()> {
-        let (rules, mut kept) = (self.selectors.rules(), self.kept.clone());
-        kept.extend(self.probing.iter().flat_map(|(_, flows)| flows));
-        self.with_host(move |host| host.update(&rules, &kept)).await
-    }
-
-    async fn with_host(
-        &mut self,
-        work: impl FnOnce(&mut Host) -> Result<(), linux::Error> + Send + 'static,
-    ) -> anyhow::Result<()> {
-        let Some(mut host) = self.host.take() else { bail!("a change of the host is already in progress") };
-        let (host, result) = blocking(move || {
-            let result = work(&mut host);
-            (host, result)
-        })
-        .await?;
-        self.host = Some(host);
-        Ok(result?)
-    }
-
     /// Acts on what has changed about the host.
     async fn handle_change(&mut self, change: Result<linux::Event, linux::Error>) -> anyhow::Result<ControlFlow<()>> {
         match change {
@@ -440,12 +324,6 @@ impl Daemon {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// What the engine counted, or an error if the packet loop is gone or stuck.
-    pub(super) async fn counters(&self) -> anyhow::Result<Counters> {
-        let counters = self.worker.call_async(|engine, _, _| engine.counters().clone());
-        timeout(WORKER_TIMEOUT, counters).await.context("the packet loop is stuck")?.map_err(Into::into)
-    }
-
     /// Looks all host names up again, beside everything else.
     fn resolve_again(&mut self) {
         let names = self.selectors.names();
@@ -454,15 +332,6 @@ impl Daemon {
         }
         self.resolving = true;
         self.resolve_then(names, None);
-    }
-
-    pub(super) fn resolve_then(&self, names: BTreeSet<String>, asked: Option<PendingRequest>) {
-        let events = self.events.clone();
-        tokio::spawn(async move {
-            let resolved = resolve(names).await;
-            // Nobody listens when the daemon is shutting down.
-            let _ = events.send(Event::Resolved(resolved, asked)).await;
-        });
     }
 
     async fn handle_event(&mut self, event: Event) -> anyhow::Result<ControlFlow<()>> {
@@ -548,24 +417,6 @@ fn warn_unresolved(name: &str) {
     tracing::warn!("the host name `{name}` has no address yet; connections to it are not protected until it does");
 }
 
-/// Connections that are (becoming) encrypted and that no rule selects any more: they stay diverted until they end,
-/// since neither may their ciphertext reach an application nor their plaintext the wire. So do those that were aborted,
-/// until the kernel is known to have noticed.
-fn kept(engine: &Engine, table: &PolicyTable) -> Vec<KeptFlow> {
-    let live = |flow: &FlowInfo| matches!(flow.state, FlowState::Negotiating | FlowState::Encrypted);
-    let live = engine.flows().into_iter().filter(live).map(|flow| (flow.local, flow.remote));
-    let all = live.chain(engine.unheard()).map(|(local, remote)| KeptFlow { local, remote });
-    let mut kept: Vec<KeptFlow> = all.filter(|flow| !diverted(table, flow.local, flow.remote)).collect();
-    kept.sort_unstable();
-    kept
-}
-
-fn diverted(table: &PolicyTable, local: std::net::SocketAddr, remote: std::net::SocketAddr) -> bool {
-    table
-        .lookup(remote.ip(), remote.port(), local.port())
-        .is_some_and(|rule| rule.policy != crate::selector::Policy::Off)
-}
-
 fn start_worker(
     engine: Engine,
     devices: TunDevices,
@@ -579,9 +430,4 @@ fn start_worker(
     let plain = io::Device::new(queue(devices.plain)?, Format::Vnet);
     let wire = io::Device::new(queue(devices.wire)?, Format::Vnet);
     Ok(io::spawn(engine, plain, wire, keys, busy)?)
-}
-
-/// Does what takes a while, or has a runtime of its own, in another thread.
-async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> anyhow::Result<R> {
-    Ok(tokio::task::spawn_blocking(work).await?)
 }

@@ -15,6 +15,7 @@ mod requests;
 mod resolve;
 pub mod selectors;
 pub mod settings;
+mod state;
 pub mod status;
 
 use anyhow::Context as _;

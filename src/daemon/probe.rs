@@ -12,8 +12,8 @@ use tokio::time::{sleep, timeout};
 
 use super::control::Answer;
 use super::diagnosis::{Attempt, ConnectOutcome, Evidence, ProbeReply, ProbeResult, distance};
-use super::life::{Daemon, Event};
 use super::protocol::{Failure, FailureKind};
+use super::state::{Daemon, Event};
 use crate::engine::{FlowInfo, FlowState, PathInfo, ProbeMode, ProbeReport, SynAnswer};
 use crate::io::{Caller, Stopped};
 use crate::linux::KeptFlow;

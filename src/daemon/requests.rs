@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 use tokio::time::timeout;
 
 use super::control::{Answer, PendingRequest};
-use super::life::Daemon;
 use super::notify;
 use super::protocol::{Command, Failure, FailureKind, Flushed};
+use super::state::Daemon;
 use super::status::{Connections, DeviceStatus, LastDisruption, Paths, Protocol, Status};
 use crate::engine::{Engine, Env, FlowError};
 use crate::selector::{Policy, Selected, Selector};
@@ -211,7 +211,7 @@ impl Daemon {
             .await?;
         let io = self.worker.io_counters().await.map_err(failed)?;
         notify::status(&format!("{} connections encrypted, {} plain", connections.encrypted, connections.plain));
-        let device = |facts: &super::life::DeviceInfo| DeviceStatus {
+        let device = |facts: &super::state::DeviceInfo| DeviceStatus {
             name: facts.name.clone(),
             side: facts.side.to_owned(),
             mtu: facts.mtu,

@@ -45,7 +45,7 @@ pub(super) fn apply(netlink: &mut Netlink, change: &Change, ruleset: &Ruleset) -
 pub(super) fn revert(netlink: &mut Netlink, change: &Change, shared: impl Fn(&Path) -> bool) -> Result<(), Error> {
     match change {
         Change::NftTable { table } => {
-            run_nft("removing our table", &nft::delete_table(&nft::stand_in(table)))?;
+            run_nft("removing our table", &nft::delete_table(&super::settings::stand_in(table)))?;
             run_nft("removing our table", &nft::delete_table(table))
         }
         // Never made, where that failed.

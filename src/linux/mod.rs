@@ -35,8 +35,9 @@ pub use nft::{AcceptRule, Ruleset};
 pub use plan::Plan;
 pub use record::enter_namespace;
 pub use settings::{HostSettings, KeptFlow};
-pub use tun::VIRTIO_HEADER_LEN;
+
 pub(crate) use tun::is_interface_name;
+pub use tun::{Offloads, VIRTIO_HEADER_LEN};
 pub use watch::{Event, Watcher, watch};
 
 use std::collections::HashSet;
@@ -62,19 +63,6 @@ pub struct TunDevice {
     pub offloads: Offloads,
     /// One non-blocking descriptor per queue. Every packet read and written has a virtio header of 10 bytes before it.
     pub queues: Vec<OwnedFd>,
-}
-
-/// What the kernel leaves to us on a device (and takes from us).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Offloads {
-    /// Partial checksums.
-    pub checksum: bool,
-    /// TCP super-packets over IPv4.
-    pub tso4: bool,
-    /// TCP super-packets over IPv6.
-    pub tso6: bool,
-    /// Super-packets may have CWR set.
-    pub ecn: bool,
 }
 
 /// The two devices of an instance.

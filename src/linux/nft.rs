@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::divert::{Divert, link_local_net};
 use super::expr::{Element, Left, Part, Right, Set};
 use super::netlink::Family;
-use super::settings::HostSettings;
+use super::settings::{HostSettings, stand_in};
 use crate::selector::PortRange;
 
 /// Where a base chain is hooked in: type, hook, priority.
@@ -499,11 +499,6 @@ fn quoted(divert: &Divert, family: Family, quote: Quote, target: &'static str) -
         rule.push(Part::Goto(target));
     }
     rules
-}
-
-/// The table that stands in for `table` while that is replaced.
-pub(super) fn stand_in(table: &str) -> String {
-    format!("{table}_next")
 }
 
 /// The transaction that removes the table, if there is one.

@@ -102,9 +102,7 @@ impl HostSettings {
     /// Whether `table` is ours: one of those above, or what stands in while the first is replaced.
     pub(super) fn is_own_table(&self, table: &str) -> bool {
         let own = self.nft_table();
-        table == own
-            || table == super::nft::stand_in(&own)
-            || [false, true].iter().any(|other| table == self.guard_table(*other))
+        table == own || table == stand_in(&own) || [false, true].iter().any(|other| table == self.guard_table(*other))
     }
 
     /// The file with the names of our routing tables, shared by all instances.
@@ -128,4 +126,9 @@ pub struct KeptFlow {
     pub local: SocketAddr,
     /// Address and port on the wire side.
     pub remote: SocketAddr,
+}
+
+/// The table that stands in for `table` while that is replaced.
+pub(super) fn stand_in(table: &str) -> String {
+    format!("{table}_next")
 }

@@ -7,7 +7,20 @@ use std::fs::OpenOptions;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
-use super::{Error, Offloads, sys};
+use super::{Error, sys};
+
+/// What the kernel leaves to us on a device (and takes from us).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Offloads {
+    /// Partial checksums.
+    pub checksum: bool,
+    /// TCP super-packets over IPv4.
+    pub tso4: bool,
+    /// TCP super-packets over IPv6.
+    pub tso6: bool,
+    /// Super-packets may have CWR set.
+    pub ecn: bool,
+}
 
 /// Bytes of the virtio header before each packet.
 pub const VIRTIO_HEADER_LEN: usize = 10;

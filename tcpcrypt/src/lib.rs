@@ -31,6 +31,7 @@ pub mod frame;
 pub mod handshake;
 pub mod kex;
 pub mod messages;
+mod nonce;
 pub mod record;
 pub mod resume;
 pub mod rust_crypto;

@@ -15,7 +15,7 @@ use crate::constants::{
     AEAD_KEY_MAX, AEAD_NONCE_LEN, CONST_KEY_A, CONST_KEY_B, CONST_NEXTK, CONST_REKEY, CONST_RESUME, CONST_SESSID,
     FINGERPRINT_LEN, NONCE_LEN, RESUME_HALF_LEN, SECRET_LEN, SESSION_ID_LEN,
 };
-use crate::resume::SessionNonce;
+use crate::nonce::SessionNonce;
 use crate::stack;
 use crate::tep::Role;
 

@@ -6,7 +6,8 @@ use serde::{Deserialize, Deserializer};
 use tcpcrypt::constants::RESUME_NONCE_MAX;
 use tcpcrypt::{AeadId, Aware, Tep};
 
-use super::{DAY, ENTRIES_MAX, InvalidValue, in_range};
+use super::position::InvalidValue;
+use super::range::{DAY, ENTRIES_MAX, in_range};
 use crate::engine;
 
 /// What is offered and accepted (ENO-7 to ENO-10, TC-5).

@@ -2,5 +2,6 @@
 
 pub mod ack;
 pub mod negotiate;
+pub(crate) mod negotiated;
 pub mod option;
 pub mod transcript;
