@@ -100,7 +100,7 @@ mod tests {
         let default = crate::engine::Config::default();
         let teps = default.negotiation.teps.iter().map(|tep| tep.short_name()).collect::<Vec<_>>().join(",");
         let aeads = default.ciphers.iter().map(|aead| aead.short_name()).collect::<Vec<_>>().join(",");
-        for words in [teps.as_str(), &aeads, &super::Policy::default().to_string(), super::common::DEFAULT_TUN] {
+        for words in [teps.as_str(), &aeads, &Policy::default().to_string(), DEFAULT_TUN] {
             assert!(help.contains(&format!("[default: {words}")), "{words}: {help}");
         }
     }
