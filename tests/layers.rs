@@ -77,16 +77,16 @@ fn leaves(tree: &syn::UseTree, before: &[String], into: &mut Vec<(String, Vec<St
 
 impl Tree {
     fn read(crate_name: &str, root: &Path, into: &mut Self) {
-        into.module(vec![crate_name.to_owned()], root, &root.parent().expect("a folder").to_path_buf());
+        into.module(vec![crate_name.to_owned()], root, root.parent().expect("a folder"));
     }
 
-    fn module(&mut self, place: Place, file: &Path, folder: &PathBuf) {
+    fn module(&mut self, place: Place, file: &Path, folder: &Path) {
         let text = fs::read_to_string(file).unwrap_or_else(|why| panic!("{}: {why}", file.display()));
         let items = syn::parse_file(&text).unwrap_or_else(|why| panic!("{}: {why}", file.display())).items;
         self.items(place, file, folder, items);
     }
 
-    fn items(&mut self, place: Place, file: &Path, folder: &PathBuf, items: Vec<syn::Item>) {
+    fn items(&mut self, place: Place, file: &Path, folder: &Path, items: Vec<syn::Item>) {
         let mut module = Module { file: file.to_owned(), ..Module::default() };
         for item in items.into_iter().filter(|item| !is_test(attributes(item))) {
             let defined = match &item {
@@ -115,7 +115,7 @@ impl Tree {
             }
             if let syn::Item::Mod(item) = item {
                 let name = item.ident.to_string();
-                let inner = [&place[..], &[name.clone()]].concat();
+                let inner = [&place[..], std::slice::from_ref(&name)].concat();
                 let below = folder.join(&name);
                 match item.content {
                     Some((_, items)) => self.items(inner, file, &below, items),

@@ -91,6 +91,8 @@ fn show(common: &Common, settings: &Settings) -> Result<(), CommandError> {
 
 #[cfg(test)]
 mod tests {
+    use super::DEFAULT_TUN;
+    use crate::selector::Policy;
     use clap::CommandFactory as _;
 
     #[test]
