@@ -6,14 +6,16 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 
 use enotun::engine::{Config, Disrupted, Disruption, Engine, FlowState, Side};
-use enotun::selector::{Policy, PolicyTable, Rule};
+use enotun::selector::Policy;
 use enotun::time::Instant;
 use enotun::wire::Offload;
 use serde::{Deserialize, Serialize};
 
 use super::env::{Generator, Source, TestEnv};
+use super::host::{Host, START, everything};
 use super::packet::{ACK, PSH, RST, SYN, Seg};
 use super::seals;
 
@@ -39,15 +41,14 @@ pub struct Make {
 
 /// A host with its engine, and all that the engine was given.
 pub struct Machine<S = Generator> {
-    pub engine: Engine,
-    env: TestEnv<S>,
+    host: Host<S>,
     fed: Vec<Fed>,
     gave: u64,
     make: Make,
 }
 
 /// Time stands still: a clock that differs would help.
-pub const NOW: Instant = Instant::from_micros(1_000_000);
+pub const NOW: Instant = START;
 
 impl Machine {
     pub fn new(make: Make) -> Self {
@@ -63,7 +64,11 @@ impl Machine {
             copy.feed(fed.clone());
         }
         seals::pause(false);
-        assert_eq!((copy.gave, copy.env.source.count), (self.gave, self.env.source.count), "it is not a copy");
+        assert_eq!(
+            (copy.gave, copy.host.env.source.count),
+            (self.gave, self.host.env.source.count),
+            "it is not a copy"
+        );
         assert_eq!(copy.engine.sessions(NOW), self.engine.sessions(NOW));
         assert_eq!(copy.engine.len(), self.engine.len());
         copy
@@ -77,23 +82,20 @@ impl<S: Source> Machine<S> {
         config.negotiation.nonce_len = make.nonce_len;
         config.negotiation.resume = make.resume;
         let mut engine = Engine::new(config, seals::provider());
-        engine.set_policy(PolicyTable::new([Rule::new("0.0.0.0/0".parse().unwrap(), Policy::Required)]));
-        Self { engine, env: TestEnv::new(source), fed: Vec::new(), gave: 0, make }
+        engine.set_policy(everything(Policy::Required));
+        Self { host: Host::with_engine(engine, TestEnv::new(source)), fed: Vec::new(), gave: 0, make }
     }
 
     fn feed(&mut self, fed: Fed) -> (Packets, Option<Disrupted>) {
         self.fed.push(fed.clone());
         let done = match fed {
             Fed::Packet(side, mut bytes, offload) => {
-                self.engine.handle_packet(NOW, side, offload, &mut bytes, &mut self.env);
-                while self.engine.poll_timeout().is_some_and(|due| due <= NOW) {
-                    self.engine.handle_timeout(NOW, &mut self.env);
-                }
+                self.host.give(side, offload, &mut bytes);
                 None
             }
-            Fed::Sign(sign) => Some(self.engine.handle_disruption(NOW, sign, &mut self.env)),
+            Fed::Sign(sign) => Some(self.host.engine.handle_disruption(NOW, sign, &mut self.host.env)),
         };
-        let out: Packets = self.env.take().into_iter().map(|sent| (sent.side, sent.bytes, sent.offload)).collect();
+        let out: Packets = self.host.env.take().into_iter().map(|sent| (sent.side, sent.bytes, sent.offload)).collect();
         let mut hasher = DefaultHasher::new();
         self.gave.hash(&mut hasher);
         out.iter().for_each(|(side, bytes, _)| (side, bytes).hash(&mut hasher));
@@ -105,6 +107,20 @@ impl<S: Source> Machine<S> {
     pub fn disrupt(&mut self, sign: Disruption) -> (Disrupted, Packets) {
         let (out, done) = self.feed(Fed::Sign(sign));
         (done.unwrap(), out)
+    }
+}
+
+impl<S> Deref for Machine<S> {
+    type Target = Host<S>;
+
+    fn deref(&self) -> &Host<S> {
+        &self.host
+    }
+}
+
+impl<S> DerefMut for Machine<S> {
+    fn deref_mut(&mut self) -> &mut Host<S> {
+        &mut self.host
     }
 }
 

@@ -7,7 +7,11 @@
 #![allow(missing_docs, reason = "a test crate has no readers but its authors")]
 
 pub mod env;
+pub mod host;
 pub mod machine;
 pub mod packet;
+pub mod pair;
+pub mod peer;
+pub mod process;
 pub mod rng;
 pub mod seals;

@@ -6,12 +6,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use enotun::engine::{Config, Engine, FlowState, RandomFor, Side};
-use enotun::selector::{Policy, PolicyTable, Rule};
-use enotun::time::Instant;
+use enotun::selector::Policy;
 use enotun::wire::Offload;
 use tcpcrypt::{AeadId, Provider, Tep};
 
 use crate::harness::env::{Emitted, Generator, Source, TestEnv};
+use crate::harness::host::{Host, everything};
 use crate::harness::packet::{ACK, FIN, PSH, SYN, Seg};
 
 /// What a life is like.
@@ -85,10 +85,8 @@ struct Kernel {
 }
 
 struct World {
-    engines: [Engine; 2],
-    envs: [TestEnv<Noted>; 2],
+    hosts: [Host<Noted>; 2],
     kernels: [Kernel; 2],
-    now: Instant,
     streams: Option<[Vec<u8>; 2]>,
 }
 
@@ -96,21 +94,15 @@ const SERVER: ([u8; 4], u16) = ([10, 9, 0, 2], 80);
 
 impl World {
     fn new(kind: Kind, tell: bool) -> Self {
-        let engine = || {
+        let host = |seed| {
             let mut config = Config { ciphers: vec![kind.aead], ..Config::default() };
             config.negotiation.teps = vec![kind.tep];
             let mut engine = Engine::new(config, kind.provider);
-            engine.set_policy(PolicyTable::new([Rule::new("0.0.0.0/0".parse().unwrap(), Policy::Required)]));
-            engine
+            engine.set_policy(everything(Policy::Required));
+            let noted = Noted { generator: Generator::new(seed), drawn: tell.then(Vec::new) };
+            Host::with_engine(engine, TestEnv::new(noted))
         };
-        let env = |seed| TestEnv::new(Noted { generator: Generator::new(seed), drawn: tell.then(Vec::new) });
-        Self {
-            engines: [engine(), engine()],
-            envs: [env(1), env(2)],
-            kernels: Self::kernels(0),
-            now: Instant::from_micros(1_000_000),
-            streams: tell.then(Default::default),
-        }
+        Self { hosts: [host(1), host(2)], kernels: Self::kernels(0), streams: tell.then(Default::default) }
     }
 
     fn kernels(n: u16) -> [Kernel; 2] {
@@ -141,7 +133,7 @@ impl World {
 
     /// A kernel sends; everything that comes of it is carried until nothing moves, kernels acknowledging what they get.
     fn send(&mut self, at: usize, flags: u8, payload: &[u8]) {
-        self.now = self.now + Duration::from_millis(10);
+        self.hosts.iter_mut().for_each(|host| host.now = host.now + Duration::from_millis(10));
         let seg = self.segment(at, flags, payload);
         let mut waiting = VecDeque::from([(at, Side::Plain, seg.build(), Offload::NONE)]);
         loop {
@@ -149,11 +141,8 @@ impl World {
                 if let (Side::Plain, Some(streams)) = (side.other(), &mut self.streams) {
                     streams[1 - host].extend(Seg::parse(&bytes).unwrap().payload);
                 }
-                self.engines[host].handle_packet(self.now, side, offload, &mut bytes, &mut self.envs[host]);
-                while self.engines[host].poll_timeout().is_some_and(|due| due <= self.now) {
-                    self.engines[host].handle_timeout(self.now, &mut self.envs[host]);
-                }
-                for Emitted { side, bytes, offload, .. } in self.envs[host].out.drain(..) {
+                self.hosts[host].give(side, offload, &mut bytes);
+                for Emitted { side, bytes, offload, .. } in self.hosts[host].env.out.drain(..) {
                     match side {
                         Side::Wire => waiting.push_back((1 - host, Side::Wire, bytes, offload)),
                         Side::Plain => self.kernels[host].hear(&Seg::parse(&bytes).unwrap()),
@@ -180,8 +169,8 @@ impl World {
         self.say(0, b"a question");
         self.say(1, b"an answer");
         self.say(0, b"thanks");
-        for (engine, kernel) in self.engines.iter().zip(&self.kernels) {
-            let flow = engine.flow(kernel.address, kernel.peer).unwrap();
+        for (host, kernel) in self.hosts.iter().zip(&self.kernels) {
+            let flow = host.engine.flow(kernel.address, kernel.peer).unwrap();
             assert_eq!((flow.state, flow.resumed), (FlowState::Encrypted, n > 0), "{:?}", flow.reason);
         }
     }
@@ -193,8 +182,8 @@ impl World {
             self.send(0, FIN | ACK, b"");
             self.send(1, FIN | ACK, b"");
         }
-        for (engine, kernel) in self.engines.iter().zip(&self.kernels) {
-            let flow = engine.flow(kernel.address, kernel.peer).unwrap();
+        for (host, kernel) in self.hosts.iter().zip(&self.kernels) {
+            let flow = host.engine.flow(kernel.address, kernel.peer).unwrap();
             assert_eq!(flow.state, FlowState::Closed);
         }
     }
@@ -223,7 +212,7 @@ pub fn live(kind: Kind, tell: bool, mut at: impl FnMut(Step)) -> Notes {
     let mut note = |world: &World| {
         if tell {
             let kernel = &world.kernels[0];
-            let session = world.engines[0].session(kernel.address, kernel.peer).unwrap();
+            let session = world.hosts[0].engine.session(kernel.address, kernel.peer).unwrap();
             transcripts.push(hex::decode(session.transcript).unwrap());
         }
     };
@@ -233,21 +222,22 @@ pub fn live(kind: Kind, tell: bool, mut at: impl FnMut(Step)) -> Notes {
 
     let kernel = &world.kernels[0];
     let (local, remote) = (kernel.address, kernel.peer);
-    world.engines[0].rekey(world.now, local, remote, &mut world.envs[0]).unwrap();
-    for Emitted { side, mut bytes, offload, .. } in world.envs[0].take() {
+    let [a, b] = &mut world.hosts;
+    a.engine.rekey(a.now, local, remote, &mut a.env).unwrap();
+    for Emitted { side, mut bytes, offload, .. } in a.env.take() {
         assert_eq!(side, Side::Wire);
-        world.engines[1].handle_packet(world.now, side, offload, &mut bytes, &mut world.envs[1]);
+        b.engine.handle_packet(b.now, side, offload, &mut bytes, &mut b.env);
     }
-    for Emitted { side, mut bytes, offload, .. } in world.envs[1].take() {
+    for Emitted { side, mut bytes, offload, .. } in b.env.take() {
         if side == Side::Wire {
-            world.engines[0].handle_packet(world.now, side, offload, &mut bytes, &mut world.envs[0]);
+            a.engine.handle_packet(a.now, side, offload, &mut bytes, &mut a.env);
         }
     }
-    world.envs[0].out.clear();
+    a.env.out.clear();
     world.say(0, b"with new keys");
     world.say(1, b"so they are");
-    for (engine, kernel) in world.engines.iter().zip(&world.kernels) {
-        let flow = engine.flow(kernel.address, kernel.peer).unwrap();
+    for (host, kernel) in world.hosts.iter().zip(&world.kernels) {
+        let flow = host.engine.flow(kernel.address, kernel.peer).unwrap();
         assert_eq!((flow.generation_local, flow.generation_remote), (Some(1), Some(1)));
     }
     at(Step::Rekeyed);
@@ -262,10 +252,10 @@ pub fn live(kind: Kind, tell: bool, mut at: impl FnMut(Step)) -> Notes {
     world.close(kind.reset);
     at(Step::ClosedAgain);
 
-    for engine in &mut world.engines {
-        assert_eq!(engine.flush_sessions(None), 1);
+    for host in &mut world.hosts {
+        assert_eq!(host.engine.flush_sessions(None), 1);
     }
     at(Step::Erased);
-    let drawn = world.envs.map(|env| env.source.drawn.unwrap_or_default());
+    let drawn = world.hosts.map(|host| host.env.source.drawn.unwrap_or_default());
     Notes { drawn, streams, transcripts }
 }

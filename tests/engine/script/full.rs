@@ -219,7 +219,7 @@ fn plain_connections_make_room_and_go_on() {
 fn a_table_full_of_encrypted_connections_refuses_the_next_one() {
     for policy in [Policy::Opportunistic, Policy::Required] {
         let mut pair = Pair::connected_with(Config { max_flows: 1, ..Config::default() });
-        pair.a.engine.set_policy(PolicyTable::new([Rule::new("0.0.0.0/0".parse().expect("a selector"), policy)]));
+        pair.a.engine.set_policy(everything(policy));
         let mut syn = Pair::syn();
         syn.src.set_port(5000);
         assert!(pair.a.kernel(&syn).wire.is_empty());

@@ -1,74 +1,39 @@
 //! docs/limits.md: each table is filled beyond its bound, and the counter says so.
-#![allow(unreachable_pub, reason = "modules of a test crate have no outside")]
-#![allow(missing_docs, reason = "a test crate has no readers but its authors")]
-
-mod harness;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use enotun::engine::{Config, Engine, Finding, FlowInfo, FlowState, Side};
-use enotun::selector::{Policy, PolicyTable, Rule};
-use enotun::time::Instant;
-use enotun::wire::Offload;
-use harness::env::{Emitted, TestEnv};
-use harness::packet::{self, ACK, ENO, FIN, RST, SYN, Seg};
+use enotun::engine::{Config, Finding, FlowInfo, FlowState, Side};
+use enotun::selector::Policy;
+
+use crate::harness::host::{Host, Sent, everything};
+use crate::harness::packet::{ACK, ENO, FIN, RST, SYN, Seg};
 
 /// So many, and the rest is too many.
 const MOST: usize = 20;
 const TRIED: u16 = 100;
 
-struct Host {
-    engine: Engine,
-    env: TestEnv,
-    now: Instant,
+/// A host with the bound `key` small.
+fn host(key: &str, policy: Policy) -> Host {
+    let mut config = Config::default();
+    match key {
+        "max-half-open" => config.max_half_open = MOST,
+        "max-flows" => config.max_flows = MOST,
+        "max-paths" => config.paths.max = MOST,
+        _ => {}
+    }
+    Host::with_policy(config, policy)
 }
 
-fn policy(policy: Policy) -> PolicyTable {
-    PolicyTable::new([Rule::new("0.0.0.0/0".parse().expect("a selector"), policy)])
+/// What follows from one segment, a little later than from the one before.
+fn next(host: &mut Host, side: Side, seg: &Seg) -> Sent {
+    host.now = host.now + Duration::from_micros(10);
+    host.hear(side, seg)
 }
 
-impl Host {
-    fn new(key: &str, with: Policy) -> Self {
-        let mut config = Config::default();
-        match key {
-            "max-half-open" => config.max_half_open = MOST,
-            "max-flows" => config.max_flows = MOST,
-            "max-paths" => config.paths.max = MOST,
-            _ => {}
-        }
-        let mut engine = Engine::new(config, enotun::crypto::provider());
-        engine.set_policy(policy(with));
-        Self { engine, env: TestEnv::default(), now: Instant::from_micros(1_000_000) }
-    }
-
-    fn hear(&mut self, side: Side, seg: &Seg) -> Vec<(Side, Seg)> {
-        self.now = self.now + Duration::from_micros(10);
-        self.engine.handle_packet(self.now, side, Offload::NONE, &mut seg.build(), &mut self.env);
-        while self.engine.poll_timeout().is_some_and(|due| due <= self.now) {
-            self.engine.handle_timeout(self.now, &mut self.env);
-        }
-        let segments = self.env.take().into_iter().flat_map(|Emitted { side, bytes, offload, built }| {
-            packet::materialise(&bytes, offload, built).expect("a packet").into_iter().map(move |bytes| (side, bytes))
-        });
-        segments.map(|(side, bytes)| (side, Seg::parse(&bytes).expect("TCP"))).collect()
-    }
-
-    /// The segments towards the network that follow from one.
-    fn to_wire(&mut self, side: Side, seg: &Seg) -> Vec<Seg> {
-        self.hear(side, seg).into_iter().filter(|(side, _)| *side == Side::Wire).map(|(_, seg)| seg).collect()
-    }
-
-    fn wait(&mut self, time: Duration) {
-        self.now = self.now + time;
-        self.engine.handle_timeout(self.now, &mut self.env);
-        self.env.out.clear();
-    }
-
-    fn count(&self, state: FlowState, is: impl Fn(&FlowInfo) -> bool) -> usize {
-        self.engine.flows().iter().filter(|flow| flow.state == state && is(flow)).count()
-    }
+fn count(host: &Host, state: FlowState, is: impl Fn(&FlowInfo) -> bool) -> usize {
+    host.engine.flows().iter().filter(|flow| flow.state == state && is(flow)).count()
 }
 
 fn address(host: u8, port: u16) -> SocketAddr {
@@ -97,43 +62,43 @@ fn answer(to: &Seg, flags: u8, seq: u32) -> Seg {
 /// A whole handshake without ENO, opened by `host`'s kernel.
 fn connect_plain(host: &mut Host, port: u16) -> Seg {
     let syn = syn(port, false);
-    host.hear(Side::Plain, &syn);
+    next(host, Side::Plain, &syn);
     let syn_ack = answer(&syn, SYN | ACK, 5000);
-    host.hear(Side::Wire, &syn_ack);
+    next(host, Side::Wire, &syn_ack);
     let mut ack = answer(&syn_ack, ACK, 1001);
     ack.ack = 5001;
-    host.hear(Side::Plain, &ack);
+    next(host, Side::Plain, &ack);
     ack
 }
 
 /// SYN and SYN-ACK with ENO and the acknowledgement; returns what `host` sent last, and the other host.
 fn shake_hands(host: &mut Host, port: u16) -> (Vec<Seg>, Host) {
-    let mut server = Host::new("", Policy::Opportunistic);
+    let mut server = self::host("", Policy::Opportunistic);
     let syn = syn(port, false);
-    let sent = host.to_wire(Side::Plain, &syn);
+    let sent = next(host, Side::Plain, &syn).wire;
     for seg in &sent {
-        server.hear(Side::Wire, seg);
+        next(&mut server, Side::Wire, seg);
     }
     let syn_ack = answer(&syn, SYN | ACK, 5000);
-    for seg in server.to_wire(Side::Plain, &syn_ack) {
-        host.hear(Side::Wire, &seg);
+    for seg in next(&mut server, Side::Plain, &syn_ack).wire {
+        next(host, Side::Wire, &seg);
     }
     let mut ack = answer(&syn_ack, ACK, 1001);
     ack.ack = 5001;
-    (if sent.is_empty() { sent } else { host.to_wire(Side::Plain, &ack) }, server)
+    (if sent.is_empty() { sent } else { next(host, Side::Plain, &ack).wire }, server)
 }
 
 fn connect_encrypted(host: &mut Host, port: u16) {
     let (init1, mut server) = shake_hands(host, port);
-    let init2: Vec<Seg> = init1.iter().flat_map(|seg| server.to_wire(Side::Wire, seg)).collect();
+    let init2: Vec<Seg> = init1.iter().flat_map(|seg| next(&mut server, Side::Wire, seg).wire).collect();
     for seg in init2 {
-        host.hear(Side::Wire, &seg);
+        next(host, Side::Wire, &seg);
     }
     // The peer shows its keys.
     let mut data = Seg::new(address(2, 80), address(1, port));
     (data.seq, data.ack, data.flags, data.win, data.payload) = (5001, 1001, ACK, 60_000, b"x".to_vec());
-    for seg in server.to_wire(Side::Plain, &data) {
-        host.hear(Side::Wire, &seg);
+    for seg in next(&mut server, Side::Plain, &data).wire {
+        next(host, Side::Wire, &seg);
     }
 }
 
@@ -144,45 +109,45 @@ fn fill(table: &str, host: &mut Host) -> usize {
         let any = |_: &FlowInfo| true;
         let count = match table {
             "inward" => {
-                host.hear(Side::Wire, &syn(port, true));
-                host.count(FlowState::Negotiating, any)
+                next(host, Side::Wire, &syn(port, true));
+                count(host, FlowState::Negotiating, any)
             }
             "outward" => {
-                host.hear(Side::Plain, &syn(port, false));
-                host.count(FlowState::Negotiating, any)
+                next(host, Side::Plain, &syn(port, false));
+                count(host, FlowState::Negotiating, any)
             }
             "plain-inward" => {
-                host.hear(Side::Wire, &syn(port, false));
-                host.count(FlowState::Negotiating, |flow| flow.reason.is_some())
+                next(host, Side::Wire, &syn(port, false));
+                count(host, FlowState::Negotiating, |flow| flow.reason.is_some())
             }
             "plain-outward" => {
                 for _ in 0..4 {
-                    host.hear(Side::Plain, &syn(port, false));
+                    next(host, Side::Plain, &syn(port, false));
                 }
-                host.count(FlowState::Negotiating, |flow| flow.reason.is_some())
+                count(host, FlowState::Negotiating, |flow| flow.reason.is_some())
             }
             "handshakes" => {
                 shake_hands(host, port);
-                host.count(FlowState::Negotiating, any)
+                count(host, FlowState::Negotiating, any)
             }
             "refused" => {
-                host.engine.set_policy(policy(Policy::Required));
-                host.hear(Side::Wire, &syn(port, false));
-                host.count(FlowState::Closed, any)
+                host.engine.set_policy(everything(Policy::Required));
+                next(host, Side::Wire, &syn(port, false));
+                count(host, FlowState::Closed, any)
             }
             "closed" => {
                 let mut rst = connect_plain(host, port);
                 rst.flags = RST;
-                host.hear(Side::Plain, &rst);
-                host.count(FlowState::Closed, any)
+                next(host, Side::Plain, &rst);
+                count(host, FlowState::Closed, any)
             }
             "plain" => {
                 connect_plain(host, port);
-                host.count(FlowState::Plain, any)
+                count(host, FlowState::Plain, any)
             }
             "encrypted" => {
                 connect_encrypted(host, port);
-                host.count(FlowState::Encrypted, any)
+                count(host, FlowState::Encrypted, any)
             }
             "tombstones" => {
                 // Reset by the peer, and the local kernel says nothing.
@@ -190,8 +155,8 @@ fn fill(table: &str, host: &mut Host) -> usize {
                 let mut rst = Seg::new(address(2, 80), address(1, port));
                 (rst.flags, rst.seq) = (RST, 5001);
                 assert!(!init1.is_empty());
-                host.hear(Side::Wire, &rst);
-                host.engine.unheard().len() - host.count(FlowState::Closed, any)
+                next(host, Side::Wire, &rst);
+                host.engine.unheard().len() - count(host, FlowState::Closed, any)
             }
             "paths" => {
                 host.engine.learn_path(host.now, address(2, port), Finding::NoEno);
@@ -206,13 +171,13 @@ fn fill(table: &str, host: &mut Host) -> usize {
 
 /// Segments of unknown connections, more than are answered.
 fn refuse(host: &mut Host) -> usize {
-    host.engine.set_policy(policy(Policy::Required));
+    host.engine.set_policy(everything(Policy::Required));
     let unknown = |port| {
         let mut seg = Seg::new(address(2, port), address(1, 80));
         (seg.flags, seg.seq, seg.ack) = (ACK | FIN, 1, 1);
         seg
     };
-    (0..3000).map(|port| host.to_wire(Side::Wire, &unknown(port)).len()).sum()
+    (0..3000).map(|port| next(host, Side::Wire, &unknown(port)).wire.len()).sum()
 }
 
 fn rows() -> Vec<Vec<String>> {
@@ -229,7 +194,7 @@ fn every_table_has_the_bound_and_the_counter_that_the_document_says() {
     assert!(rows.len() >= 12, "{rows:?}");
     for row in rows {
         let [table, bound, _, _, counter] = &row[..] else { panic!("{row:?}") };
-        let mut host = Host::new(bound, Policy::Opportunistic);
+        let mut host = self::host(bound, Policy::Opportunistic);
         let counters = |host: &Host| host.engine.counters().named().into_iter().collect::<BTreeMap<_, _>>();
         assert!(counters(&host).contains_key(counter.as_str()), "{table}: no counter {counter}");
         let (most, allowed) = match table.as_str() {
@@ -239,7 +204,8 @@ fn every_table_has_the_bound_and_the_counter_that_the_document_says() {
         };
         assert!(most <= allowed, "{table}: {most} entries");
         assert!(most >= MOST, "{table}: {most} entries only, so it was not filled");
-        host.wait(Duration::from_millis(1));
+        host.now = host.now + Duration::from_millis(1);
+        host.engine.handle_timeout(host.now, &mut host.env);
         assert!(counters(&host)[counter.as_str()] > 0, "{table}: {counter} did not count");
         assert_eq!(host.engine.timers().max(host.engine.len()), host.engine.len(), "{table}: a timer has no owner");
     }

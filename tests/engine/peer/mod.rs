@@ -1,276 +1,23 @@
-//! One engine, every packet by hand: the test is the local kernel (P) and the peer (C) at once. The peer opens the connection
-//! and is A; the engine's host is B.
-#![allow(unreachable_pub, reason = "modules of a test crate have no outside")]
-#![allow(missing_docs, reason = "a test crate has no readers but its authors")]
+//! One engine, every packet by hand: the test is the local kernel and the peer at once ([`Bench`]).
 
-#[path = "scripted/duplicates.rs"]
 mod duplicates;
-#[path = "scripted/forgers.rs"]
 mod forgers;
-#[path = "scripted/full_window.rs"]
 mod full_window;
-#[path = "scripted/gate.rs"]
 mod gate;
-mod harness;
-#[path = "scripted/held.rs"]
 mod held;
-#[path = "scripted/proof.rs"]
 mod proof;
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use enotun::engine::{Config, Engine, FlowState, Side};
-use enotun::selector::{Policy, PolicyTable, Rule};
-use enotun::time::Instant;
+use enotun::engine::{Config, FlowState, Side};
 use enotun::wire::Offload;
-use harness::env::{Emitted, TestEnv};
-use harness::packet::{self, ACK, ENO, FIN, PSH, RST, SYN, Seg};
-use tcpcrypt::eno::negotiate::{active_option, conclude};
-use tcpcrypt::eno::option::find_syn;
+use tcpcrypt::Plaintext;
 use tcpcrypt::frame::OVERHEAD;
-use tcpcrypt::handshake::Initiator;
-use tcpcrypt::rust_crypto::PROVIDER;
-use tcpcrypt::{AeadId, NegotiationConfig, Outcome, Plaintext, Record, Tep};
 
-const KERNEL_ISN: u32 = 1_000;
-/// The numbers wrap early in every test.
-const PEER_ISN: u32 = u32::MAX - 150;
-
-/// What one packet led to, by side.
-#[derive(Debug, Default)]
-struct Seen {
-    plain: Vec<Seg>,
-    wire: Vec<Seg>,
-}
-
-impl Seen {
-    /// The payload that went to the kernel.
-    fn delivered(&self) -> Vec<u8> {
-        self.plain.iter().flat_map(|s| s.payload.clone()).collect()
-    }
-    fn wire_bytes(&self) -> Vec<u8> {
-        self.wire.iter().flat_map(|s| s.payload.clone()).collect()
-    }
-}
-
-/// The engine with a kernel and a peer that do what the test says.
-struct Bench {
-    engine: Engine,
-    env: TestEnv,
-    now: Instant,
-    kernel: SocketAddr,
-    peer: SocketAddr,
-    kernel_window: u16,
-    record: Option<Record>,
-    /// The same keys again, for a peer that does what a record does not.
-    twin: Option<Record>,
-    /// Both ends have timestamps: the peer's clock and the kernel's.
-    clocks: Option<(u32, u32)>,
-    /// Bytes that the peer has made, and those of the engine that it knows, without the SYN.
-    peer_made: u32,
-    engine_made: u32,
-}
-
-impl Bench {
-    fn new() -> Self {
-        Self::with(Config::default())
-    }
-
-    fn with(config: Config) -> Self {
-        let mut engine = Engine::new(config, &PROVIDER);
-        let selector = "0.0.0.0/0".parse().expect("a selector");
-        engine.set_policy(PolicyTable::new([Rule::new(selector, Policy::Opportunistic)]));
-        Self {
-            engine,
-            env: TestEnv::default(),
-            now: Instant::from_micros(1_000_000),
-            kernel: "10.0.0.1:80".parse().expect("an address"),
-            peer: "10.0.0.2:50000".parse().expect("an address"),
-            kernel_window: 0xffff,
-            record: None,
-            twin: None,
-            clocks: None,
-            peer_made: 0,
-            engine_made: 0,
-        }
-    }
-
-    fn give(&mut self, side: Side, mut bytes: Vec<u8>) -> Seen {
-        self.engine.handle_packet(self.now, side, Offload::NONE, &mut bytes, &mut self.env);
-        self.do_what_is_due();
-        self.take()
-    }
-
-    /// What the engine has put off until after the packets, as the packet loop does.
-    fn do_what_is_due(&mut self) {
-        while self.engine.poll_timeout().is_some_and(|due| due <= self.now) {
-            self.engine.handle_timeout(self.now, &mut self.env);
-        }
-    }
-
-    fn take(&mut self) -> Seen {
-        let mut seen = Seen::default();
-        for Emitted { side, bytes, offload, built } in self.env.take() {
-            for bytes in packet::materialise(&bytes, offload, built).expect("a packet in order") {
-                let seg = Seg::parse(&bytes).expect("a TCP packet");
-                match side {
-                    Side::Plain => seen.plain.push(seg),
-                    Side::Wire => seen.wire.push(seg),
-                }
-            }
-        }
-        seen
-    }
-
-    fn pass_time(&mut self, time: Duration) -> Seen {
-        let end = self.now + time;
-        while let Some(due) = self.engine.poll_timeout().filter(|due| *due <= end) {
-            self.now = self.now.max(due);
-            self.engine.handle_timeout(self.now, &mut self.env);
-        }
-        self.now = end;
-        self.take()
-    }
-
-    /// A segment of the peer's, `seq` and `ack` counting bytes after the SYNs.
-    fn peer_seg(&self, seq: u32, ack: u32, flags: u8, payload: &[u8]) -> Seg {
-        let mut seg = Seg::new(self.peer, self.kernel);
-        seg.seq = PEER_ISN.wrapping_add(1).wrapping_add(seq);
-        seg.ack = (KERNEL_ISN + 1).wrapping_add(ack);
-        seg.flags = flags | ACK;
-        seg.payload = payload.to_vec();
-        seg.set_options(&self.timestamps(true));
-        seg
-    }
-
-    /// The option for a segment of the peer's, or of the kernel's.
-    fn timestamps(&self, of_peer: bool) -> Vec<(u8, Vec<u8>)> {
-        let option = |(peer, kernel): (u32, u32)| {
-            let (value, echo) = if of_peer { (peer, kernel) } else { (kernel, peer) };
-            (8, [value.to_be_bytes(), echo.to_be_bytes()].concat())
-        };
-        self.clocks.map(option).into_iter().collect()
-    }
-
-    fn from_peer(&mut self, seq: u32, flags: u8, payload: &[u8]) -> Seen {
-        let seg = self.peer_seg(seq, self.engine_made, flags, payload);
-        self.give(Side::Wire, seg.build())
-    }
-
-    fn kernel_seg(&self, seq: u32, ack: u32, flags: u8, payload: &[u8]) -> Seg {
-        let mut seg = Seg::new(self.kernel, self.peer);
-        seg.seq = (KERNEL_ISN + 1).wrapping_add(seq);
-        seg.ack = PEER_ISN.wrapping_add(1).wrapping_add(ack);
-        seg.win = self.kernel_window;
-        seg.flags = flags | ACK;
-        seg.payload = payload.to_vec();
-        seg.set_options(&self.timestamps(false));
-        seg
-    }
-
-    fn from_kernel(&mut self, seq: u32, ack: u32, flags: u8, payload: &[u8]) -> Seen {
-        let seg = self.kernel_seg(seq, ack, flags, payload);
-        self.give(Side::Plain, seg.build())
-    }
-
-    /// A frame at the end of what the peer has made; the peer has made it then.
-    fn frame(&mut self, data: &[u8], fin: bool) -> (u32, Vec<u8>) {
-        let plaintext = Plaintext { fin, urgent: None, data };
-        let mut bytes = vec![0; plaintext.frame_len()];
-        let at = self.peer_made;
-        self.record.as_mut().expect("keys").seal(u64::from(at), &plaintext, &mut bytes).expect("sealed");
-        self.peer_made += bytes.len() as u32;
-        (at, bytes)
-    }
-
-    /// Opens the engine's frame with which `bytes` begin, at `at`.
-    fn open(&mut self, at: u32, bytes: &[u8]) -> (Vec<u8>, tcpcrypt::Opened) {
-        let mut frame = bytes.to_vec();
-        let opened = self.record.as_mut().expect("keys").open(u64::from(at), &mut frame).expect("authentic");
-        (frame[opened.data.clone()].to_vec(), opened)
-    }
-
-    /// The SYNs. Returns what the kernel saw of the SYN and the peer of the SYN-ACK.
-    fn handshake(&mut self) -> (Seg, Seg) {
-        let settings = settings();
-        let own = active_option(&settings, None, 20).expect("an option").bytes;
-        let mut syn = self.peer_seg(0, 0, 0, &[]);
-        (syn.seq, syn.ack, syn.flags) = (PEER_ISN, 0, SYN);
-        let options = vec![(2, vec![5, 180]), (4, vec![]), (ENO, own[2..].to_vec())];
-        syn.set_options(&[options, self.timestamps(true)].concat());
-        let seen = self.give(Side::Wire, syn.build());
-        assert!(seen.wire.is_empty());
-        let [kernel_syn] = &seen.plain[..] else { panic!("{seen:?}") };
-        let kernel_syn = kernel_syn.clone();
-        let mut syn_ack = self.kernel_seg(0, 0, 0, &[]);
-        (syn_ack.seq, syn_ack.flags) = (KERNEL_ISN, SYN | ACK);
-        syn_ack.set_options(&[vec![(2, vec![5, 180]), (4, vec![])], self.timestamps(false)].concat());
-        let seen = self.give(Side::Plain, syn_ack.build());
-        assert!(seen.plain.is_empty());
-        let [peer_syn_ack] = &seen.wire[..] else { panic!("{seen:?}") };
-        (kernel_syn, peer_syn_ack.clone())
-    }
-
-    /// A connection with keys in place.
-    fn encrypted() -> Self {
-        Self::encrypted_with_window(0xffff)
-    }
-
-    /// The same with a kernel that announces `window`.
-    fn encrypted_with_window(window: u16) -> Self {
-        let mut b = Self::new();
-        b.kernel_window = window;
-        b.exchange_keys()
-    }
-
-    /// The same with timestamps.
-    fn encrypted_with_clocks() -> Self {
-        let mut b = Self::new();
-        b.clocks = Some((1_000_000, 5_000));
-        b.exchange_keys()
-    }
-
-    fn exchange_keys(self) -> Self {
-        self.exchange_keys_after(|_| {})
-    }
-
-    /// The same, with something before Init1 comes.
-    fn exchange_keys_after(self, before: impl FnOnce(&mut Self)) -> Self {
-        let mut b = self;
-        let (_, syn_ack) = b.handshake();
-        let settings = settings();
-        let own = active_option(&settings, None, 20).expect("an option").bytes;
-        let Outcome::Fresh(negotiated) = conclude(&settings, Some(&own), None, &find_syn(&syn_ack.options)) else {
-            panic!("{syn_ack:?}")
-        };
-        let mut random = |_, out: &mut [u8]| out.fill(0x42);
-        let ciphers = [AeadId::Aes128Gcm];
-        let (init1, initiator) = Initiator::start(&PROVIDER, negotiated, &ciphers, &mut random).expect("Init1");
-        before(&mut b);
-        let mut seg = b.peer_seg(0, 0, PSH, &init1);
-        seg.set_options(&[vec![(ENO, vec![])], b.timestamps(true)].concat());
-        let seen = b.give(Side::Wire, seg.build());
-        b.peer_made = init1.len() as u32;
-        let init2 = seen.wire_bytes();
-        b.engine_made = init2.len() as u32;
-        let session = initiator.handle_init2(&init2).expect("a session");
-        let flow = b.engine.flow(b.kernel, b.peer).expect("a flow");
-        assert_eq!((flow.state, flow.peer_confirmed), (FlowState::Negotiating, false), "no frame has come yet");
-        assert_eq!(flow.session_id, Some(session.id().to_string()));
-        assert!(seen.delivered().is_empty());
-        b.record = Some(Record::new(&PROVIDER, &session));
-        b.twin = Some(Record::new(&PROVIDER, &session));
-        let acknowledge = b.peer_made;
-        let seen = b.from_peer(acknowledge, 0, &[]);
-        assert!(seen.wire.is_empty(), "{seen:?}");
-        b
-    }
-}
-
-fn settings() -> NegotiationConfig {
-    NegotiationConfig { teps: vec![Tep::Curve25519], resume: false, ..NegotiationConfig::default() }
-}
+use crate::harness::env::Emitted;
+use crate::harness::host::Sent;
+use crate::harness::packet::{self, ACK, ENO, FIN, PSH, RST, SYN, Seg};
+use crate::harness::peer::{Bench, KERNEL_ISN, PEER_ISN};
 
 #[test]
 fn the_kernel_sees_a_syn_without_eno_and_an_mss_that_leaves_room_for_a_frame() {
@@ -285,9 +32,9 @@ fn the_kernel_sees_a_syn_without_eno_and_an_mss_that_leaves_room_for_a_frame() {
 fn packets_of_connections_that_were_open_before_pass_unchanged() {
     let mut b = Bench::new();
     let from_peer = b.peer_seg(5, 7, PSH, b"data").build();
-    b.engine.handle_packet(b.now, Side::Wire, Offload::NONE, &mut from_peer.clone(), &mut b.env);
+    b.host.engine.handle_packet(b.host.now, Side::Wire, Offload::NONE, &mut from_peer.clone(), &mut b.host.env);
     let from_kernel = b.kernel_seg(7, 5, FIN, b"data").build();
-    b.engine.handle_packet(b.now, Side::Plain, Offload::NONE, &mut from_kernel.clone(), &mut b.env);
+    b.host.engine.handle_packet(b.host.now, Side::Plain, Offload::NONE, &mut from_kernel.clone(), &mut b.host.env);
     let out: Vec<_> = b.env.take().into_iter().map(|sent| (sent.side, sent.bytes)).collect();
     assert_eq!(out, [(Side::Plain, from_peer), (Side::Wire, from_kernel)]);
 }
@@ -297,7 +44,7 @@ fn a_udp_packet_passes_unchanged() {
     let mut b = Bench::new();
     let mut bytes = b.peer_seg(0, 0, 0, b"").build();
     bytes[9] = 17;
-    b.engine.handle_packet(b.now, Side::Plain, Offload::NONE, &mut bytes.clone(), &mut b.env);
+    b.host.engine.handle_packet(b.host.now, Side::Plain, Offload::NONE, &mut bytes.clone(), &mut b.host.env);
     let passed = Emitted { side: Side::Wire, bytes, offload: Offload::NONE, built: false };
     assert_eq!(b.env.out, [passed]);
 }
@@ -334,7 +81,7 @@ fn an_acknowledgement_inside_a_frame_is_not_one_for_the_kernel() {
         [(made + 5, 0), (made + frame - 1, 0), (made + frame, 10), (made + 2 * frame - 1, 10), (made + 2 * frame, 20)]
     {
         let seg = b.peer_seg(b.peer_made, acked, 0, &[]);
-        let seen = b.give(Side::Wire, seg.build());
+        let seen = b.hear_bytes(Side::Wire, seg.build());
         let last = seen.plain.last().unwrap_or_else(|| panic!("nothing told of {acked}"));
         assert_eq!(last.ack, KERNEL_ISN + 1 + told, "acknowledged {acked}");
     }
@@ -345,7 +92,7 @@ fn an_acknowledgement_of_what_was_never_sent_is_not_believed() {
     let mut b = Bench::encrypted();
     b.from_kernel(0, 0, PSH, b"0123456789");
     let seg = b.peer_seg(b.peer_made, b.engine_made + 10 + OVERHEAD as u32 + 1, 0, &[]);
-    let seen = b.give(Side::Wire, seg.build());
+    let seen = b.hear_bytes(Side::Wire, seg.build());
     assert!(seen.plain.is_empty(), "{seen:?}");
 }
 
@@ -399,7 +146,7 @@ fn a_segment_with_a_wrong_checksum_is_not_looked_at() {
     let (at, bytes) = b.frame(b"genuine", false);
     let mut damaged = b.peer_seg(at, b.engine_made, PSH, &bytes).build();
     *damaged.last_mut().expect("payload") ^= 1;
-    let seen = b.give(Side::Wire, damaged);
+    let seen = b.hear_bytes(Side::Wire, damaged);
     assert!(seen.plain.is_empty() && seen.wire.is_empty(), "{seen:?}");
     assert_eq!(b.engine.counters().bad_checksum, 1);
     assert_eq!(b.from_peer(at, PSH, &bytes).delivered(), b"genuine");
@@ -454,7 +201,7 @@ fn tc_29_end_of_file_is_what_finp_says_and_the_fin_is_acknowledged_when_it_comes
     assert_eq!(seen.plain[0].ack, KERNEL_ISN + 2);
     assert_eq!(b.engine.held_bytes(), 0);
     assert_eq!(b.engine.flow(b.kernel, b.peer).expect("lingers").state, FlowState::Closed);
-    b.pass_time(Duration::from_secs(120));
+    b.wait(Duration::from_secs(120));
     assert!(b.engine.is_empty());
 }
 
@@ -466,7 +213,7 @@ fn tc_29_a_fin_that_no_finp_announced_is_not_end_of_file() {
         let seen = b.from_peer(b.peer_made, FIN, &[]);
         assert!(!seen.plain.iter().any(|s| s.has(FIN)), "{seen:?}");
         resets += seen.plain.iter().filter(|s| s.has(RST)).count();
-        b.pass_time(Duration::from_secs(1));
+        b.wait(Duration::from_secs(1));
     }
     assert_eq!(resets, 1, "once it is clear that nothing better will come, the application is told by a reset");
 }
@@ -485,7 +232,7 @@ fn tc_32_a_rekey_is_answered_at_once() {
     let flow = b.engine.flow(b.kernel, b.peer).expect("a flow");
     assert_eq!((flow.generation_local, flow.generation_remote), (Some(1), Some(1)));
     // Nobody but the engine can send it again.
-    let again = b.pass_time(Duration::from_secs(2));
+    let again = b.wait(Duration::from_secs(2));
     assert_eq!(again.wire[0].payload, answer);
 }
 
@@ -508,7 +255,7 @@ fn the_largest_frame_comes_through_a_sender_that_waits_for_acknowledgements() {
             answers.extend(seen.wire);
             sent = end;
         }
-        answers.extend(b.pass_time(Duration::from_millis(300)).wire);
+        answers.extend(b.wait(Duration::from_millis(300)).wire);
         let before = acked;
         for seg in answers {
             let ack = seg.ack.wrapping_sub(PEER_ISN.wrapping_add(1).wrapping_add(at)) as usize;
@@ -538,7 +285,7 @@ fn plaintext_waits_for_the_kernels_window() {
     let mut open = b.kernel_seg(0, 2_000, 0, &[]);
     open.win = 10_000;
     delivered.extend(seen.delivered());
-    delivered.extend(b.give(Side::Plain, open.build()).delivered());
+    delivered.extend(b.hear_bytes(Side::Plain, open.build()).delivered());
     assert_eq!(delivered, (0..10).flat_map(|i| [i; 500]).collect::<Vec<u8>>());
 }
 
@@ -549,15 +296,15 @@ fn a_closed_window_of_the_kernels_is_probed_until_it_opens() {
     assert_eq!(b.from_peer(at, PSH, &bytes).delivered().len(), 1_000);
     let mut full = b.kernel_seg(0, 1_000, 0, &[]);
     full.win = 0;
-    b.give(Side::Plain, full.build());
+    b.hear_bytes(Side::Plain, full.build());
     let (at, bytes) = b.frame(b"waits", false);
     assert!(b.from_peer(at, PSH, &bytes).delivered().is_empty());
-    let seen = b.pass_time(Duration::from_secs(3));
+    let seen = b.wait(Duration::from_secs(3));
     let probe = seen.plain.first().expect("a probe: the kernel's update may have been lost");
     assert!(probe.payload.is_empty() && probe.seq == PEER_ISN.wrapping_add(1_000), "{seen:?}");
     let mut open = b.kernel_seg(0, 1_000, 0, &[]);
     open.win = 100;
-    assert_eq!(b.give(Side::Plain, open.build()).delivered(), b"waits");
+    assert_eq!(b.hear_bytes(Side::Plain, open.build()).delivered(), b"waits");
 }
 
 #[test]
@@ -597,7 +344,7 @@ fn a_forged_syn_does_not_disturb_an_encrypted_connection() {
     let mut syn = b.peer_seg(0, 0, 0, &[]);
     (syn.seq, syn.ack, syn.flags) = (PEER_ISN.wrapping_add(5000), 0, SYN);
     syn.set_options(&[(2, vec![5, 180])]);
-    let seen = b.give(Side::Wire, syn.build());
+    let seen = b.hear_bytes(Side::Wire, syn.build());
     assert!(seen.plain.is_empty(), "{seen:?}");
     let [challenge] = &seen.wire[..] else { panic!("RFC 5961, section 4.2: {seen:?}") };
     assert_eq!(challenge.flags, ACK);
@@ -612,14 +359,14 @@ fn a_congestion_mark_in_the_middle_of_a_frame_reaches_the_kernel() {
     let (at, bytes) = b.frame(&[5; 1_000], false);
     let mut first = b.peer_seg(at, b.engine_made, 0, &bytes[..600]);
     first.traffic_class = 3;
-    assert!(b.give(Side::Wire, first.build()).delivered().is_empty());
+    assert!(b.hear_bytes(Side::Wire, first.build()).delivered().is_empty());
     let mut second = b.peer_seg(at + 600, b.engine_made, PSH, &bytes[600..]);
     second.traffic_class = 2;
-    let seen = b.give(Side::Wire, second.build());
+    let seen = b.hear_bytes(Side::Wire, second.build());
     assert_eq!(seen.delivered().len(), 1_000);
     assert_eq!(seen.plain[0].traffic_class & 3, 3);
     let (at, bytes) = b.frame(&[5; 100], false);
     let mut third = b.peer_seg(at, b.engine_made, PSH, &bytes);
     third.traffic_class = 2;
-    assert_eq!(b.give(Side::Wire, third.build()).plain[0].traffic_class & 3, 2, "once");
+    assert_eq!(b.hear_bytes(Side::Wire, third.build()).plain[0].traffic_class & 3, 2, "once");
 }

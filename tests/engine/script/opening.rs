@@ -121,10 +121,7 @@ fn eno_12_a_syn_with_another_number_is_answered_with_eno() {
 #[test]
 fn eno_14_the_option_stays_the_same_however_long_syns_are_repeated() {
     let mut a = Pair::connected().a;
-    a.engine.set_policy(enotun::selector::PolicyTable::new([Rule::new(
-        "0.0.0.0/0".parse().expect("a selector"),
-        Policy::Required,
-    )]));
+    a.engine.set_policy(everything(Policy::Required));
     let mut syn = Pair::syn();
     syn.src.set_port(40_001);
     let first = a.kernel(&syn).wire.remove(0);

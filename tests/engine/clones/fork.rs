@@ -2,10 +2,6 @@
 //! session (TC-14): the copies, both alive at once, go on against one peer. What the copies can differ by is what a fork leaves
 //! different: the kernel's random numbers, the clocks, the process ID. Their connections have the same addresses, ports and
 //! sequence numbers.
-#![allow(unreachable_pub, dead_code, reason = "modules of a test crate have no outside, and are shared")]
-#![allow(missing_docs, reason = "a test crate has no readers but its authors")]
-
-mod harness;
 
 use std::collections::HashSet;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -13,13 +9,13 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::harness::env::Source;
+use crate::harness::machine::{Connection, Machine, Make, Node, Numbers, Packets, Session};
+use crate::harness::packet::Seg;
 use enotun::engine::{Env as _, RandomFor, Side};
 use enotun::io::env::HostEnv;
 use enotun::io::{Device, Format};
 use enotun::wire::Offload;
-use harness::env::Source;
-use harness::machine::{Connection, Machine, Make, Node, Numbers, Packets, Session};
-use harness::packet::Seg;
 use serde::{Deserialize, Serialize};
 
 /// The daemon's random source.

@@ -108,7 +108,7 @@ fn the_number_of_syns_with_eno_is_configurable() {
 fn policy_required_offers_eno_whatever_is_remembered() {
     let mut a = Host::new(Config::default());
     open_where_eno_is_dropped(&mut a, 0);
-    a.engine.set_policy(PolicyTable::new([Rule::new("0.0.0.0/0".parse().expect("a selector"), Policy::Required)]));
+    a.engine.set_policy(everything(Policy::Required));
     for again in 0..6 {
         assert!(has_eno(&a.kernel(&syn(1, again)).wire[0]));
         a.wait(Duration::from_secs(1));

@@ -9,7 +9,7 @@ fn an_incomplete_frame_has_a_deadline_and_can_come_again() {
     b.from_peer(at, 0, &bytes[..1_000]);
     b.from_peer(at + 2_000, 0, &bytes[2_000..]);
     assert!(b.engine.held_bytes() > 2_000);
-    b.pass_time(Duration::from_secs(61));
+    b.wait(Duration::from_secs(61));
     assert_eq!(b.engine.held_bytes(), 0);
     assert_eq!(b.engine.counters().held_expired, 1);
     assert_eq!(b.from_peer(at, PSH, &bytes).delivered(), [9; 3_000]);

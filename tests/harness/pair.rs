@@ -1,40 +1,11 @@
-//! The stage for scripts: hosts with an engine each, and the kernel's lines.
+//! A client and a server, each a host with its engine; the kernels and the network between them are the script.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use enotun::engine::{Config, Engine, FlowInfo, Side};
-use enotun::selector::{Policy, PolicyTable, Rule};
-use enotun::time::Instant;
-use enotun::wire::Offload;
+use enotun::engine::{Config, FlowInfo, FlowState};
 
-use crate::harness::env::{Emitted, TestEnv};
-use crate::harness::packet::{self, ACK, SYN, Seg};
-
-mod aware;
-mod blind;
-mod closing;
-mod crossing;
-mod ecn;
-mod forged;
-mod forgotten;
-mod full;
-mod icmp;
-mod keys;
-mod limits;
-mod liveness;
-mod opening;
-mod option_space;
-mod own_bytes;
-mod paths;
-mod probe;
-mod replayed;
-mod resumed;
-mod reuse;
-mod segments;
-mod unknown;
-mod unproven;
-mod windows;
+use super::host::{Host, Sent};
+use super::packet::{ACK, SYN, Seg};
 
 /// Initial sequence numbers of the client and the server.
 pub const A_ISN: u32 = 1000;
@@ -50,111 +21,10 @@ pub fn b_addr() -> SocketAddr {
     "10.0.0.2:80".parse().expect("an address")
 }
 
-/// What a host sent: towards its kernel and towards the network.
-#[derive(Default)]
-pub struct Sent {
-    pub plain: Vec<Seg>,
-    pub wire: Vec<Seg>,
-}
-
-impl Sent {
-    /// The payload towards the kernel.
-    pub fn delivered(&self) -> Vec<u8> {
-        self.plain.iter().flat_map(|s| s.payload.clone()).collect()
-    }
-}
-
-pub struct Host {
-    pub engine: Engine,
-    env: TestEnv,
-    pub now: Instant,
-}
-
-impl Host {
-    pub fn new(config: Config) -> Self {
-        Self::with_policy(config, Policy::Opportunistic)
-    }
-
-    pub fn with_policy(config: Config, policy: Policy) -> Self {
-        Self::with_rule(config, Rule::new("0.0.0.0/0".parse().expect("a selector"), policy))
-    }
-
-    pub fn with_rule(config: Config, rule: Rule) -> Self {
-        let mut engine = Engine::new(config, enotun::crypto::provider());
-        engine.set_policy(PolicyTable::new([rule]));
-        Self { engine, env: TestEnv::default(), now: Instant::from_micros(1_000_000) }
-    }
-
-    fn collect(&mut self) -> Sent {
-        let mut sent = Sent::default();
-        for Emitted { side, bytes, offload, built } in self.env.take() {
-            for segment in packet::materialise(&bytes, offload, built).expect("a packet that can be sent") {
-                let seg = Seg::parse(&segment).expect("TCP");
-                match side {
-                    Side::Plain => sent.plain.push(seg),
-                    Side::Wire => sent.wire.push(seg),
-                }
-            }
-        }
-        sent
-    }
-
-    pub fn hear(&mut self, side: Side, seg: &Seg) -> Sent {
-        self.engine.handle_packet(self.now, side, Offload::NONE, &mut seg.build(), &mut self.env);
-        while self.engine.poll_timeout().is_some_and(|due| due <= self.now) {
-            self.engine.handle_timeout(self.now, &mut self.env);
-        }
-        self.collect()
-    }
-
-    pub fn kernel(&mut self, seg: &Seg) -> Sent {
-        self.hear(Side::Plain, seg)
-    }
-
-    /// The kernel hands over a super-packet with segments of `size` bytes.
-    pub fn kernel_super(&mut self, seg: &Seg, size: u16) -> Sent {
-        let offload = seg.partial_offload(Some(size));
-        self.engine.handle_packet(self.now, Side::Plain, offload, &mut seg.build_partial(), &mut self.env);
-        self.collect()
-    }
-
-    pub fn wire(&mut self, seg: &Seg) -> Sent {
-        self.hear(Side::Wire, seg)
-    }
-
-    /// What becomes on the wire of an ICMP error from the plain side.
-    pub fn icmp_on_wire(&mut self, error: &[u8]) -> Option<Vec<u8>> {
-        self.engine.handle_packet(self.now, Side::Plain, Offload::NONE, &mut error.to_vec(), &mut self.env);
-        self.env.take().into_iter().find(|sent| sent.side == Side::Wire).map(|sent| sent.bytes)
-    }
-
-    /// What becomes for the kernel of an ICMP error from the wire.
-    pub fn icmp_to_kernel(&mut self, error: &[u8]) -> Option<Vec<u8>> {
-        self.engine.handle_packet(self.now, Side::Wire, Offload::NONE, &mut error.to_vec(), &mut self.env);
-        self.env.take().into_iter().find(|sent| sent.side == Side::Plain).map(|sent| sent.bytes)
-    }
-
-    /// Lets time pass, timers included.
-    pub fn wait(&mut self, time: Duration) -> Sent {
-        let end = self.now + time;
-        while let Some(due) = self.engine.poll_timeout().filter(|due| *due <= end) {
-            self.now = self.now.max(due);
-            self.engine.handle_timeout(self.now, &mut self.env);
-        }
-        self.now = end;
-        self.collect()
-    }
-
-    pub fn rekey(&mut self, local: SocketAddr, remote: SocketAddr) -> Sent {
-        self.engine.rekey(self.now, local, remote, &mut self.env).expect("an encrypted connection");
-        self.collect()
-    }
-}
-
 /// Whether a connection has keys, be it that the peer has shown that it has them too or not.
 pub fn has_keys(flow: Option<FlowInfo>) -> bool {
-    use enotun::engine::FlowState::{Encrypted, Negotiating};
-    flow.is_some_and(|flow| matches!(flow.state, Encrypted | Negotiating) && flow.session_id.is_some())
+    let with_keys = [FlowState::Encrypted, FlowState::Negotiating];
+    flow.is_some_and(|flow| with_keys.contains(&flow.state) && flow.session_id.is_some())
 }
 
 /// Has the client rekey, which the server answers: from there on each has seen a frame of the other's.

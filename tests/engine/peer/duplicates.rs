@@ -12,7 +12,7 @@ impl Bench {
         let at = self.peer_made;
         let mut seg = self.peer_seg(at, ack, 0, &[]);
         seg.set_options(&[(5, blocks.iter().flat_map(|(from, to)| edges(*from, *to)).collect())]);
-        let seen = self.give(Side::Wire, seg.build());
+        let seen = self.hear_bytes(Side::Wire, seg.build());
         seen.plain.iter().map(|seg| (seg.ack.wrapping_sub(KERNEL_ISN + 1), seg.option(5))).collect()
     }
 }
@@ -83,6 +83,6 @@ fn a_duplicate_is_no_loss_of_our_own_frames() {
     let at = b.peer_made;
     let mut seg = b.peer_seg(at, ack, 0, &[]);
     seg.set_options(&[(5, edges(made, ack))]);
-    let seen = b.give(Side::Wire, seg.build());
+    let seen = b.hear_bytes(Side::Wire, seg.build());
     assert!(seen.wire_bytes().is_empty(), "{seen:?}");
 }

@@ -4,21 +4,21 @@
 #![allow(unreachable_pub, dead_code, reason = "modules of a test crate have no outside, and are shared")]
 #![allow(missing_docs, reason = "a test crate has no readers but its authors")]
 
+mod disk;
+#[path = "../harness/mod.rs"]
 mod harness;
-#[path = "secrets/known.rs"]
 mod known;
-#[path = "secrets/life.rs"]
 mod life;
-#[path = "secrets/search.rs"]
 mod search;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, RefCell};
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use tcpcrypt::{AeadId, Provider, Tep, rust_crypto};
 
+use harness::process::entrance;
 use known::{Secret, secrets};
 use life::{Kind, Step, live};
 use search::{Found, Search};
@@ -130,8 +130,7 @@ fn tc_34_no_secret_stays_in_the_process_when_it_is_not_needed_any_more() {
     for (n, kind) in kinds().into_iter().enumerate() {
         let secrets = secrets_of(kind);
         let search = Search::new(&secrets);
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "a_life_in_a_process_of_its_own", "--ignored", "--nocapture", "--test-threads=1"])
+        let mut child = entrance(module_path!(), "a_life_in_a_process_of_its_own")
             .env(CHILD, n.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -187,8 +186,7 @@ fn a_key_schedule_in_a_process_of_its_own() {
 fn tc_34_a_derived_secret_is_in_its_box_and_nowhere_else() {
     let bytes = hex::decode("d6f072c5e3184633f6759be9991dc26f1f899a6af57151450474976766a3666a").unwrap();
     let search = Search::new(&[Secret { name: String::new(), bytes, used: Vec::new(), gone: Vec::new() }]);
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "a_key_schedule_in_a_process_of_its_own", "--ignored", "--nocapture", "--test-threads=1"])
+    let mut child = entrance(module_path!(), "a_key_schedule_in_a_process_of_its_own")
         .env(SCHEDULE, "1")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -6,14 +6,20 @@
 #![allow(unreachable_pub, reason = "modules of a test crate have no outside")]
 #![allow(missing_docs, reason = "a test crate has no readers but its authors")]
 
+mod app;
+#[path = "../harness/mod.rs"]
 mod harness;
-mod sim;
+mod host;
+mod net;
+mod profile;
+mod run;
+mod watch;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use sim::host::Setup;
-use sim::profile::{Profile, scenario};
-use sim::run::{Report, Scenario, run};
+use host::Setup;
+use profile::{Profile, scenario};
+use run::{Report, Scenario, run};
 
 fn number(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;
@@ -166,7 +172,7 @@ mod without_engines {
 
     pub(super) fn plain(scenario: &mut Scenario) {
         scenario.setups = [Setup::Without; 2];
-        scenario.expect = sim::run::Expect::Plain;
+        scenario.expect = crate::run::Expect::Plain;
         if scenario.conns.iter().any(|conn| conn.simultaneous) {
             // smoltcp by itself does not stand loss in a simultaneous open.
             for link in &mut scenario.links {

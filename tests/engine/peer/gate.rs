@@ -38,10 +38,10 @@ fn forged_acknowledgements_behind_the_window_move_no_clock() {
     for n in 0..40_u32 {
         b.clocks = Some((n.wrapping_mul(2_654_435_761), n.wrapping_mul(40_503)));
         let seg = b.peer_seg(b.peer_made.wrapping_sub(30_000), b.engine_made, 0, &[]);
-        b.give(Side::Wire, seg.build());
+        b.hear_bytes(Side::Wire, seg.build());
         // Where the acknowledgement is wrong, the place may be right.
         let seg = b.forged(b.peer_made, 0, &[]);
-        b.give(Side::Wire, seg.build());
+        b.hear_bytes(Side::Wire, seg.build());
     }
     b.clocks = Some((1_000_001, 5_001));
     let (at, bytes) = b.frame(b"hello", false);
@@ -58,7 +58,7 @@ fn a_timestamp_ahead_of_the_next_byte_moves_no_clock() {
     let mut b = Bench::encrypted_with_clocks();
     b.clocks = Some((1_000_000 + (1 << 30), 5_000));
     let seg = b.peer_seg(b.peer_made + 20_000, b.engine_made, PSH, &[0xff; 100]);
-    b.give(Side::Wire, seg.build());
+    b.hear_bytes(Side::Wire, seg.build());
     b.clocks = Some((1_000_001, 5_000));
     let (at, bytes) = b.frame(b"hello", false);
     let seen = b.from_peer(at, PSH, &bytes);
@@ -78,7 +78,7 @@ fn a_segment_with_an_old_timestamp_is_dropped_unless_the_connection_slept_for_24
     assert_eq!(b.from_peer(at, PSH, &bytes).delivered(), b"hello");
     b.from_kernel(0, 5, 0, &[]);
     // 25 days of milliseconds are more than half of all values.
-    b.pass_time(Duration::from_secs(25 * 24 * 3600));
+    b.wait(Duration::from_secs(25 * 24 * 3600));
     let days = 25 * 24 * 3600 * 1000_u32;
     b.clocks = Some((1_000_000_u32.wrapping_add(days), 5_000_u32.wrapping_add(days)));
     let seen = b.from_kernel(0, 5, PSH, b"awake");
@@ -94,7 +94,7 @@ fn a_forged_window_opens_no_closed_one() {
     let told = |b: &mut Bench, seq: u32, ack: u32, window: u16| {
         let mut seg = b.peer_seg(seq, ack, 0, &[]);
         seg.win = window;
-        b.give(Side::Wire, seg.build())
+        b.hear_bytes(Side::Wire, seg.build())
     };
     let made = b.engine_made;
     let mut acked = made;
@@ -122,15 +122,15 @@ fn a_window_that_shrinks_holds_frames_back_and_takes_nothing_back_from_the_kerne
     let made = b.engine_made;
     let mut seg = b.peer_seg(b.peer_made, made, 0, &[]);
     seg.win = 20_000;
-    b.give(Side::Wire, seg.build());
+    b.hear_bytes(Side::Wire, seg.build());
     seg.win = 500;
-    let seen = b.give(Side::Wire, seg.build());
+    let seen = b.hear_bytes(Side::Wire, seg.build());
     let edge = |s: &Seg| s.ack.wrapping_add(u32::from(s.win));
     assert!(seen.plain.iter().all(|s| edge(s) >= KERNEL_ISN + 1 + 0xff00 - 2_000), "{seen:?}");
     let sent = b.from_kernel(0, 0, PSH, &[1; 1_400]).wire_bytes().len();
     assert!(sent <= 500, "{sent} bytes into a window of 500");
     seg.win = 20_000;
-    let sent = sent + b.give(Side::Wire, seg.build()).wire_bytes().len();
+    let sent = sent + b.hear_bytes(Side::Wire, seg.build()).wire_bytes().len();
     assert!(sent >= 1_400, "{sent}");
 }
 
@@ -141,7 +141,7 @@ fn bytes_of_anybodys_do_not_make_a_place_exact_for_a_reset() {
     let made = b.peer_made;
     // With a wrong acknowledgement, and with a right one.
     let forged = b.forged(made.wrapping_sub(700), PSH, &[0xff; 1_448]);
-    b.give(Side::Wire, forged.build());
+    b.hear_bytes(Side::Wire, forged.build());
     b.from_peer(made.wrapping_sub(10), PSH, &[0xff; 1_448]);
     for at in [made + 748, made + 1_438] {
         let seen = b.from_peer(at, RST, &[]);
@@ -156,9 +156,10 @@ fn zeros_and_bare_fins_with_a_wrong_acknowledgement_are_nobodys() {
     let mut b = Bench::encrypted();
     for _ in 0..5 {
         for (seq, flags, bytes) in [(b.peer_made.wrapping_sub(700), PSH, &[0; 1_448][..]), (b.peer_made, FIN, &[])] {
-            let seen = b.give(Side::Wire, b.forged(seq, flags, bytes).build());
+            let forged = b.forged(seq, flags, bytes);
+            let seen = b.hear(Side::Wire, &forged);
             assert!(seen.plain.is_empty(), "{seen:?}");
-            b.pass_time(Duration::from_millis(600));
+            b.wait(Duration::from_millis(600));
         }
     }
     assert_eq!(b.count("bad_acknowledgements"), 10);
@@ -172,7 +173,7 @@ fn damage_ahead_of_the_next_byte_never_ends_a_connection() {
     for _ in 0..10 {
         b.from_peer(b.peer_made + 5_000, PSH, &[0; 1_000]);
         b.from_peer(b.peer_made + 6_000, FIN, &[]);
-        b.pass_time(Duration::from_millis(600));
+        b.wait(Duration::from_millis(600));
     }
     b.assert_alive();
 }
@@ -187,7 +188,7 @@ fn a_forged_tail_of_a_long_frame_does_no_harm() {
     for (n, part) in head.chunks(1_460).enumerate() {
         b.from_peer(at + 1_460 * n as u32, 0, part);
     }
-    for seg in b.pass_time(Duration::from_millis(400)).wire {
+    for seg in b.wait(Duration::from_millis(400)).wire {
         acked = acked.max(seg.ack.wrapping_sub(PEER_ISN.wrapping_add(1)));
     }
     assert!(acked > at + 14_000, "a part is acknowledged, or a frame larger than the peer's window could not come");
@@ -217,7 +218,7 @@ fn a_retransmitted_super_packet_brings_what_is_new_in_it() {
     // What is all old is acknowledged, and nothing in it counts.
     let mut old = b.peer_seg(at, b.engine_made, PSH, &first);
     old.win = 1;
-    let seen = b.give(Side::Wire, old.build());
+    let seen = b.hear_bytes(Side::Wire, old.build());
     assert!(seen.plain.is_empty(), "{seen:?}");
     assert_eq!(seen.wire[0].ack, PEER_ISN.wrapping_add(1).wrapping_add(b.peer_made));
     assert_eq!(b.count("segments_repeated"), 1);
@@ -228,7 +229,7 @@ fn packets_to_the_kernel_look_like_acceptable_ones() {
     let mut b = Bench::encrypted();
     let mut forged = b.forged(b.peer_made, 0, &[]);
     (forged.ttl, forged.traffic_class) = (3, 0x48);
-    b.give(Side::Wire, forged.build());
+    b.hear_bytes(Side::Wire, forged.build());
     // A gap in what the kernel sends is answered by the engine.
     let seen = b.from_kernel(5, 0, PSH, b"later");
     assert_eq!(seen.plain.iter().map(|s| (s.ttl, s.traffic_class)).collect::<Vec<_>>(), [(65, 0)]);
@@ -298,7 +299,7 @@ fn tc_29_bytes_of_anybodys_behind_finp_change_nothing() {
     for _ in 0..5 {
         let seen = b.from_peer(b.peer_made, PSH, &[0; 60]);
         assert!(seen.plain.is_empty(), "{seen:?}");
-        b.pass_time(Duration::from_millis(700));
+        b.wait(Duration::from_millis(700));
     }
     let flow = b.engine.flow(b.kernel, b.peer).expect("a flow");
     assert_eq!((flow.state, flow.reason), (FlowState::Encrypted, None));
@@ -323,7 +324,7 @@ fn what_is_forged_on_the_plain_side_moves_no_clock_and_no_window_and_resets_noth
             let seq = if flags == RST && seq == 15 { 16 } else { seq };
             let mut forged = b.kernel_seg(seq, ack, flags, if flags == PSH { b"forged" } else { b"" });
             forged.traffic_class = 0;
-            let seen = b.give(Side::Plain, forged.build());
+            let seen = b.hear_bytes(Side::Plain, forged.build());
             assert!(seen.wire.is_empty(), "{forged:?} leads to {seen:?}");
         }
         b.clocks = right.map(|(peer, kernel)| (peer + 1, kernel + 1));
@@ -335,7 +336,7 @@ fn what_is_forged_on_the_plain_side_moves_no_clock_and_no_window_and_resets_noth
         b.engine_made += seen.wire_bytes().len() as u32;
         b.assert_alive();
         // A host that has no such connection any more: what it is asked then is exact.
-        b.pass_time(Duration::from_secs(1));
+        b.wait(Duration::from_secs(1));
         let seen = b.from_kernel(5, 0, RST, b"");
         assert!(seen.wire.is_empty() && seen.plain.len() == 1, "{seen:?}");
         let exact = seen.plain[0].ack.wrapping_sub(KERNEL_ISN + 1);
@@ -356,7 +357,7 @@ fn a_reset_of_anybodys_on_the_plain_side_does_not_say_that_the_kernel_knows() {
         b.from_kernel(seq, 0, RST, &[]);
         assert_eq!(b.engine.unheard().len(), 1, "{seq}");
     }
-    let asked = b.pass_time(Duration::from_secs(2)).plain;
+    let asked = b.wait(Duration::from_secs(2)).plain;
     let asked = asked.iter().find(|seg| !seg.has(RST)).expect("an acknowledgement that is answered");
     b.from_kernel(asked.ack.wrapping_sub(KERNEL_ISN + 1), 0, RST, &[]);
     assert_eq!(b.engine.unheard().len(), 0);

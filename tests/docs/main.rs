@@ -1,6 +1,8 @@
 //! Documents beside the program: what they name exists, and what they promise and a test can check is so. Keys, defaults and
 //! ranges, counters and fields are compared beside the code that has them.
 
+mod requirements;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

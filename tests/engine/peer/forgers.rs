@@ -28,16 +28,6 @@ struct Twins {
     last: Vec<String>,
 }
 
-/// What can be compared: everything but what the IP header counts.
-fn essence(seen: &Seen) -> Vec<Seg> {
-    let all = seen.plain.iter().chain(&seen.wire).cloned();
-    all.map(|mut seg| {
-        seg.id = 0;
-        seg
-    })
-    .collect()
-}
-
 impl Twins {
     fn new(seed: u64, clocks: bool, window: u16) -> Self {
         let bench = || {
@@ -121,7 +111,7 @@ impl Twins {
         let mut answers = 0;
         for _ in 0..count {
             let seg = self.forge();
-            let seen = self.attacked.give(Side::Wire, seg.build());
+            let seen = self.attacked.hear_bytes(Side::Wire, seg.build());
             for given in &seen.plain {
                 assert!(!given.has(RST), "{given:?} after {:?}", self.last.last());
                 let at = given.seq.wrapping_sub(PEER_ISN.wrapping_add(1)) as usize;
@@ -135,9 +125,9 @@ impl Twins {
     }
 
     /// The same to both; what it leads to has to be the same.
-    fn both(&mut self, what: &str, mut step: impl FnMut(&mut Bench) -> Seen) -> Seen {
+    fn both(&mut self, what: &str, mut step: impl FnMut(&mut Bench) -> Sent) -> Sent {
         let (calm, attacked) = (step(&mut self.calm), step(&mut self.attacked));
-        assert_eq!(essence(&calm), essence(&attacked), "{what} after {:#?}", self.last);
+        assert_eq!(calm.essence(), attacked.essence(), "{what} after {:#?}", self.last);
         attacked
     }
 }
@@ -216,8 +206,8 @@ fn transfer(seed: u64, clocks: bool, window: u16) {
             }
             _ => {
                 let time = Duration::from_millis(t.rng.pick(&[1, 20, 600]));
-                t.calm.pass_time(time);
-                t.attacked.pass_time(time);
+                t.calm.wait(time);
+                t.attacked.wait(time);
             }
         }
     }
@@ -270,7 +260,7 @@ fn what_waits_goes_on_exactly_as_without_a_forger_who_guesses() {
         let told = |b: &mut Bench, window: u16| {
             let mut seg = b.peer_seg(b.peer_made, b.engine_made, 0, &[]);
             seg.win = window;
-            b.give(Side::Wire, seg.build())
+            b.hear_bytes(Side::Wire, seg.build())
         };
         t.both("it closes", |b| told(b, 0));
         t.burst(&[]);
@@ -278,7 +268,7 @@ fn what_waits_goes_on_exactly_as_without_a_forger_who_guesses() {
         assert!(seen.wire_bytes().is_empty(), "{seen:?}");
         for _ in 0..5 {
             t.burst(&[]);
-            t.both("time", |b| b.pass_time(Duration::from_millis(900)));
+            t.both("time", |b| b.wait(Duration::from_millis(900)));
             tick(&mut t);
             t.both("still closed", |b| told(b, 0));
         }
@@ -292,14 +282,11 @@ fn what_waits_goes_on_exactly_as_without_a_forger_who_guesses() {
         }
         t.both("it is acknowledged", |b| told(b, 0xffff));
         // Of its own: a rekey whose answer is late.
-        let seen = t.both("a rekey", |b| {
-            b.engine.rekey(b.now, b.kernel, b.peer, &mut b.env).expect("encrypted");
-            b.take()
-        });
+        let seen = t.both("a rekey", |b| b.host.rekey(b.kernel, b.peer));
         let bytes = seen.wire_bytes();
         for _ in 0..3 {
             t.burst(&[]);
-            t.both("it is sent again", |b| b.pass_time(Duration::from_millis(700)));
+            t.both("it is sent again", |b| b.wait(Duration::from_millis(700)));
         }
         tick(&mut t);
         for b in [&mut t.calm, &mut t.attacked] {
@@ -320,7 +307,7 @@ fn what_waits_goes_on_exactly_as_without_a_forger_who_guesses() {
             t.both("a part", |b| b.from_peer(*at, 0, part));
         }
         t.burst(&[]);
-        let seen = t.both("it is acknowledged in part", |b| b.pass_time(Duration::from_millis(400)));
+        let seen = t.both("it is acknowledged in part", |b| b.wait(Duration::from_millis(400)));
         assert!(!seen.wire.is_empty());
         let mut delivered = Vec::new();
         for (at, part) in rest {
@@ -338,7 +325,7 @@ fn beside_an_injector(seed: u64) {
     let mut b = Bench::encrypted();
     let (mut genuine, mut delivered) = (Vec::<u8>::new(), Vec::<u8>::new());
     let mut frames: Vec<Vec<u8>> = Vec::new();
-    let take = |seen: Seen, delivered: &mut Vec<u8>, genuine: &[u8], what: &str| {
+    let take = |seen: Sent, delivered: &mut Vec<u8>, genuine: &[u8], what: &str| {
         for seg in seen.plain {
             assert!(!seg.has(RST), "{what}");
             let at = seg.seq.wrapping_sub(PEER_ISN.wrapping_add(1)) as usize;
@@ -392,7 +379,7 @@ fn beside_an_injector(seed: u64) {
                 let flags = rng.pick(&[0, PSH, PSH, packet::URG | PSH, 0x40, packet::CWR]);
                 let mut seg = b.peer_seg(place, b.engine_made, flags, &payload);
                 seg.urgent = rng.below(3_000) as u16;
-                let seen = b.give(Side::Wire, seg.build());
+                let seen = b.hear_bytes(Side::Wire, seg.build());
                 take(seen, &mut delivered, &genuine, &what);
                 assert!(b.engine.held_bytes() < 1 << 20, "{what}: {} bytes held", b.engine.held_bytes());
             }
@@ -401,7 +388,7 @@ fn beside_an_injector(seed: u64) {
                 let seen = b.from_peer(at + 1_448 * n as u32, PSH, part);
                 take(seen, &mut delivered, &genuine, &what);
             }
-            let seen = b.pass_time(Duration::from_millis(250));
+            let seen = b.wait(Duration::from_millis(250));
             take(seen, &mut delivered, &genuine, &what);
         }
         assert!(start < delivered.len());
@@ -430,13 +417,13 @@ fn a_fin_that_comes_again_is_acknowledged_beside_a_flood_of_resets() {
     let next = b.peer_made;
     b.from_peer(next, FIN, &[]);
     for _ in 0..5 {
-        b.pass_time(Duration::from_millis(600));
+        b.wait(Duration::from_millis(600));
         for offset in [5_000_u32, 6_000] {
             let seg = b.peer_seg(next + offset, b.engine_made, 0, &[]);
             let mut seg = Seg { flags: RST, ..seg };
-            b.give(Side::Wire, seg.build());
+            b.hear_bytes(Side::Wire, seg.build());
             seg.flags = SYN;
-            b.give(Side::Wire, seg.build());
+            b.hear_bytes(Side::Wire, seg.build());
         }
         let seen = b.from_peer(next, FIN, &[]);
         assert_eq!(seen.wire.len(), 1, "{seen:?}");
@@ -453,7 +440,7 @@ fn a_kernel_that_takes_its_window_back_is_waited_for() {
     b.kernel_window = 0;
     b.from_kernel(0, 0, 0, &[]);
     for second in 0..3_600 {
-        for seg in b.pass_time(Duration::from_secs(1)).plain {
+        for seg in b.wait(Duration::from_secs(1)).plain {
             assert!(!seg.has(RST), "after {second} seconds");
             b.from_kernel(0, 0, 0, &[]);
         }
@@ -475,7 +462,7 @@ impl Bench {
         let sent = b.from_kernel(0, 1, FIN, b"the last words").wire_bytes().len() as u32;
         // It sends them again after ever longer times.
         for n in 0..7 {
-            b.pass_time(Duration::from_millis(200 << n));
+            b.wait(Duration::from_millis(200 << n));
             b.from_kernel(0, 1, FIN, b"the last words");
         }
         b.engine_made += sent + 1;
@@ -492,16 +479,16 @@ fn a_forged_syn_after_an_orderly_end_lets_no_plaintext_out() {
         let mut b = Bench::closed_in_order();
         let mut syn = b.peer_seg(0, 0, 0, &[]);
         (syn.seq, syn.ack, syn.flags) = (77_777, 0, SYN);
-        b.give(Side::Wire, syn.build());
+        b.hear_bytes(Side::Wire, syn.build());
         if with_rst {
             let mut rst = syn.clone();
             (rst.seq, rst.flags) = (77_778, RST);
-            b.give(Side::Wire, rst.build());
+            b.hear_bytes(Side::Wire, rst.build());
         }
         for _ in 0..5 {
             let seen = b.from_kernel(0, 1, FIN, b"the last words");
             assert!(seen.wire.iter().all(|seg| seg.payload.is_empty()), "with a RST {with_rst}: {seen:?}");
-            b.pass_time(Duration::from_secs(12));
+            b.wait(Duration::from_secs(12));
         }
     }
 }

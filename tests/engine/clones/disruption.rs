@@ -1,16 +1,13 @@
 //! Signs that this machine was cloned, rolled back or stopped (TC-14, TC-19, TC-31): what the engine does about them, and what
 //! that saves when a machine was copied with connections open. docs/clones.md says the same in words.
-#![allow(unreachable_pub, dead_code, reason = "modules of a test crate have no outside, and are shared")]
-#![allow(missing_docs, reason = "a test crate has no readers but its authors")]
 
-mod harness;
-
+use crate::harness::host::everything;
+use crate::harness::machine::{Connection, Machine, Make, NOW, Node as _, Numbers, Packets, carry, deliver};
+use crate::harness::packet::{ACK, RST, SYN, Seg};
+use crate::harness::seals;
 use enotun::engine::{Disruption, Finding, FlowState, Side};
-use enotun::selector::{Policy, PolicyTable, Rule};
+use enotun::selector::Policy;
 use enotun::wire::Offload;
-use harness::machine::{Connection, Machine, Make, NOW, Node as _, Numbers, Packets, carry, deliver};
-use harness::packet::{ACK, RST, SYN, Seg};
-use harness::seals;
 
 const WEAK: [Disruption; 5] =
     [Disruption::Moved, Disruption::Suspend, Disruption::Stop, Disruption::ClockStep, Disruption::AddressChange];
@@ -144,7 +141,7 @@ fn tc_14_openings_that_have_sent_a_nonce_or_a_key_are_aborted() {
 #[test]
 fn plain_connections_are_not_touched() {
     let [mut client, _] = machines(5);
-    client.engine.set_policy(PolicyTable::new([Rule::new("0.0.0.0/0".parse().unwrap(), Policy::Opportunistic)]));
+    client.engine.set_policy(everything(Policy::Opportunistic));
     let numbers = Numbers::new(5, false, 0);
     let mut plain = Connection::closed(numbers);
     client.take(Side::Plain, plain.segment(true, SYN, b"").build(), Offload::NONE);

@@ -1,9 +1,5 @@
 //! What connections cost in memory, counted by the allocator: an idle one little, and one that goes on nothing more
 //! with every packet.
-#![allow(unreachable_pub, dead_code, reason = "modules of a test crate have no outside, and are shared")]
-#![allow(missing_docs, reason = "a test crate has no readers but its authors")]
-
-mod harness;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -11,11 +7,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use enotun::engine::{Config, Engine, FlowState, Side};
-use enotun::selector::{Policy, PolicyTable, Rule};
+use enotun::selector::Policy;
 use enotun::time::Instant;
 use enotun::wire::Offload;
-use harness::env::{Emitted, Generator, TestEnv, is_aside};
-use harness::packet::{self, ACK, PSH, SYN, Seg};
+
+use crate::harness::env::{Emitted, Generator, TestEnv, is_aside};
+use crate::harness::host::{Host, everything};
+use crate::harness::packet::{self, ACK, PSH, SYN, Seg};
 
 /// The system's allocator, counting for each thread (tests run side by side).
 struct Counting;
@@ -39,6 +37,12 @@ unsafe impl GlobalAlloc for Counting {
         // SAFETY: the caller's promise is passed on.
         unsafe { System.alloc(layout) }
     }
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        note(-(layout.size() as i64));
+        note(size as i64);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.realloc(at, layout, size) }
+    }
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         note(-(layout.size() as i64));
         // SAFETY: the caller's promise is passed on.
@@ -49,20 +53,13 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-struct Host {
-    engine: Engine,
-    env: TestEnv,
-}
-
-impl Host {
-    fn new(seed: u64) -> Self {
-        let mut config = Config::default();
-        // The cache of sessions is bounded by itself.
-        config.sessions.max = 0;
-        let mut engine = Engine::new(config, enotun::crypto::provider());
-        engine.set_policy(PolicyTable::new([Rule::new("0.0.0.0/0".parse().unwrap(), Policy::Required)]));
-        Self { engine, env: TestEnv::new(Generator::new(seed)) }
-    }
+fn host(seed: u64) -> Host {
+    let mut config = Config::default();
+    // The cache of sessions is bounded by itself.
+    config.sessions.max = 0;
+    let mut engine = Engine::new(config, enotun::crypto::provider());
+    engine.set_policy(everything(Policy::Required));
+    Host::with_engine(engine, TestEnv::new(Generator::new(seed)))
 }
 
 /// Gives a kernel's packet to the engine of host `at` and carries what comes of it until nothing moves. The payloads
@@ -71,7 +68,7 @@ fn carry_packet(hosts: &mut [Host; 2], now: Instant, at: usize, packet: Vec<u8>,
     let mut arrived = Vec::new();
     let mut waiting = vec![(at, Side::Plain, packet, offload)];
     while let Some((host, side, mut bytes, offload)) = waiting.pop() {
-        let Host { engine, env } = &mut hosts[host];
+        let Host { engine, env, .. } = &mut hosts[host];
         WATCHED.set(true);
         engine.handle_packet(now, side, offload, &mut bytes, env);
         while engine.poll_timeout().is_some_and(|due| due <= now) {
@@ -119,7 +116,7 @@ fn open(hosts: &mut [Host; 2], now: Instant, n: u32) {
 #[test]
 fn an_idle_connection_costs_less_than_2_kib_at_each_end() {
     const CONNECTIONS: u32 = 2000;
-    let mut hosts = [Host::new(1), Host::new(2)];
+    let mut hosts = [host(1), host(2)];
     let mut now = Instant::from_micros(1_000_000);
     let before = LIVE_BYTES.get();
     for n in 0..CONNECTIONS {
@@ -152,7 +149,7 @@ const SUPER_PACKET: usize = 44 * 1428;
 
 #[test]
 fn a_connection_that_goes_on_allocates_nothing() {
-    let mut hosts = [Host::new(1), Host::new(2)];
+    let mut hosts = [host(1), host(2)];
     let mut now = Instant::from_micros(1_000_000);
     open(&mut hosts, now, 1);
     let data: Vec<u8> = (0..SUPER_PACKET).map(|i| (i % 251) as u8).collect();
@@ -185,8 +182,8 @@ fn a_connection_that_goes_on_allocates_nothing() {
 /// SYNs that nobody stands by: forged ones from the network, each from another address, with ENO and without. Returns bytes for each entry
 /// and nanoseconds for each SYN beyond the bound.
 fn flood(eno: bool) -> (i64, u128) {
-    let mut host = Host::new(1);
-    host.engine.set_policy(PolicyTable::new([Rule::new("0.0.0.0/0".parse().unwrap(), Policy::Opportunistic)]));
+    let mut host = host(1);
+    host.engine.set_policy(everything(Policy::Opportunistic));
     let most = Config::default().max_half_open as u32;
     let before = LIVE_BYTES.get();
     let mut now = Instant::from_micros(1_000_000);

@@ -4,10 +4,10 @@ use super::*;
 
 impl Bench {
     /// The peer acknowledges `ack` and has room up to `edge`.
-    fn told(&mut self, edge: u32, ack: u32, flags: u8, at: u32, payload: &[u8]) -> Seen {
+    fn told(&mut self, edge: u32, ack: u32, flags: u8, at: u32, payload: &[u8]) -> Sent {
         let mut seg = self.peer_seg(at, ack, flags, payload);
         seg.win = u16::try_from(edge - ack).expect("a window");
-        self.give(Side::Wire, seg.build())
+        self.hear_bytes(Side::Wire, seg.build())
     }
 
     /// The kernel has filled the peer's window and a rekey was answered, so that only `room` bytes are left, in which no frame
@@ -24,7 +24,7 @@ impl Bench {
             at += data;
             made += seen.wire_bytes().len() as u32;
         }
-        let mut sent = Seen::default();
+        let mut sent = Sent::default();
         for _ in 0..2 {
             made += sent.wire_bytes().len() as u32;
             b.engine_made = made;
@@ -53,7 +53,7 @@ fn a_frame_of_our_own_waits_for_a_closed_window_as_long_as_the_peer_answers() {
         let (mut b, edge, mut acked) = Bench::with_full_window(room);
         let (mut probes, next) = (0, b.peer_made);
         for _ in 0..3600 {
-            let seen = b.pass_time(Duration::from_secs(1));
+            let seen = b.wait(Duration::from_secs(1));
             for _ in seen.wire {
                 probes += 1;
                 b.told(edge, acked, 0, next, &[]);
@@ -64,7 +64,7 @@ fn a_frame_of_our_own_waits_for_a_closed_window_as_long_as_the_peer_answers() {
         assert_eq!((flow.state, flow.reason), (FlowState::Encrypted, None));
         let mut open = b.peer_seg(next, acked, 0, &[]);
         open.win = 1_000;
-        let seen = b.give(Side::Wire, open.build());
+        let seen = b.hear_bytes(Side::Wire, open.build());
         acked += seen.wire_bytes().len() as u32;
         assert_eq!(acked, edge - room + OVERHEAD as u32, "the answer to the rekey");
     }
@@ -76,7 +76,7 @@ fn a_frame_of_our_own_waits_for_a_closed_window_as_long_as_the_peer_answers() {
 fn what_is_sent_beside_a_full_window_has_a_number_that_the_peer_accepts() {
     for room in [0, 13] {
         let (mut b, edge, _) = Bench::with_full_window(room);
-        let probe = b.pass_time(Duration::from_secs(10)).wire;
+        let probe = b.wait(Duration::from_secs(10)).wire;
         assert!(probe.iter().any(|seg| !seg.payload.is_empty()), "{probe:?}");
         let number = KERNEL_ISN.wrapping_add(1).wrapping_add(edge);
         // The kernel's acknowledgement, one of enotun's own, the answer to a SYN, and a reset from either.
@@ -87,14 +87,14 @@ fn what_is_sent_beside_a_full_window_has_a_number_that_the_peer_accepts() {
         seen.extend(b.told(edge, edge, PSH, at + 10, b"behind a gap").wire);
         let mut syn = b.peer_seg(0, 0, 0, &[]);
         syn.flags = SYN;
-        seen.extend(b.give(Side::Wire, syn.build()).wire);
+        seen.extend(b.hear_bytes(Side::Wire, syn.build()).wire);
         assert_eq!(seen.len(), 3, "{seen:?}");
         seen.extend(b.from_kernel(70_000, 5, RST, &[]).wire);
         assert!(seen.iter().all(|seg| seg.seq == number && seg.payload.is_empty()), "not {number}: {seen:?}");
     }
     let (mut b, edge, _) = Bench::with_full_window(0);
-    b.pass_time(Duration::from_secs(10));
-    b.engine.abort_all(b.now, &mut b.env);
+    b.wait(Duration::from_secs(10));
+    b.host.engine.abort_all(b.host.now, &mut b.host.env);
     let rst = b.take().wire;
     assert!(
         rst.len() == 1 && rst[0].has(RST) && rst[0].seq == KERNEL_ISN.wrapping_add(1).wrapping_add(edge),
@@ -113,7 +113,7 @@ fn what_the_kernel_is_told_has_a_number_that_it_accepts() {
     // It has taken half of it and shrinks its window.
     let mut shrunk = b.kernel_seg(0, 4_000, PSH, b"hello");
     shrunk.win = 1_000;
-    let sent = b.give(Side::Plain, shrunk.build()).wire_bytes().len() as u32;
+    let sent = b.hear_bytes(Side::Plain, shrunk.build()).wire_bytes().len() as u32;
     b.engine_made += sent;
     let at = b.peer_made;
     let told = b.from_peer(at, 0, &[]).plain;
@@ -126,15 +126,15 @@ fn what_the_kernel_is_told_has_a_number_that_it_accepts() {
 #[test]
 fn a_probe_beyond_the_window_can_be_acknowledged() {
     let (mut b, edge, _) = Bench::with_full_window(0);
-    let probe = b.pass_time(Duration::from_secs(10)).wire;
+    let probe = b.wait(Duration::from_secs(10)).wire;
     let taken = probe.iter().find(|seg| seg.payload.len() == OVERHEAD).expect("the frame");
     let end = taken.seq.wrapping_add(OVERHEAD as u32).wrapping_sub(KERNEL_ISN + 1);
     assert_eq!(end, edge + OVERHEAD as u32);
     let at = b.peer_made;
     let mut open = b.peer_seg(at, end, 0, &[]);
     open.win = 5_000;
-    b.give(Side::Wire, open.build());
-    assert!(b.pass_time(Duration::from_secs(100)).wire.is_empty(), "it is not sent again");
+    b.hear_bytes(Side::Wire, open.build());
+    assert!(b.wait(Duration::from_secs(100)).wire.is_empty(), "it is not sent again");
     let seen = b.from_kernel(0, 0, 0, &[]);
     assert_eq!(seen.wire[0].seq, KERNEL_ISN.wrapping_add(1).wrapping_add(end));
 }

@@ -15,10 +15,6 @@ struct Twins {
     answered: bool,
 }
 
-fn essence(sent: &Sent) -> Vec<Seg> {
-    sent.plain.iter().chain(&sent.wire).map(|seg| Seg { id: 0, ..seg.clone() }).collect()
-}
-
 impl Twins {
     fn new(seed: u64, policy: Policy) -> Self {
         let pair = || {
@@ -82,7 +78,7 @@ impl Twins {
 
     fn both(&mut self, what: &str, mut step: impl FnMut(&mut Pair) -> Sent) -> Sent {
         let (calm, attacked) = (step(&mut self.calm), step(&mut self.attacked));
-        assert_eq!(essence(&calm), essence(&attacked), "{what} beside {:#?}", self.last);
+        assert_eq!(calm.essence(), attacked.essence(), "{what} beside {:#?}", self.last);
         attacked
     }
 

@@ -4,10 +4,6 @@ use super::packet::{FIN, RST};
 use super::*;
 use enotun::engine::FlowState;
 
-fn everything(policy: Policy) -> PolicyTable {
-    PolicyTable::new([Rule::new("0.0.0.0/0".parse().expect("a selector"), policy)])
-}
-
 fn data(mut seg: Seg) -> Seg {
     seg.payload = b"plaintext".to_vec();
     seg

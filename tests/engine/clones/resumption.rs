@@ -3,16 +3,12 @@
 //! resumed and with fresh keys. No (key, nonce) pair may seal two frames and no session ID may occur twice.
 //!
 //! The random source is the worst case (tests/harness/machine.rs). The same runs without the mixing that is asked of it show that
-//! the test can fail. What becomes of connections that were open is in tests/disruption.rs.
-#![allow(unreachable_pub, dead_code, reason = "modules of a test crate have no outside, and are shared")]
-#![allow(missing_docs, reason = "a test crate has no readers but its authors")]
-
-mod harness;
+//! the test can fail. What becomes of connections that were open is in disruption.rs.
 
 use std::collections::HashSet;
 
-use harness::machine::{Connection, Machine, Make, Numbers, Session};
-use harness::seals;
+use crate::harness::machine::{Connection, Machine, Make, Numbers, Session};
+use crate::harness::seals;
 
 /// Who is copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

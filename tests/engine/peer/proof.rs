@@ -4,10 +4,10 @@ use super::*;
 
 impl Bench {
     /// A first segment of somebody's, with the ENO option and `bytes` where Init1 belongs.
-    fn in_place_of_init1(&mut self, bytes: &[u8]) -> Seen {
+    fn in_place_of_init1(&mut self, bytes: &[u8]) -> Sent {
         let mut seg = self.peer_seg(0, 0, PSH, bytes);
         seg.set_options(&[vec![(ENO, vec![])], self.timestamps(true)].concat());
-        self.give(Side::Wire, seg.build())
+        self.hear_bytes(Side::Wire, seg.build())
     }
 }
 
@@ -57,7 +57,7 @@ fn tc_5_a_peer_that_insists_on_a_wrong_init_message_is_reset() {
         for _ in 0..4 {
             let seen = b.in_place_of_init1(&wrong);
             resets += seen.wire.iter().filter(|s| s.has(RST)).count();
-            b.pass_time(Duration::from_millis(600));
+            b.wait(Duration::from_millis(600));
         }
         assert!(resets > 0, "{wrong:02x?}");
         assert_eq!(b.engine.flow(b.kernel, b.peer).expect("lingers").state, FlowState::Closed);
@@ -73,11 +73,11 @@ fn keys_are_exchanged_when_the_packets_are_through() {
     let init1 = [&tcpcrypt::constants::INIT1_MAGIC.to_be_bytes()[..], &init1[4..]].concat();
     let mut seg = b.peer_seg(0, 0, PSH, &init1);
     seg.set_options(&[(ENO, vec![])]);
-    b.engine.handle_packet(b.now, Side::Wire, Offload::NONE, &mut seg.build(), &mut b.env);
+    b.host.engine.handle_packet(b.host.now, Side::Wire, Offload::NONE, &mut seg.build(), &mut b.host.env);
     assert!(b.take().wire_bytes().is_empty(), "not in the packet's own time");
     assert!(b.engine.session(b.kernel, b.peer).is_err());
     assert_eq!(b.engine.poll_timeout(), Some(b.now), "but at once");
-    b.engine.handle_timeout(b.now, &mut b.env);
+    b.host.engine.handle_timeout(b.host.now, &mut b.host.env);
     assert!(!b.take().wire_bytes().is_empty(), "Init2");
     assert!(b.engine.session(b.kernel, b.peer).is_ok());
 }

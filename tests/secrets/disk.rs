@@ -1,12 +1,12 @@
 //! The daemon's memory, in which keys are, gets to no disk (TC-21).
-#![allow(missing_docs, reason = "a test crate has no readers but its authors")]
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use enotun::io::memory::{Swapping, keep_off_disk, trim_heap};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::harness::process::entrance;
 
 /// What a child of this test binary is told to be.
 const ROLE: &str = "ENOTUN_DISK_ROLE";
@@ -25,13 +25,7 @@ fn child_process() {
 
 /// Runs a child in `dir` and returns how it ended and what it said.
 fn child(role: &str, dir: &Path) -> std::process::Output {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child_process", "--ignored", "--nocapture", "--test-threads=1"])
-        .env(ROLE, role)
-        .current_dir(dir)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
+    entrance(module_path!(), "child_process").env(ROLE, role).current_dir(dir).output().unwrap()
 }
 
 fn crash(protected: bool) {
