@@ -168,7 +168,7 @@ impl Table {
         let bucket = self.bucket(key);
         let kind = &mut self.kinds[class as usize];
         kind.count += 1;
-        if !matches!(class, Class::Plain | Class::Encrypted | Class::Closed) {
+        if !matches!(class, Class::Plain | Class::Closed) {
             kind.crowd.resize(CROWD, 0);
             if let Some(crowd) = kind.crowd.get_mut(bucket) {
                 *crowd += 1;
@@ -308,17 +308,28 @@ impl Table {
         victim.or(Some((class, *newest)))
     }
 
-    /// Of the oldest of `class` one of the peer that has most.
+    /// Of the oldest of `class` one of a stranger's, of the stranger who has most.
     fn least(&self, class: Class, newest: &FlowKey) -> Option<FlowKey> {
         let kind = self.kind(class);
-        let crowd = |key: &FlowKey| kind.crowd.get(self.bucket(key)).copied().unwrap_or(0);
+        let rank = |key: &FlowKey| (!self.is_known(key), self.crowd(class, key));
         let oldest = kind.due.iter().map(|(_, key)| key).filter(|key| *key != newest).take(COMPARED);
         // Of equals the oldest.
-        let most = oldest.fold(None, |most: Option<(u32, &FlowKey)>, key| match (most, crowd(key)) {
-            (Some((count, _)), more) if more <= count => most,
-            (_, more) => Some((more, key)),
+        let least = oldest.fold(None, |least: Option<((bool, u32), &FlowKey)>, key| match (least, rank(key)) {
+            (Some((before, _)), rank) if rank <= before => least,
+            (_, rank) => Some((rank, key)),
         });
-        Some(most.map_or(*newest, |(_, key)| *key))
+        Some(least.map_or(*newest, |(_, key)| *key))
+    }
+
+    /// Whether the peer of a connection shows in another one that it is there, or resumes a session: who forges addresses does neither.
+    fn is_known(&self, key: &FlowKey) -> bool {
+        let resumes = matches!(self.get(key), Some(Flow::Opening(opening)) if opening.resumes());
+        resumes || self.crowd(Class::Encrypted, key) > 0
+    }
+
+    /// How many of `class` the peer has.
+    fn crowd(&self, class: Class, key: &FlowKey) -> u32 {
+        self.kind(class).crowd.get(self.bucket(key)).copied().unwrap_or(0)
     }
 
     /// The plain connection that was silent longest, nearly.

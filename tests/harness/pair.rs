@@ -115,22 +115,27 @@ impl Pair {
     pub fn connected_with(config: Config) -> Self {
         let mut pair = Self::new();
         pair.a = Host::new(config);
-        let sent = pair.until_ack();
+        pair.connect();
+        pair
+    }
+
+    /// Opens an encrypted connection on which all is acknowledged.
+    pub fn connect(&mut self) {
+        let sent = self.until_ack();
         let mut to_a = Vec::new();
         for seg in sent.wire {
-            to_a.extend(pair.b.wire(&seg).wire);
+            to_a.extend(self.b.wire(&seg).wire);
         }
         for seg in to_a {
-            for seg in pair.a.wire(&seg).wire {
-                pair.b.wire(&seg);
+            for seg in self.a.wire(&seg).wire {
+                self.b.wire(&seg);
             }
         }
-        let sent = pair.a.kernel(&pair.from_a());
+        let sent = self.a.kernel(&self.from_a());
         for seg in sent.wire {
-            pair.b.wire(&seg);
+            self.b.wire(&seg);
         }
-        assert!(pair.have_keys());
-        pair
+        assert!(self.have_keys());
     }
 
     /// Whether both ends have made the same keys.

@@ -87,6 +87,39 @@ fn a_slow_client_is_not_forgotten_for_one_source_that_floods() {
     assert_eq!(slow, Some(FlowState::Encrypted));
 }
 
+/// The next opening of a client is forgotten last that has another connection, or resumes a session: nobody can forge that who does not
+/// see what the client sends.
+#[test]
+fn the_opening_of_a_known_client_is_not_forgotten_for_those_of_strangers() {
+    for (open, known) in [(true, true), (false, true), (false, false)] {
+        let mut pair = Pair::new();
+        pair.b = Host::new(few());
+        pair.connect();
+        confirm(&mut pair.a, &mut pair.b, a_addr(), Seg::clone);
+        if !open {
+            let mut rst = pair.from_a();
+            rst.flags = RST;
+            rst = pair.a.kernel(&rst).wire.remove(0);
+            pair.b.wire(&rst);
+            assert_eq!(state(&pair.b, b_addr(), a_addr()), Some(FlowState::Closed));
+        }
+        let client = if known { pair.a } else { Host::new(few()) };
+        let (mut client, mut server) = (client, pair.b);
+        let (mut syn, mut syn_ack) = (Pair::syn(), Pair::syn_ack());
+        let local = SocketAddr::new(if known { a_addr().ip() } else { [10, 0, 0, 9].into() }, 40_001);
+        (syn.src, syn_ack.dst) = (local, local);
+        let syn = client.kernel(&syn).wire.remove(0);
+        server.wire(&syn);
+        server.kernel(&syn_ack);
+        for n in 0..10 * FEW as u32 {
+            server.wait(Duration::from_micros(10));
+            server.wire(&forged(n, true, true));
+        }
+        assert_eq!(state(&server, b_addr(), local).is_some(), known, "with another connection {open}, known {known}");
+        assert!(server.engine.len() <= 2 * FEW);
+    }
+}
+
 #[test]
 fn connects_to_hosts_that_do_not_answer_take_nothing_from_others() {
     for policy in [Policy::Opportunistic, Policy::Required] {
