@@ -778,9 +778,9 @@ class Conn:
             self.bad("TC-26: frame at offset %d (clen %d, generation %d) does not decrypt" % (at, clen, generation), seg)
             self.stage = "broken"
             return False
-        if self.rx_fin:
-            self.bad("TC-29: a frame behind the one with FINp", seg)
         flags, urgent, body = plain[0], None, plain[1:]
+        if self.rx_fin:
+            self.frame_behind_finp(flags, body, seg)
         if flags & 0xFC:
             self.bad("TC-24: reserved flag bits: %02x" % flags, seg)
         if flags & 2:
@@ -805,6 +805,10 @@ class Conn:
             if not any(o < end <= e and f & FIN for o, e, f in self.segments if e == end):
                 self.bad("TC-29: the segment that ends the frame with FINp has no FIN", seg)
         return True
+
+    def frame_behind_finp(self, flags, body, seg):
+        """TC-29 lets empty ones pass, answers to a rekey; the host sends none (docs/readings.md, reading 11)."""
+        self.bad("TC-29: a frame%s behind the one with FINp" % (" with data" if body else ""), seg)
 
     # ---- sending
 

@@ -14,7 +14,7 @@ from app import pattern
 from conn import Conn, Opts
 from packet import ACK, FIN, MASK, PSH, RST, SYN
 
-FATAL = ("TC-29: FIN without", "TC-29: a frame behind", "TC-29: bytes behind", "TC-29: FIN before")
+FATAL = ("TC-29: FIN without", "TC-29: a frame with data behind", "TC-29: FIN before")
 
 
 def _secret(chain, ss):
@@ -251,9 +251,6 @@ class ModelConn(Conn):
                 if not plain or (plain[0] & 2 and len(plain) < 3):
                     self.stage = "broken"
                     return False
-        if self.rx_fin and len(self.rx) > at:
-            self.stage = "broken"
-            return False
         return super().parse_frame(seg)
 
     def on_rst(self, seg):
