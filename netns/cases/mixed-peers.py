@@ -15,7 +15,8 @@ with net.nodes["r"].capture("ra") as wire:
         held = Connection(a, without[family])
         check(f"{name}: a to c, which has no enotun", held.says, "to-c")
         check_enotun(f"{name}: it is plain", a.flows_are, ECHO, "plain")
-        check_enotun(f"{name}: because the peer has no ENO", lambda: same({f["reason"] for f in a.flows() if f["state"] == "plain"}, {"peer-no-eno"}))
+        check_enotun(f"{name}: because the peer has no ENO",
+                     lambda: same({f["reason"] for f in a.flows() if f["state"] == "plain"}, {"peer-no-eno"}))
         held.close()
         held = Connection(c, net.client[family])
         check(f"{name}: c to a", held.says, "from-c")

@@ -44,7 +44,8 @@ check("nothing was changed", lambda: same(a.state(), before))
 
 # As root without capabilities; without /dev/net/tun; with the device's name taken.
 check("no capability", says, [1], *up("10.1.0.0/24", before=("setpriv", "--bounding-set=-all", "--inh-caps=-all")))
-check("no /dev/net/tun", says, [1], *up("10.1.0.0/24", before=("unshare", "-m", "sh", "-c", 'mount -t tmpfs tmpfs /dev/net && exec "$@"', "sh")))
+without_tun = ("unshare", "-m", "sh", "-c", 'mount -t tmpfs tmpfs /dev/net && exec "$@"', "sh")
+check("no /dev/net/tun", says, [1], *up("10.1.0.0/24", before=without_tun))
 for device, name in (("tun0", "the device's name"), ("tun0-w", "the second device's name")):
     a.ip(f"link add {device} type bridge")
     check(f"{name} is in use", says, [1], *up("10.1.0.0/24"))

@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 
-from harness.checks import Failed, need, note, wait_for, work
+from harness.checks import Failed, need, note, plain, wait_for, work
 
 ALL = 3
 SO_RCVBUFFORCE, SO_ATTACH_FILTER = 33, 26
@@ -48,12 +48,14 @@ class Capture(threading.Thread):
         try:
             with open(self.path, "wb") as file:
                 file.write(struct.pack("<IHHIIII", 0xA1B2C3D4, 2, 4, 0, 0, 1 << 18, 1))
+                buffer = memoryview(bytearray(1 << 18))
                 while True:
-                    frame = self.socket.recv(1 << 18)
-                    if self.end in frame[:100]:
+                    size = self.socket.recv_into(buffer)
+                    if self.end in bytes(buffer[:100]):
                         return
                     now = time.time()
-                    file.write(struct.pack("<IIII", int(now), int(now % 1 * 1e6), len(frame), len(frame)) + frame)
+                    file.write(struct.pack("<IIII", int(now), int(now % 1 * 1e6), size, size))
+                    file.write(buffer[:size])
         except OSError as error:
             self.error = error
         finally:
@@ -112,5 +114,4 @@ class Capture(threading.Thread):
 
     def encrypted(self, *ports, minimum=1):
         """Every connection to the ports is ENO and frames, and no plaintext anywhere; in plain mode, that all of it is plain."""
-        from harness.checks import plain
         return self.wire(*ports, expect="plain" if plain else "encrypted", minimum=minimum)

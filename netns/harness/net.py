@@ -43,8 +43,9 @@ def bracket(address):
     return f"[{address}]" if ":" in address else address
 
 
-def command(*argv, input=None, timeout=120, status=0):
-    """Runs a program to its end: its output. Fails if its exit status is another one (None: any will do)."""
+def command(*argv, input=None, timeout=120, status=0, shown=2000):
+    """Runs a program to its end: its output. Fails if its exit status is another one (None: any will do). So much of what it prints is shown
+    if the check fails."""
     argv = [str(word) for word in argv]
     note("$ " + shlex.join(argv))
     try:
@@ -52,7 +53,7 @@ def command(*argv, input=None, timeout=120, status=0):
                               stdin=subprocess.DEVNULL if input is None else None, check=False)
     except subprocess.TimeoutExpired as late:
         raise Failed(f"{shlex.join(argv)}: not done in {timeout} s") from late
-    note(done.stdout[-2000:] + done.stderr[-2000:])
+    note(done.stdout[-shown:] + done.stderr[-shown:])
     need(status is None or done.returncode == status, f"exit status {done.returncode} of {shlex.join(argv)}: {done.stderr[-2000:]}")
     return done.stdout
 
@@ -143,7 +144,9 @@ class Node:
         return command(ENOTUN, *words, "--instance", self.namespace, **named)
 
     def json(self, *words, **named):
-        return json.loads(self.enotun(*words, "--json", **named))
+        told = json.loads(self.enotun(*words, "--json", shown=1, **named))
+        note(json.dumps(told)[:1000])
+        return told
 
     def start(self, *arguments):
         """`enotun up`, with the topology's arguments unless others are given; when it is ready."""

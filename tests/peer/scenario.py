@@ -230,7 +230,7 @@ pattern = application.pattern
 
 def cli_control(program, instance):
     def run(*arguments):
-        done = subprocess.run([program, *arguments, "--instance", instance], capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run([program, *arguments, "--instance", instance], capture_output=True, text=True, timeout=60, check=False)
         return done.returncode, done.stdout + done.stderr
 
     return run if program and os.path.exists(program) else None
