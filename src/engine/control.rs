@@ -2,9 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::fate::{Fate, fail, settle};
 use super::state::Engine;
-use crate::flow::{AbortReason, Counters, Env, Flow, FlowInfo, FlowSession, FlowState, Next};
+use crate::flow::{Counters, Env, Flow, FlowInfo, FlowSession, FlowState, Transition, settle};
 use crate::selector::Policy;
 use crate::store::{Finding, PathInfo, PathKey, SessionInfo};
 use crate::time::Instant;
@@ -200,7 +199,7 @@ impl Engine {
                 }
                 _ => {
                     result = Err(FlowError::NotEncrypted);
-                    Fate::Stay
+                    Transition::Stay
                 }
             });
         });
@@ -216,17 +215,7 @@ impl Engine {
     fn abort_each(&mut self, now: Instant, env: &mut dyn Env) {
         let keys: Vec<FlowKey> = self.table.iter().map(|(key, _)| *key).collect();
         for key in keys {
-            self.with_flow(now, key, env, |cx, flow| match flow {
-                Flow::Encrypted(encrypted) => settle(cx, encrypted, Next::Abort(AbortReason::Shutdown)),
-                Flow::Opening(opening) => {
-                    opening.refuse(cx);
-                    match opening.kernel_expects() {
-                        Some(expects) => fail(cx, key, AbortReason::Shutdown, Some(expects)),
-                        None => Fate::Remove,
-                    }
-                }
-                _ => Fate::Stay,
-            });
+            self.with_flow(now, key, env, |cx, flow| flow.shut_down(cx));
         }
     }
 }

@@ -3,9 +3,8 @@
 
 use tcpcrypt::Tep;
 
-use super::fate::{Fate, settle};
 use super::state::Engine;
-use crate::flow::{Env, Exchange, Flow};
+use crate::flow::{Env, Exchange, Flow, Transition, settle};
 use crate::time::Instant;
 
 /// What one call of [`Engine::handle_timeout`] spends on key exchanges, in microseconds, about; one takes place in any case.
@@ -36,7 +35,7 @@ impl Engine {
                     encrypted.note_path(cx, next, None);
                     settle(cx, encrypted, next)
                 }
-                Flow::Encrypted(_) | Flow::Opening(_) | Flow::Plain(_) | Flow::Closed(_) => Fate::Stay,
+                Flow::Encrypted(_) | Flow::Opening(_) | Flow::Plain(_) | Flow::Closed(_) => Transition::Stay,
             });
         }
     }

@@ -97,7 +97,7 @@ impl Engine {
             self.counters.limit_flows += 1;
             return false;
         }
-        let opening = Opening::new(&context!(self, now, &mut *env), Link::new(key), rules, side == Side::Plain);
+        let opening = Opening::new(&context!(self, now, &mut *env), Link::new(key), rules, side);
         self.table.insert(key, Flow::Opening(Box::new(opening)));
         self.table.settle(&key);
         let class = if side == Side::Plain { Class::Outward } else { Class::Inward };

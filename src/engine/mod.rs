@@ -5,7 +5,6 @@ mod control;
 mod disruption;
 mod exchange_queue;
 mod exchanges;
-mod fate;
 mod lookup;
 mod packets;
 mod probe;

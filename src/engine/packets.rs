@@ -1,9 +1,7 @@
 //! A packet on its way through: which connection it belongs to, what that makes of it, where it goes.
 
-use super::fate::{Fate, after_opening, fail, pass, settle};
 use super::state::Engine;
-use crate::flow::{AbortReason, Env, Flow, Learnt, Link, LostOption, Next, Side};
-use crate::store::Finding;
+use crate::flow::{Env, Flow, Side};
 use crate::time::Instant;
 use crate::wire::icmp::IcmpError;
 use crate::wire::packet::NotTcp;
@@ -96,32 +94,7 @@ impl Engine {
         if let Some(probe) = self.probes.get_mut(&key) {
             probe.from_kernel(now, packet);
         }
-        self.with_flow(now, key, env, |cx, flow| match flow {
-            Flow::Opening(opening) => {
-                opening.learn(Side::Plain, packet);
-                let opened = opening.from_kernel(cx, packet);
-                let fate = after_opening(cx, key, opening, opened, |cx, encrypted, dealt_with| {
-                    if dealt_with { Next::Stay } else { encrypted.from_kernel(cx, packet) }
-                });
-                pass(cx, Side::Plain, packet, fate)
-            }
-            Flow::Plain(plain) => {
-                plain.note(cx, Side::Plain, packet);
-                if plain.insist(cx, key, packet) {
-                    return Fate::Stay;
-                }
-                pass(cx, Side::Plain, packet, (Fate::Stay, true))
-            }
-            Flow::Encrypted(encrypted) => {
-                encrypted.learn(Side::Plain, packet);
-                let next = encrypted.from_kernel(cx, packet);
-                settle(cx, encrypted, next)
-            }
-            Flow::Closed(closed) => {
-                closed.answer(cx, Side::Plain, packet);
-                Fate::Stay
-            }
-        });
+        self.with_flow(now, key, env, |cx, flow| flow.from_kernel(cx, key, packet));
         if packet.flags.any(Flags::RST) {
             self.heard(key, packet.seq.0);
         }
@@ -146,47 +119,7 @@ impl Engine {
             };
             probe.from_wire(now, packet, own);
         }
-        self.with_flow(now, key, env, |cx, flow| match flow {
-            Flow::Opening(opening) => {
-                opening.learn(Side::Wire, packet);
-                let opened = opening.from_wire(cx, packet);
-                let fate = after_opening(cx, key, opening, opened, |cx, encrypted, dealt_with| {
-                    let next = if dealt_with { Next::Stay } else { encrypted.from_wire(cx, packet) };
-                    encrypted.note_path(cx, next, Some(packet));
-                    next
-                });
-                pass(cx, Side::Wire, packet, fate)
-            }
-            Flow::Plain(plain) => {
-                match plain.learn(packet) {
-                    None => {}
-                    Some(Learnt::NoEno) => cx.learn(key, true, Finding::NoEno),
-                    Some(Learnt::SynDropped { began }) => cx.doubt(key, Finding::SynDropped, began),
-                    Some(Learnt::OneSided(lost)) => {
-                        let finding = match lost {
-                            LostOption::Syn => Finding::StrippedHere,
-                            LostOption::Ack => Finding::NonSynStripped,
-                        };
-                        cx.learn(key, false, finding);
-                        let link = Link::new(key);
-                        link.reset(cx.env, Side::Plain, packet.seq.0, packet.ack.0);
-                        link.reset_saying(cx.env, lost, packet.ack.0, packet.seq.0);
-                        return fail(cx, key, AbortReason::OneSided, Some((packet.seq.0, packet.ack.0)));
-                    }
-                }
-                plain.note(cx, Side::Wire, packet);
-                pass(cx, Side::Wire, packet, (Fate::Stay, true))
-            }
-            Flow::Encrypted(encrypted) => {
-                let next = encrypted.from_wire(cx, packet);
-                encrypted.note_path(cx, next, Some(packet));
-                settle(cx, encrypted, next)
-            }
-            Flow::Closed(closed) => {
-                closed.answer(cx, Side::Wire, packet);
-                Fate::Stay
-            }
-        });
+        self.with_flow(now, key, env, |cx, flow| flow.from_wire(cx, key, packet));
     }
 
     /// Whether a packet can be believed. What passes unchanged is the receiver's to verify; what is acted on is

@@ -2,9 +2,8 @@
 //! sessions that could be resumed, and connections get new keys or end. docs/clones.md says which and why.
 
 use super::disruption::{Disrupted, Disruption};
-use super::fate::{Fate, fail, settle};
 use super::state::Engine;
-use crate::flow::{AbortReason, Env, Flow, Next};
+use crate::flow::{Env, Flow, Transition, settle};
 use crate::time::Instant;
 use crate::wire::FlowKey;
 
@@ -35,22 +34,16 @@ impl Engine {
         let (mut connections_rekeyed, mut connections_aborted) = (0, 0);
         let keys: Vec<FlowKey> = self.table.iter().map(|(key, _)| *key).collect();
         for key in keys {
-            self.with_flow(now, key, env, |cx, flow| match flow {
-                Flow::Encrypted(encrypted) if sign.is_certain() => {
-                    connections_aborted += 1;
-                    settle(cx, encrypted, Next::Abort(AbortReason::Cloned))
+            self.with_flow(now, key, env, |cx, flow| {
+                if sign.is_certain() {
+                    let aborted = flow.abort_as_copy(cx);
+                    connections_aborted += usize::from(aborted.is_some());
+                    return aborted.unwrap_or(Transition::Stay);
                 }
-                Flow::Opening(opening) if sign.is_certain() && opening.has_named_a_secret() => {
-                    connections_aborted += 1;
-                    opening.refuse(cx);
-                    fail(cx, key, AbortReason::Cloned, opening.kernel_expects())
-                }
-                Flow::Encrypted(encrypted) => {
-                    connections_rekeyed += usize::from(encrypted.wear_out_keys());
-                    let next = encrypted.start_rekey(cx);
-                    settle(cx, encrypted, next)
-                }
-                Flow::Opening(_) | Flow::Plain(_) | Flow::Closed(_) => Fate::Stay,
+                let Flow::Encrypted(encrypted) = flow else { return Transition::Stay };
+                connections_rekeyed += usize::from(encrypted.wear_out_keys());
+                let next = encrypted.start_rekey(cx);
+                settle(cx, encrypted, next)
             });
         }
         (connections_rekeyed, connections_aborted)

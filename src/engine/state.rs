@@ -4,11 +4,10 @@ use std::collections::HashMap;
 
 use super::disruption::Disrupted;
 use super::exchange_queue::{ExchangeQueue, MAX_WAITING};
-use super::fate::{Fate, evict};
 use super::probe::Probe;
 use super::table::{Class, Table};
 use super::unknown::Unknown;
-use crate::flow::{Actions, Config, Context, Counters, Env, Exchange, Flow, Keys, Pool};
+use crate::flow::{Actions, Config, Context, Counters, Env, Exchange, Flow, Keys, Pool, Transition};
 use crate::selector::PolicyTable;
 use crate::store::{Paths, Sessions};
 use crate::time::Instant;
@@ -102,15 +101,15 @@ impl Engine {
         now: Instant,
         key: FlowKey,
         env: &mut dyn Env,
-        f: impl FnOnce(&mut Context<'_>, &mut Flow) -> Fate,
+        f: impl FnOnce(&mut Context<'_>, &mut Flow) -> Transition,
     ) {
         let mut cx = context!(self, now, &mut *env);
         let Some(flow) = self.table.get_mut(&key) else { return };
         let keys = flow.keys();
         match f(&mut cx, flow) {
-            Fate::Stay => {}
-            Fate::Replace(next) => *flow = next,
-            Fate::Remove => {
+            Transition::Stay => {}
+            Transition::To(next) => *flow = next,
+            Transition::Forget(_) => {
                 self.keys_changed |= keys != Keys::None;
                 self.remove(now, &key);
                 return;
@@ -145,7 +144,7 @@ impl Engine {
         while let Some((class, key)) = self.table.surplus(class, &newest, &self.config) {
             let Some(mut flow) = self.table.remove(&key) else { return };
             self.keys_changed |= flow.keys() != Keys::None;
-            let outlived_by = evict(&mut context!(self, now, &mut *env), &mut flow);
+            let outlived_by = flow.evict(&mut context!(self, now, &mut *env));
             self.table.note_evicted(now, class, &mut self.counters);
             if let Some(time) = outlived_by {
                 self.unknown.outlives(now, key, time, &self.config);

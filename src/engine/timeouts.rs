@@ -1,8 +1,7 @@
 //! What is due.
 
-use super::fate::{Fate, fail, settle};
 use super::state::Engine;
-use crate::flow::{AbortReason, Env, Flow};
+use crate::flow::{Env, Forgotten, Transition};
 use crate::time::Instant;
 
 impl Engine {
@@ -38,41 +37,11 @@ impl Engine {
             let mut forgot_opening = false;
             self.with_flow(now, key, env, |cx, flow| {
                 if flow.poll_timeout().is_none_or(|due| due > cx.now) {
-                    return Fate::Stay;
+                    return Transition::Stay;
                 }
-                match flow {
-                    Flow::Opening(opening) if opening.has_agreed() => {
-                        opening.refuse(cx);
-                        // Nothing is remembered of a SYN that nobody stands by: what comes late is refused as unknown.
-                        match opening.kernel_expects() {
-                            Some(expects) => fail(cx, key, AbortReason::Timeout, Some(expects)),
-                            None => {
-                                forgot_opening = true;
-                                Fate::Remove
-                            }
-                        }
-                    }
-                    Flow::Closed(closed) => {
-                        if closed.handle_timeout(cx) {
-                            Fate::Remove
-                        } else {
-                            Fate::Stay
-                        }
-                    }
-                    Flow::Plain(plain) => {
-                        if plain.handle_timeout(cx.now) {
-                            Fate::Remove
-                        } else {
-                            Fate::Stay
-                        }
-                    }
-                    Flow::Opening(_) => Fate::Remove,
-                    Flow::Encrypted(encrypted) => {
-                        let next = encrypted.handle_timeout(cx);
-                        encrypted.note_path(cx, next, None);
-                        settle(cx, encrypted, next)
-                    }
-                }
+                let transition = flow.handle_timeout(cx);
+                forgot_opening = matches!(transition, Transition::Forget(Forgotten::AnswerUnacknowledged));
+                transition
             });
             if forgot_opening {
                 self.table.forgot_opening = Some(now);

@@ -1,12 +1,19 @@
-//! Where a connection is in its life.
+//! Where a connection is in its life, and what becomes of it after a packet, a timeout or a request: it goes from one part of
+//! its life to the next here and nowhere else.
 
-use super::connection::Closed;
-use super::connection::{Encrypted, Keys};
+use std::time::Duration;
+
+use super::connection::{AbortReason, Closed, Encrypted, End, Keys, Next};
+use super::context::Context;
+use super::env::Side;
 use super::info::{FlowInfo, FlowSession, FlowState};
-use super::plain::PlainFlow;
-use super::syn::Opening;
+use super::link::Link;
+use super::lost::LostOption;
+use super::opening::{Begin, Change, Emit, Numbers, Opened, Opening, Resets};
+use super::plain::{Learnt, PlainFlow};
+use crate::store::Finding;
 use crate::time::Instant;
-use crate::wire::FlowKey;
+use crate::wire::{C, FlowKey, P, Segment};
 
 /// Where a connection is in its life.
 pub(crate) enum Flow {
@@ -37,7 +44,7 @@ impl Flow {
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         match self {
-            Self::Opening(o) => Some(o.deadline),
+            Self::Opening(o) => Some(o.deadline()),
             Self::Plain(p) => Some(p.poll_timeout()),
             Self::Encrypted(e) => e.poll_timeout(),
             Self::Closed(c) => Some(c.poll_timeout()),
@@ -66,4 +73,279 @@ impl Flow {
         }
         info
     }
+}
+
+/// What becomes of a connection.
+#[must_use]
+pub(crate) enum Transition {
+    /// It stays in this part of its life.
+    Stay,
+    /// It goes on as this.
+    To(Flow),
+    /// It is forgotten.
+    Forget(Forgotten),
+}
+
+/// Why a connection is forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Forgotten {
+    /// Nothing is left to be done for it.
+    Over,
+    /// Nobody has acknowledged the SYN-ACK of an opening that had agreed on encryption.
+    AnswerUnacknowledged,
+}
+
+impl Flow {
+    /// Takes in a segment from the local kernel.
+    pub(crate) fn from_kernel(&mut self, cx: &mut Context<'_>, key: FlowKey, segment: &Segment<'_, P>) -> Transition {
+        match self {
+            Self::Opening(opening) => {
+                let opened = opening.from_kernel(cx, segment);
+                let (mut encrypted, begin) = match carry_out(cx, opening, opened, Side::Plain, segment) {
+                    Step::Done(transition) => return transition,
+                    Step::Encrypted(encrypted, begin) => (encrypted, begin),
+                };
+                let next = match begin {
+                    // The kernel's acknowledgement goes out with Init1 as its payload.
+                    Begin::WithSegment if encrypted.send_init1(cx, segment) => Next::Stay,
+                    Begin::WithSegment => encrypted.from_kernel(cx, segment),
+                    Begin::Crossed => {
+                        encrypted.complete_crossing(cx);
+                        Next::Stay
+                    }
+                };
+                begun(cx, encrypted, next)
+            }
+            Self::Plain(plain) => {
+                plain.note(cx, Side::Plain, segment);
+                if !plain.insist(cx, key, segment) {
+                    Emit::Forward.send(cx, &Link::new(key), Side::Plain, segment);
+                }
+                Transition::Stay
+            }
+            Self::Encrypted(encrypted) => {
+                encrypted.learn(Side::Plain, segment);
+                let next = encrypted.from_kernel(cx, segment);
+                settle(cx, encrypted, next)
+            }
+            Self::Closed(closed) => {
+                closed.answer(cx, Side::Plain, segment);
+                Transition::Stay
+            }
+        }
+    }
+
+    /// Takes in a segment from the wire.
+    pub(crate) fn from_wire(&mut self, cx: &mut Context<'_>, key: FlowKey, segment: &mut Segment<'_, C>) -> Transition {
+        match self {
+            Self::Opening(opening) => {
+                let opened = opening.from_wire(cx, segment);
+                let (mut encrypted, begin) = match carry_out(cx, opening, opened, Side::Wire, segment) {
+                    Step::Done(transition) => return transition,
+                    Step::Encrypted(encrypted, begin) => (encrypted, begin),
+                };
+                let next = match begin {
+                    Begin::WithSegment => encrypted.from_wire(cx, segment),
+                    Begin::Crossed => {
+                        encrypted.complete_crossing(cx);
+                        Next::Stay
+                    }
+                };
+                encrypted.note_path(cx, next, Some(segment));
+                begun(cx, encrypted, next)
+            }
+            Self::Plain(plain) => plain_from_wire(cx, key, plain, segment),
+            Self::Encrypted(encrypted) => {
+                let next = encrypted.from_wire(cx, segment);
+                encrypted.note_path(cx, next, Some(segment));
+                settle(cx, encrypted, next)
+            }
+            Self::Closed(closed) => {
+                closed.answer(cx, Side::Wire, segment);
+                Transition::Stay
+            }
+        }
+    }
+
+    /// Does what is due.
+    pub(crate) fn handle_timeout(&mut self, cx: &mut Context<'_>) -> Transition {
+        let over = match self {
+            Self::Opening(opening) if opening.has_agreed() => {
+                opening.resets().send(cx, opening.link());
+                // Nothing is remembered of a SYN that nobody stands by: what comes late is refused as unknown.
+                return match opening.kernel_expects() {
+                    Some(expects) => fail(cx, opening.link().key, AbortReason::Timeout, Some(expects)),
+                    None => Transition::Forget(Forgotten::AnswerUnacknowledged),
+                };
+            }
+            Self::Opening(_) => true,
+            Self::Plain(plain) => plain.handle_timeout(cx.now),
+            Self::Encrypted(encrypted) => {
+                let next = encrypted.handle_timeout(cx);
+                encrypted.note_path(cx, next, None);
+                return settle(cx, encrypted, next);
+            }
+            Self::Closed(closed) => closed.handle_timeout(cx),
+        };
+        if over { Transition::Forget(Forgotten::Over) } else { Transition::Stay }
+    }
+
+    /// Aborts it if it is encrypted or becoming so, on both sides, because this instance goes.
+    pub(crate) fn shut_down(&mut self, cx: &mut Context<'_>) -> Transition {
+        match self {
+            Self::Encrypted(encrypted) => settle(cx, encrypted, Next::Abort(AbortReason::Shutdown)),
+            Self::Opening(opening) => {
+                opening.resets().send(cx, opening.link());
+                match opening.kernel_expects() {
+                    Some(expects) => fail(cx, opening.link().key, AbortReason::Shutdown, Some(expects)),
+                    None => Transition::Forget(Forgotten::Over),
+                }
+            }
+            Self::Plain(_) | Self::Closed(_) => Transition::Stay,
+        }
+    }
+
+    /// Aborts it because a copy of this machine has the same keys, or what they will be made of; `None` if it has none.
+    pub(crate) fn abort_as_copy(&mut self, cx: &mut Context<'_>) -> Option<Transition> {
+        match self {
+            Self::Encrypted(encrypted) => Some(settle(cx, encrypted, Next::Abort(AbortReason::Cloned))),
+            Self::Opening(opening) if opening.has_named_a_secret() => {
+                opening.resets().send(cx, opening.link());
+                Some(fail(cx, opening.link().key, AbortReason::Cloned, opening.kernel_expects()))
+            }
+            Self::Opening(_) | Self::Plain(_) | Self::Closed(_) => None,
+        }
+    }
+
+    /// Tells the ends of a connection that has to go for others, as far as they take it for open; returns how long the local kernel
+    /// may go on with it all the same.
+    pub(crate) fn evict(&mut self, cx: &mut Context<'_>) -> Option<Duration> {
+        match self {
+            Self::Opening(opening) => {
+                opening.kernel_expects()?;
+                opening.resets().send(cx, opening.link());
+                Some(cx.config.plain_idle_timeout)
+            }
+            Self::Encrypted(encrypted) => {
+                encrypted.abort(cx);
+                Some(cx.config.plain_idle_timeout)
+            }
+            Self::Closed(closed) => closed.outlived_by(cx.config, cx.now),
+            // Nobody hears of it: what is unknown and plain goes on.
+            Self::Plain(_) => None,
+        }
+    }
+}
+
+/// What a packet of an opening comes to.
+enum Step {
+    Done(Transition),
+    /// It is encrypted from here on, and begins like this.
+    Encrypted(Box<Encrypted>, Begin),
+}
+
+/// Carries out what an opening has decided on `segment`, read on `from`.
+fn carry_out<S>(
+    cx: &mut Context<'_>,
+    opening: &Opening,
+    Opened { change, emit }: Opened,
+    from: Side,
+    segment: &Segment<'_, S>,
+) -> Step {
+    let link = opening.link();
+    let key = link.key;
+    let transition = match change {
+        Change::Stay => Transition::Stay,
+        Change::Encrypted(encrypted, begin) => {
+            emit.send(cx, link, from, segment);
+            return Step::Encrypted(encrypted, begin);
+        }
+        Change::Plain(left) => {
+            let mut plain = PlainFlow::new(cx.config, cx.now, left);
+            plain.note(cx, from, segment);
+            Transition::To(Flow::Plain(Box::new(plain)))
+        }
+        Change::Refused(why) => {
+            cx.counters.connections_refused += 1;
+            close(cx, key, format!("refused: policy requires encryption, but {why}"), None)
+        }
+        Change::Aborted(why, expects) => fail(cx, key, why, expects),
+        Change::Reset => Transition::Forget(Forgotten::Over),
+        Change::ResetAfterAgreement(expects) => close(cx, key, "reset".to_owned(), expects),
+    };
+    emit.send(cx, link, from, segment);
+    Step::Done(transition)
+}
+
+/// What follows from what a connection came to that has just become encrypted.
+fn begun(cx: &mut Context<'_>, mut encrypted: Box<Encrypted>, next: Next) -> Transition {
+    match settle(cx, &mut encrypted, next) {
+        Transition::Stay => Transition::To(Flow::Encrypted(encrypted)),
+        transition => transition,
+    }
+}
+
+/// Passes a plain connection's segment on, unless it shows that the peer encrypts.
+fn plain_from_wire(cx: &mut Context<'_>, key: FlowKey, plain: &mut PlainFlow, segment: &Segment<'_, C>) -> Transition {
+    match plain.learn(segment) {
+        None => {}
+        Some(Learnt::NoEno) => cx.learn(key, true, Finding::NoEno),
+        Some(Learnt::SynDropped { began }) => cx.doubt(key, Finding::SynDropped, began),
+        Some(Learnt::OneSided(lost)) => {
+            let finding = match lost {
+                LostOption::Syn => Finding::StrippedHere,
+                LostOption::Ack => Finding::NonSynStripped,
+            };
+            cx.learn(key, false, finding);
+            let expects = Numbers::of(segment);
+            let resets = Resets { to_kernel: Some(expects), to_peer: Some(expects.turned()), lost: Some(lost) };
+            let transition = fail(cx, key, AbortReason::OneSided, Some(expects));
+            resets.send(cx, &Link::new(key));
+            return transition;
+        }
+    }
+    plain.note(cx, Side::Wire, segment);
+    Emit::Forward.send(cx, &Link::new(key), Side::Wire, segment);
+    Transition::Stay
+}
+
+/// What is left of a connection that was aborted before it was encrypted. `expects`: where the local kernel is in both streams,
+/// if it may take the connection for open.
+fn fail(cx: &mut Context<'_>, key: FlowKey, why: AbortReason, expects: Option<Numbers>) -> Transition {
+    count_abort(cx, why);
+    close(cx, key, why.to_string(), expects)
+}
+
+fn close(cx: &Context<'_>, key: FlowKey, why: String, expects: Option<Numbers>) -> Transition {
+    let until = cx.now + cx.config.closed_linger;
+    let expects = expects.map(|Numbers { seq, ack }| (seq, ack));
+    Transition::To(Flow::Closed(Box::new(Closed::refused(Link::new(key), why, until, expects, cx.now))))
+}
+
+fn count_abort(cx: &mut Context<'_>, why: AbortReason) {
+    let counters = &mut *cx.counters;
+    counters.internal_errors += u64::from(why == AbortReason::Internal);
+    *(if why == AbortReason::Cloned { &mut counters.aborted_as_copies } else { &mut counters.connections_aborted }) +=
+        1;
+}
+
+/// What follows from what an encrypted connection came to.
+pub(crate) fn settle(cx: &mut Context<'_>, encrypted: &mut Encrypted, next: Next) -> Transition {
+    let (now, linger) = (cx.now, cx.config.closed_linger);
+    let closed = match next {
+        Next::Stay => return Transition::Stay,
+        Next::Done => encrypted.close(End::Done, now, linger),
+        Next::Reset(by) => encrypted.close(End::Reset(by), now, linger),
+        Next::Abort(why) => {
+            count_abort(cx, why);
+            encrypted.abort(cx);
+            // The two ends do not have the same keys, or someone has damaged all that came. Nothing is erased for what anybody
+            // can have sent; but what was never accepted is proposed less and less.
+            if why == AbortReason::BadFrame {
+                encrypted.doubt_resumption(cx.sessions);
+            }
+            encrypted.close(End::Aborted(why.to_string()), now, linger)
+        }
+    };
+    Transition::To(Flow::Closed(Box::new(closed)))
 }

@@ -1,11 +1,9 @@
 //! One connection: from its SYN over plain TCP or encryption to its end.
 
-mod active;
 mod clocks;
 mod config;
 mod connection;
 mod context;
-mod crossing;
 mod env;
 mod frames;
 mod gate;
@@ -13,28 +11,24 @@ mod info;
 mod lifecycle;
 mod link;
 mod lost;
-mod offer;
+mod opening;
 mod pass;
-mod passive;
-mod peers;
 mod plain;
 mod pool;
 mod reassembly;
 mod rules;
-mod shown;
-mod syn;
 
 pub use config::{Config, RekeyLimits};
-pub(crate) use connection::{AbortReason, Actions, Closed, Encrypted, End, Exchange, Keys, Next, Waits};
+pub(crate) use connection::{Actions, Exchange, Keys, Waits};
 pub(crate) use context::Context;
 pub use env::{ConnectionKeys, Env, RandomFor, Side};
 pub use info::{Counters, FlowInfo, FlowSession, FlowState};
-pub(crate) use lifecycle::Flow;
+pub(crate) use lifecycle::{Flow, Forgotten, Transition, settle};
 pub(crate) use link::Link;
 pub(crate) use lost::LostOption;
+pub(crate) use opening::Opening;
 pub(crate) use pass::pass_on;
-pub(crate) use plain::{FallbackReason, Learnt, PlainFlow};
+pub(crate) use plain::PlainFlow;
 pub(crate) use pool::Pool;
 pub use rules::ProbeMode;
 pub(crate) use rules::{Rules, hop_of};
-pub(crate) use syn::{Opened, Opening};

@@ -5,7 +5,7 @@ use tcpcrypt::eno::option::find_syn;
 
 use super::env::{Env, Side};
 use super::link::Link;
-use super::shown::squeezed;
+use super::opening::strip_eno;
 use crate::wire::FlowKey;
 use crate::wire::build::TcpFields;
 use crate::wire::{Flags, Segment};
@@ -19,7 +19,7 @@ pub(crate) fn pass_on<S>(env: &mut dyn Env, from: Side, packet: &Segment<'_, S>)
     }
     let mut link = Link::new(FlowKey::new(packet.dst, packet.src));
     link.learn(from, packet);
-    let options = squeezed(packet.options()).unwrap_or_default();
+    let options = strip_eno(packet.options());
     let tcp = TcpFields {
         seq: packet.seq.0,
         ack: packet.ack.0,

@@ -44,7 +44,8 @@ pub(crate) struct Start {
     pub(crate) params: HandshakeParams,
     pub(crate) negotiated: Negotiated,
     pub(crate) phase: AckPhase,
-    pub(crate) clocks: Clocks,
+    /// If both ends have timestamps.
+    pub(crate) clocks: Option<Clocks>,
     pub(crate) open: Open,
     pub(crate) caching: Caching,
 }
@@ -125,7 +126,7 @@ impl Encrypted {
             keys,
             sender: Sender::new(&params),
             receiver: Receiver::new(&params),
-            emitter: Emitter::new(link, params.timestamps.then_some(clocks), phase, params.sack),
+            emitter: Emitter::new(link, clocks, phase, params.sack),
             exchange: Exchange::None,
             liveness: Liveness::Unasked,
             activity: Activity::Busy { since: now },
