@@ -1,9 +1,8 @@
 //! Which connections are protected: selectors as users write them, the table that finds the rule of a new connection
-//! (`table.rs`), and what must not be said together (`check.rs`).
+//! (`table.rs`), and which rules conflict (`check.rs`).
 //!
-//! A selector names the remote side (an address, a network or a host name, each with an optional
-//! port or port range) or, as `local:PORT`, the local side of a service offered here. Pure: names
-//! are resolved by the caller.
+//! A selector names the remote side (an address, a network or a host name, each with an optional port or port range)
+//! or, as `local:PORT`, the local side of a service offered here. Pure: names are resolved by the caller.
 
 mod check;
 mod options;
@@ -22,7 +21,7 @@ pub use options::{RuleOptions, Selected};
 pub(crate) use scope::Scope;
 pub use table::PolicyTable;
 
-/// What is done with the connections that a selector matches.
+/// What to do with the connections that a selector matches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -32,13 +31,14 @@ pub enum Policy {
     Opportunistic,
     /// Never plain: a connection that cannot be encrypted is refused.
     Required,
-    /// Leave alone: an exception from a wider selector.
+    /// Leave alone: an exception to a wider selector.
     Off,
 }
 
 impl Policy {
-    /// Which of two policies decides where neither rule is narrower: a promise of security is not lost to an exception that
-    /// does not name it, and an exception says more than `opportunistic`, which promises nothing that it could break.
+    /// Which of two policies decides where neither rule is narrower: a security promise is not lost to an exception
+    /// that does not name it, and an exception says more than `opportunistic`, which makes no promise that could be
+    /// broken.
     #[must_use]
     pub(crate) fn rank(self) -> u8 {
         match self {
@@ -103,7 +103,7 @@ impl PortRange {
         self.first <= other.last && other.first <= self.last
     }
 
-    /// The ports that are in both.
+    /// The ports in both ranges.
     #[must_use]
     pub fn and(self, other: Self) -> Option<Self> {
         self.overlaps(other).then(|| Self { first: self.first.max(other.first), last: self.last.min(other.last) })
@@ -131,7 +131,7 @@ pub enum Remote {
     Name(String),
 }
 
-/// Which connections are meant. Written and serialised in the form that users type.
+/// Selects connections. Written and serialised in the form that users type.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Selector {
     /// Connections to (or from) this remote address and port.
@@ -153,29 +153,29 @@ pub enum SelectorError {
     /// Neither address, network nor host name.
     #[error("`{0}` is not an address, network or host name")]
     Host(String),
-    /// A network with bits set behind its prefix.
+    /// A network with host bits set.
     #[error("`{0}` has host bits set; did you mean `{1}`?")]
     HostBits(String, IpNet),
-    /// An address no TCP connection is diverted for.
+    /// An address for which no TCP connection is diverted.
     #[error("`{0}` matches no TCP connection that can be protected: loopback, link-local (IPv6) and multicast are not")]
     Unreachable(String),
     /// Not a policy.
     #[error("`{0}` is not a policy; use opportunistic, required or off")]
     Policy(String),
-    /// Not an option of a selector.
+    /// Not a selector option.
     #[error("`{0}` is not a selector option; known are {words}", words = options::words())]
     Option(String),
 }
 
 impl Selector {
-    /// The selector for a whole network, as a route to the TUN gives it.
+    /// The selector for a whole network, as given by a route to the TUN device.
     #[must_use]
     pub fn net(net: IpNet) -> Self {
         Self::Remote(Remote::Net(net.trunc()), PortRange::ALL)
     }
 
-    /// The selector with its host name replaced by the addresses it stands for: one selector per
-    /// address, and itself where there is no name in it.
+    /// The selector with its host name replaced by the addresses it stands for: one selector per address, or itself
+    /// if it has no host name.
     #[must_use]
     pub fn resolved(&self, addresses: impl FnOnce(&str) -> Vec<IpAddr>) -> Vec<Self> {
         match self {
@@ -195,7 +195,7 @@ impl Selector {
         }
     }
 
-    /// The host name that is still to be resolved, if there is one.
+    /// The host name still to be resolved, if there is one.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         match self {
@@ -235,7 +235,7 @@ impl FromStr for Selector {
         if text.is_empty() {
             return Err(SelectorError::Empty);
         }
-        // In any case, as host names are: `Local:80` must not be the port of a host called `local`.
+        // Case-insensitive, like host names: `Local:80` must not be the port of a host called `local`.
         if let Some((_, ports)) = text.split_at_checked(6).filter(|(word, _)| word.eq_ignore_ascii_case("local:")) {
             return Ok(Self::Local(parse_ports(ports)?));
         }
@@ -306,9 +306,9 @@ fn parse_net(text: &str) -> Result<Option<IpNet>, SelectorError> {
     if leaves_host(net) { Ok(Some(net)) } else { Err(SelectorError::Unreachable(text.to_owned())) }
 }
 
-/// Whether a TCP connection to or from `net` can be diverted. Loopback traffic never leaves the host, the kernel does not
-/// forward what is link-local in IPv6, and TCP has no multicast. The whole address space and 0.0.0.0/1 and the like do
-/// contain usable addresses.
+/// Whether a TCP connection to or from `net` can be diverted. Loopback traffic never leaves the host, the kernel does
+/// not forward link-local IPv6, and TCP has no multicast. The whole address space, 0.0.0.0/1 and the like do contain
+/// usable addresses.
 pub(crate) fn leaves_host(net: IpNet) -> bool {
     let nowhere = match net {
         IpNet::V4(net) => {
@@ -344,8 +344,8 @@ fn canonical_net(net: IpNet) -> IpNet {
     }
 }
 
-/// RFC 1123 section 2.1, underscores let pass. A last label of digits is a mistyped address
-/// (`10.0.0`, `300.1.1.1`), not a name.
+/// RFC 1123 section 2.1, with underscores allowed. A last label of digits is a mistyped address (`10.0.0`,
+/// `300.1.1.1`), not a name.
 fn is_host_name(text: &str) -> bool {
     let text = text.strip_suffix('.').unwrap_or(text);
     let label_ok = |label: &str| {
@@ -359,15 +359,15 @@ fn is_host_name(text: &str) -> bool {
         && text.rsplit('.').next().is_some_and(|last| !last.bytes().all(|b| b.is_ascii_digit()))
 }
 
-/// A selector and what it asks for.
+/// A selector, its policy and its options.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Rule {
     /// Which connections.
     pub selector: Selector,
-    /// What is done with them.
+    /// What to do with them.
     #[serde(default)]
     pub policy: Policy,
-    /// What else is said about them.
+    /// Its options.
     #[serde(default, skip_serializing_if = "RuleOptions::is_none")]
     pub options: RuleOptions,
 }

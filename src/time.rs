@@ -1,4 +1,4 @@
-//! Time as the pure parts of enotun see it: handed in, never read.
+//! Time in the pure parts of enotun: passed in, never read.
 
 use std::ops::{Add, Sub};
 use std::time::Duration;
@@ -21,7 +21,7 @@ impl Instant {
     pub const fn as_micros(self) -> u64 {
         self.0
     }
-    /// The time since `earlier`, zero if that is later.
+    /// The time since `earlier`; zero if that is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))

@@ -1,22 +1,23 @@
-//! Addresses with ports, as people have them before them: from `enotun flows`, from ss(8), from netstat(8).
+//! Addresses with ports, in the forms in which people have them: from `enotun flows`, ss(8), netstat(8).
 
 use std::net::{IpAddr, SocketAddr};
 
 use crate::daemon::config::check_interface;
 
-/// Where services have their names.
+/// The file with service names.
 const SERVICES: &str = "/etc/services";
 
 /// Parses one end of a connection: `10.0.0.1:443`, `[2001:db8::1]:443`; an IPv4 address in an IPv6 socket
-/// (`[::ffff:10.0.0.1]:443`); with the interface that ss appends (`[2001:db8::1]%eth0:443`, `10.0.0.1%eth0:443`), which does
-/// not tell connections apart here; with a service for the port (`10.0.0.1:https`), as ss prints without `-n`.
+/// (`[::ffff:10.0.0.1]:443`); with the interface that ss appends (`[2001:db8::1]%eth0:443`, `10.0.0.1%eth0:443`),
+/// which does not distinguish connections here; with a service for the port (`10.0.0.1:https`), as ss prints without
+/// `-n`.
 pub(super) fn end(text: &str) -> Result<SocketAddr, String> {
     parse(text, |name| std::fs::read_to_string(SERVICES).ok().and_then(|services| port_of(&services, name)))
 }
 
 /// Parses an address without a port, in the same forms.
 pub(super) fn host(text: &str) -> Option<IpAddr> {
-    // `[...]`, `[...%eth0]` and `[...]%eth0`: what is left has an interface in one place at most.
+    // `[...]`, `[...%eth0]` and `[...]%eth0`: an interface may be in one place only.
     let (text, scope) = match text.strip_prefix('[') {
         None => text.split_once('%').map_or((text, None), |(address, scope)| (address, Some(scope))),
         Some(rest) => {
@@ -40,7 +41,8 @@ fn parse(text: &str, service: impl Fn(&str) -> Option<u16>) -> Result<SocketAddr
     };
     let (address, port) = text.trim().rsplit_once(':').ok_or_else(shape)?;
     let bracketed = address.starts_with('[');
-    // Without brackets the end of an IPv6 address is seen only if that is an IPv4 address, or has an interface.
+    // Without brackets, the end of an IPv6 address is recognisable only if it ends in an IPv4 address, or has an
+    // interface.
     if address.contains(':') && !bracketed && !address.contains(['.', '%']) {
         return Err(format!("`{text}`: an IPv6 address with a port must be in brackets, as in [2001:db8::1]:40000"));
     }

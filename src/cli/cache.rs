@@ -38,7 +38,7 @@ fn parse_peer(text: &str) -> Result<IpAddr, String> {
         .ok_or_else(|| format!("`{text}` is not an address; write one as `enotun cache list` does, without a port"))
 }
 
-/// One session, as the daemon tells it ([`crate::engine::SessionInfo`]).
+/// One session, as reported by the daemon ([`crate::engine::SessionInfo`]).
 #[derive(Debug, Deserialize)]
 struct Session {
     peer: IpAddr,

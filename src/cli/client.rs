@@ -41,12 +41,12 @@ pub(super) enum ConnectError {
     },
 }
 
-/// How a command names an instance.
+/// The option by which a command names an instance.
 fn option(instance: &Instance) -> String {
     if instance.as_str() == super::common::DEFAULT_TUN { String::new() } else { format!(" --instance {instance}") }
 }
 
-/// The daemon that was meant may have another name.
+/// The intended daemon may have another name.
 fn also(names: &[String]) -> String {
     const SHOWN: usize = 5;
     match names.get(..SHOWN.min(names.len())) {
@@ -78,7 +78,7 @@ impl Client {
         Ok(Self { stream: BufReader::new(stream), instance: instance.clone() })
     }
 
-    /// Asks for one thing. The parts of a list are put together.
+    /// Sends one command and returns the answer. The parts of a list are joined.
     pub(super) fn ask(&mut self, command: Command) -> Result<Value, CommandError> {
         let mut line =
             serde_json::to_vec(&Request { version: VERSION, request: command }).map_err(CommandError::new)?;
@@ -136,12 +136,12 @@ impl Client {
     }
 }
 
-/// Connects, asks for one thing, and gives the answer as it came.
+/// Connects, sends one command, and returns the raw answer.
 pub(super) fn ask(instance: &Instance, command: Command) -> Result<Value, CommandError> {
     Client::connect(instance).map_err(CommandError::new)?.ask(command)
 }
 
-/// `value`, which the daemon sent, as what it should be.
+/// Decodes a `value` from the daemon.
 pub(super) fn decode<T: DeserializeOwned>(value: Value) -> Result<T, CommandError> {
     serde_json::from_value(value).map_err(|error| {
         CommandError::new(format!("the daemon's answer is not understood ({error}); is it another version?"))

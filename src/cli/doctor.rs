@@ -12,7 +12,7 @@ use crate::selector::Policy;
 pub(super) fn run(common: &Common) -> Result<(), CommandError> {
     let instance = common.instance()?;
     let status = status(&instance);
-    // The daemon knows the names of its devices; without one they are those of a plain `enotun up`.
+    // The daemon knows the names of its devices; without a daemon they are those of a plain `enotun up`.
     let plain = status.as_ref().ok().and_then(|status| status.devices.first()).map(|device| device.name.clone());
     let tun = plain.unwrap_or_else(|| DEFAULT_TUN.to_owned());
     let mut checks = daemon(&status);
@@ -22,11 +22,11 @@ pub(super) fn run(common: &Common) -> Result<(), CommandError> {
     if common.json {
         print_json(&checks)?;
     } else {
-        // The worst comes last, where it is seen.
+        // The worst comes last, where it is noticed.
         checks.sort_by_key(|check| check.level);
         print(&checks.iter().map(|check| format!("{check}\n")).collect::<String>())?;
     }
-    // What is wrong was said already.
+    // The problems were printed already.
     if failed { Err(CommandError { status: 1, message: String::new() }) } else { Ok(()) }
 }
 
@@ -43,7 +43,7 @@ fn status(instance: &Instance) -> Result<Status, Check> {
     answer.map_err(|failed| fail(failed.message, "see its log"))
 }
 
-/// What the daemon says about itself.
+/// What the daemon reports about itself.
 fn daemon(status: &Result<Status, Check>) -> Vec<Check> {
     let status = match status {
         Ok(status) => status,

@@ -11,7 +11,7 @@ use crate::daemon::instance::Instance;
 use crate::daemon::protocol::Command;
 use crate::linux;
 
-/// How long a daemon that has the lock but no socket yet (or no more) may take.
+/// How long a daemon that holds the lock but has no socket yet (or no longer) may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) fn run(common: &Common) -> Result<(), CommandError> {
@@ -47,7 +47,7 @@ pub(super) fn run(common: &Common) -> Result<(), CommandError> {
     })
 }
 
-/// Puts back what a dead daemon left; false if there is nothing. One that is just ending, or starting, is waited for.
+/// Undoes the changes of a dead daemon; false if there are none. Waits for one that is just stopping or starting.
 fn clean_up(instance: &Instance) -> Result<bool, CommandError> {
     let settings = linux::HostSettings { instance: instance.to_string(), ..Default::default() };
     let end = Instant::now() + TIMEOUT;
@@ -61,7 +61,7 @@ fn clean_up(instance: &Instance) -> Result<bool, CommandError> {
                 );
                 return Err(CommandError::new(message));
             }
-            // Instances are known by their names machine-wide: the namespace is found by the record.
+            // Instance names are machine-wide: the record tells the namespace.
             Err(linux::Error::OtherNamespace(_)) if !entered => {
                 linux::enter_namespace(&settings).map_err(CommandError::new)?;
                 entered = true;

@@ -10,10 +10,10 @@ use super::common::{CommandError, Common};
 use super::output::{NOT_AUTHENTICATED, bytes, print, print_json, table};
 use crate::daemon::protocol::Command;
 
-/// Characters of a session ID in the table; `enotun session` has it whole.
+/// Characters of a session ID in the table; `enotun session` shows all of it.
 const SHORT_ID: usize = 16;
 
-/// One connection, as the daemon tells it ([`crate::engine::FlowInfo`]).
+/// One connection, as reported by the daemon ([`crate::engine::FlowInfo`]).
 #[derive(Debug, Deserialize)]
 pub(super) struct Flow {
     pub(super) local: String,
@@ -44,7 +44,7 @@ fn show(mut flows: Vec<Flow>) -> String {
     if flows.is_empty() {
         return "no connections\n".to_owned();
     }
-    // What moves most comes first.
+    // Most traffic first.
     flows.sort_by_cached_key(|flow| (Reverse(flow.bytes_sent.saturating_add(flow.bytes_received)), flow.local.clone()));
     let heading = ["LOCAL", "REMOTE", "STATE", "REASON", "ROLE", "TEP", "AEAD", "SESSION", "SENT", "RECEIVED"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
@@ -78,7 +78,7 @@ fn row(flow: &Flow) -> Vec<String> {
     ]
 }
 
-/// Why it is plain or how it ended, and what is out of the ordinary about an encrypted one.
+/// Why it is plain or how it ended, and anything unusual about an encrypted one.
 fn notes(flow: &Flow) -> String {
     let aware = flow.peer_gopt.is_some_and(|global| global & GLOBAL_A != 0);
     let notes = [

@@ -129,8 +129,8 @@ pub fn main() -> ExitCode {
     main_with(crate::crypto::provider())
 }
 
-/// [`main`], with the daemon's cryptography by `provider`: for measuring. `enotun status` and the log name a provider that
-/// is not the usual one.
+/// [`main`] with `provider` for the daemon's cryptography: for measurements. `enotun status` and the log name a
+/// provider that is not the default.
 #[must_use]
 pub fn main_with(provider: &'static dyn tcpcrypt::Provider) -> ExitCode {
     let done = match Cli::try_parse() {

@@ -6,12 +6,12 @@ use serde::Serialize;
 
 use super::common::CommandError;
 
-/// Said wherever encryption is shown that nobody authenticated.
+/// Shown wherever encryption is shown that nobody authenticated.
 pub(super) const NOT_AUTHENTICATED: &str = "\
 Encrypted does not mean authenticated: an attacker who can modify packets on the path can impersonate the peer. If both
 ends show the same session ID, nobody did; compare them over a channel that you trust.";
 
-/// Writes `text` to stdout. A reader that went away (`| head`) is no error.
+/// Writes `text` to stdout. A closed reader (`| head`) is not an error.
 pub(super) fn print(text: &str) -> Result<(), CommandError> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -29,7 +29,7 @@ pub(super) fn print_json(value: &impl Serialize) -> Result<(), CommandError> {
     print(&text)
 }
 
-/// Columns, aligned; those in `right` to the right. The first row is the heading.
+/// Aligned columns; those in `right` are right-aligned. The first row is the heading.
 pub(super) fn table(rows: &[Vec<String>], right: &[usize]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
@@ -50,7 +50,7 @@ pub(super) fn table(rows: &[Vec<String>], right: &[usize]) -> String {
     text
 }
 
-/// A number of bytes, in decimal units, three digits at least.
+/// A number of bytes, in decimal units, with at least three digits.
 pub(super) fn bytes(count: u64) -> String {
     let units = ["kB", "MB", "GB", "TB", "PB", "EB"];
     if count < 10_000 {

@@ -105,7 +105,7 @@ fn show(target: &str, probed: &ProbeReply) -> String {
             Some(false) => "saw the SYN without ENO",
             None => "saw the SYN, but does not say whether it had ENO",
         };
-        // With enotun a host forwards to its own device, and answers like a router.
+        // A host with enotun forwards to its own device, and answers like a router.
         let peer = if hop.router == probed.remote.ip() { " (the peer itself)" } else { "" };
         line(if number == 0 { "routers" } else { "" }, &format!("{} {}{peer} {saw}", hop.hop, hop.router));
     }
@@ -125,7 +125,7 @@ fn show(target: &str, probed: &ProbeReply) -> String {
     text
 }
 
-/// A result's name, and what it means.
+/// A result's name and meaning.
 fn in_words(found: &ProbeResult) -> (&'static str, &'static str) {
     match found {
         ProbeResult::Encrypted => ("encrypted", "a connection was encrypted"),
@@ -151,7 +151,7 @@ fn how_known(certainty: Certainty) -> &'static str {
     }
 }
 
-/// What a finding means, in a few words.
+/// A finding's meaning, in a few words.
 pub(super) fn meaning(finding: Finding) -> &'static str {
     match finding {
         Finding::Encrypted => "connections are encrypted",
@@ -168,7 +168,7 @@ pub(super) fn meaning(finding: Finding) -> &'static str {
     }
 }
 
-/// One path in a line.
+/// One path as a line.
 pub(super) fn remembered(path: &PathInfo) -> String {
     let name = match path.port {
         Some(port) => format!("to {}", std::net::SocketAddr::new(path.address, port)),

@@ -36,7 +36,7 @@ pub(super) fn disable(common: &Common, arguments: DisableArguments) -> Result<()
     change(common, Command::Disable { selectors })
 }
 
-/// Has the change made and shows what is protected now.
+/// Requests the change and shows what is protected now.
 fn change(common: &Common, command: Command) -> Result<(), CommandError> {
     let answer = client::ask(&common.instance()?, command)?;
     if common.json {
@@ -49,7 +49,7 @@ fn change(common: &Common, command: Command) -> Result<(), CommandError> {
 /// Selectors shown; JSON has all of them.
 const SHOWN: usize = 50;
 
-/// The column of the options, which is there if any selector has one.
+/// The options column, which is present if any selector has options.
 const OPTIONS: usize = 2;
 
 /// What is protected, one selector per line.

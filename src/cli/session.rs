@@ -7,7 +7,7 @@ use super::common::{CommandError, Common, Connection};
 use super::output::{NOT_AUTHENTICATED, print, print_json};
 use crate::daemon::protocol::Command;
 
-/// What is shown of what the daemon tells ([`crate::engine::FlowSession`]); JSON has all of it.
+/// The part of the daemon's answer that is shown ([`crate::engine::FlowSession`]); JSON has all of it.
 #[derive(Debug, Deserialize)]
 struct Session {
     session_id: String,

@@ -147,7 +147,7 @@ fn paths(paths: &Paths) -> String {
     lines.join("\n")
 }
 
-/// What is negotiated, the best first, which is how people read a list.
+/// What is negotiated, best first, which is how people read a list.
 fn offers(protocol: &Protocol) -> String {
     let best_first = |names: &[String]| names.iter().rev().map(String::as_str).collect::<Vec<_>>().join(", ");
     let mut text = format!("{}\n{}", best_first(&protocol.teps), best_first(&protocol.aeads));
@@ -157,7 +157,7 @@ fn offers(protocol: &Protocol) -> String {
         (protocol.role_b, "ROLE B when this host opens: simultaneous opens only"),
     ];
     set.into_iter().filter(|(on, _)| *on).for_each(|(_, what)| text.push_str(&format!("\n{what}")));
-    // An older daemon does not tell.
+    // Older daemons do not report it.
     if !protocol.cryptography.is_empty() {
         text.push_str(&format!("\ncryptography by {}", protocol.cryptography));
     }
@@ -189,7 +189,7 @@ fn disrupted(last: &LastDisruption) -> String {
     )
 }
 
-/// Packets that the kernel did not take or give, by device.
+/// Packets that the kernel did not accept or deliver, by device.
 fn dropped(io: &serde_json::Value) -> String {
     let mut counts = Vec::new();
     for (side, counters) in io.as_object().into_iter().flatten() {
@@ -213,7 +213,7 @@ pub(super) fn duration(seconds: u64) -> String {
     }
 }
 
-/// Whether a counter says that a bound was reached. What is over and makes room is no news.
+/// Whether a counter reports that a limit was reached. Closed connections that make room do not count.
 pub(super) fn is_limit(name: &str) -> bool {
     name.starts_with("limit_") || (name.starts_with("evicted_") && name != "evicted_closed")
 }

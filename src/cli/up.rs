@@ -75,7 +75,7 @@ pub(super) fn run(
     daemon::run(settings, provider).map_err(|error| CommandError::new(format!("{error:#}")))
 }
 
-/// Prints what would be set. Host names are not looked up.
+/// Prints what would be set up. Host names are not resolved.
 fn show(common: &Common, settings: &Settings) -> Result<(), CommandError> {
     let selectors = Selectors::new(settings.file_rules.clone(), settings.command_rules.clone(), settings.policy);
     let steps = linux::dry_run(&settings.host, &selectors.rules()).map_err(CommandError::new)?;

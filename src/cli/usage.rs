@@ -1,9 +1,9 @@
-//! Wrong usage in one line.
+//! Usage errors in one line.
 
 use clap::error::ErrorKind;
 
-/// What the parser says in several lines: the reason, what is possible, and where to read more, without its picture of the
-/// usage.
+/// The parser's multi-line message in one line: the reason, the possible values, and where to read more, without the
+/// usage summary.
 pub(super) fn one_line(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let see = "see --help";

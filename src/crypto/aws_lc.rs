@@ -47,8 +47,8 @@ impl Provider for AwsLc {
     }
 }
 
-/// `LessSafeKey` lets the caller choose nonces, which TC-26 prescribes; [`tcpcrypt::Record`] sees to it that
-/// none is used twice.
+/// `LessSafeKey` lets the caller choose nonces, which TC-26 prescribes; [`tcpcrypt::Record`] makes sure that none is
+/// used twice.
 struct Key(LessSafeKey);
 
 impl AeadKey for Key {
@@ -57,7 +57,7 @@ impl AeadKey for Key {
         let mut tag = [0; TAG_LEN];
         match self.0.seal_in_place_separate_tag(nonce, Aad::from(aad), buffer) {
             Ok(made) => tag.copy_from_slice(made.as_ref()),
-            // It could only fail for a length that no frame has.
+            // It can only fail for a length that no frame has.
             Err(_) => unreachable!("a frame is shorter than 64 KiB"),
         }
         tag
@@ -99,11 +99,11 @@ impl PrivateKey for Agreement {
     }
 
     fn agree(self: Box<Self>, peer: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
-        // AWS-LC would also take other forms of a point (TC-1: compressed only).
+        // AWS-LC would also accept other encodings of a point (TC-1: compressed only).
         if self.tep != Tep::Curve25519 && !matches!(peer.first(), Some(0x02 | 0x03)) {
             return Err(PeerViolation::InvalidPublicKey.into());
         }
-        // Of X25519 keys, AWS-LC refuses those of the wrong length and those that make the secret zero.
+        // For X25519, AWS-LC rejects keys of the wrong length and those that make the secret zero.
         let why = if self.tep == Tep::Curve25519 && peer.len() == self.tep.public_key_len() {
             PeerViolation::ZeroSharedSecret
         } else {

@@ -11,7 +11,7 @@ use super::*;
 
 const BACKENDS: [&dyn Provider; 2] = [&PROVIDER, &rust_crypto::PROVIDER];
 
-/// Runs `check` with generators from several seeds, each printed before (cargo shows it if the check fails).
+/// Runs `check` with generators from several seeds, each printed first (cargo shows it if the check fails).
 fn with_seeds(check: impl Fn(&mut StdRng)) {
     let first = match std::env::var("ENOTUN_SEED") {
         Ok(seed) => seed.parse().expect("ENOTUN_SEED is a number"),
@@ -102,7 +102,7 @@ fn both_backends_refuse_the_same_public_keys() {
         for tep in Tep::ALL {
             let mut private = vec![0; tep.private_key_len()];
             rng.fill(&mut private[1..]);
-            // Any x coordinate: about half of them are on no point of a NIST curve.
+            // Any x coordinate: about half of them are not on a NIST curve.
             let mut public = vec![0; tep.public_key_len()];
             rng.fill(&mut public[..]);
             if tep.has_key_length() {

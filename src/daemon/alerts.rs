@@ -1,12 +1,12 @@
-//! Says in the log when something happens that someone should look into: one line per counter and minute at most, with
-//! how often since the last.
+//! Log lines for events that someone should look into: at most one line per counter and minute, with the count since
+//! the last.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::engine::Counters;
 
-/// At most one line per counter in this time.
+/// Minimum time between two lines for a counter.
 const PAUSE: Duration = Duration::from_secs(60);
 
 /// Counters that are worth a line, with what they mean and what to do.
@@ -44,7 +44,7 @@ const ADVICE: &[(&str, &str)] = &[
     ("limit_pieces", "segments dropped: data beyond a gap is in too many pieces; an attack, or a very lossy path"),
 ];
 
-/// What was last said about each counter.
+/// What was last reported for each counter.
 #[derive(Debug, Default)]
 pub(super) struct Alerts {
     said: BTreeMap<&'static str, (u64, Instant)>,

@@ -1,4 +1,4 @@
-//! The configuration file. docs/configuration.md describes it; the two are compared by a test.
+//! The configuration file. docs/configuration.md describes it; a test compares the two.
 
 mod negotiation;
 mod position;
@@ -20,10 +20,10 @@ use crate::io::BusyPoll;
 use crate::linux;
 use crate::selector::{self, Policy, Rule, RuleError, Selected};
 
-/// Larger files are no configuration.
+/// Larger files are not configurations.
 const SIZE_MAX: u64 = 4 << 20;
 
-/// What a configuration file may say. What is missing has its default.
+/// The contents of a configuration file. What is missing has its default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct File {
@@ -33,21 +33,21 @@ pub struct File {
     pub instance: Option<String>,
     /// The policy of selectors given without one, on the command line or at run time.
     pub policy: Option<Policy>,
-    /// Interfaces to the hosts for which this one encrypts as a gateway.
+    /// Interfaces to the hosts behind this one, for which it encrypts as a gateway.
     pub gateway: Vec<String>,
-    /// What is logged: a level, or directives as `tracing` has them.
+    /// What is logged: a level, or `tracing` directives.
     pub log: Option<String>,
     /// What is protected.
     pub selectors: Selectors,
     /// What is offered and accepted.
     pub negotiation: Negotiation,
-    /// The cache of sessions.
+    /// The session cache.
     pub resumption: Resumption,
     /// When keys are replaced.
     pub rekey: Rekey,
-    /// Bounds and times of the engine.
+    /// The engine's limits and timeouts.
     pub limits: Limits,
-    /// Numbers that the host's firewall and routing see.
+    /// Numbers visible to the host's firewall and routing.
     pub host: Host,
 }
 
@@ -82,7 +82,7 @@ impl Selectors {
     }
 }
 
-/// Bounds and times, see [`engine::Config`].
+/// Limits and timeouts, see [`engine::Config`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Limits {
@@ -109,7 +109,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The engine's configuration with these bounds.
+    /// The engine's configuration with these limits.
     #[must_use]
     pub fn engine(&self) -> engine::Config {
         let default = engine::Config::default();
@@ -137,7 +137,7 @@ impl Limits {
         for (name, value, allowed) in [
             ("max-flows", size(self.max_flows), 1..=ENTRIES_MAX),
             ("max-half-open", size(self.max_half_open), 1..=ENTRIES_MAX),
-            ("max-held-bytes", size(self.max_held_bytes), HELD_LEAST..=HELD_MOST),
+            ("max-held-bytes", size(self.max_held_bytes), HELD_MIN..=HELD_MOST),
             ("syn-attempts", self.syn_attempts.map(u64::from), 1..=u8::MAX.into()),
             ("max-paths", size(self.max_paths), 0..=ENTRIES_MAX),
             ("path-retry", self.path_retry.map(u64::from), 1..=DAY),
@@ -161,13 +161,13 @@ impl Limits {
 
 /// Routing tables of the kernel's own: unspecified (0), compat (252), default (253), main (254), local (255).
 const RESERVED_TABLES: [u32; 5] = [0, 252, 253, 254, 255];
-/// Three preferences in a row have to come before that of the main table, 32766.
-const PREFERENCE_MOST: u32 = 32_763;
-/// The least that IPv6 needs (RFC 8200, section 5), and the longest packet.
-const MTU_LEAST: u32 = 1280;
-const MTU_MOST: u32 = 65_535;
+/// Three consecutive preferences must fit before that of the main table, 32766.
+const PREFERENCE_MAX: u32 = 32_763;
+/// The minimum for IPv6 (RFC 8200, section 5), and the longest packet.
+const MTU_MIN: u32 = 1280;
+const MTU_MAX: u32 = 65_535;
 
-/// What the host's firewall and routing see, see [`linux::HostSettings`].
+/// Numbers visible to the host's firewall and routing, see [`linux::HostSettings`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Host {
@@ -190,7 +190,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// The plumbing's settings with these numbers.
+    /// The host settings with these numbers.
     #[must_use]
     pub fn settings(&self, instance: &Instance, tun: &str, gateway: &[String]) -> linux::HostSettings {
         let default = linux::HostSettings::default();
@@ -209,7 +209,7 @@ impl Host {
         }
     }
 
-    /// How long the packet loop waits awake.
+    /// How long the packet loop spins.
     #[must_use]
     pub fn busy_poll(&self) -> BusyPoll {
         self.busy_poll.map_or_else(BusyPoll::default, |most| BusyPoll::new(Duration::from_micros(most.into())))
@@ -238,11 +238,11 @@ impl Host {
             }
         }
         for (name, value, allowed) in [
-            ("busy-poll", self.busy_poll, 0..=BUSY_POLL_MOST),
-            ("preference", self.preference, 1..=PREFERENCE_MOST),
+            ("busy-poll", self.busy_poll, 0..=BUSY_POLL_MAX),
+            ("preference", self.preference, 1..=PREFERENCE_MAX),
             ("zone", self.zone.map(u32::from), 1..=u16::MAX.into()),
             ("txqueuelen", self.txqueuelen, 1..=u32::MAX >> 1),
-            ("mtu", self.mtu, MTU_LEAST..=MTU_MOST),
+            ("mtu", self.mtu, MTU_MIN..=MTU_MAX),
         ] {
             let allowed = u64::from(*allowed.start())..=u64::from(*allowed.end());
             in_range(&format!("host.{name}"), value.map(u64::from), allowed)?;
@@ -262,14 +262,14 @@ pub enum ConfigError {
         /// Why.
         source: std::io::Error,
     },
-    /// It says something that it cannot.
+    /// It has a key or value that is not allowed.
     #[error("{}{}: {message}", path.display(), line.map_or(String::new(), |line| format!(", line {line}")))]
     InvalidValue {
         /// Which file.
         path: PathBuf,
         /// Where, counted from 1.
         line: Option<usize>,
-        /// What is invalid and what is allowed.
+        /// What is wrong and what is allowed.
         message: String,
     },
 }
@@ -296,10 +296,10 @@ impl File {
     /// Parses a file's text.
     ///
     /// # Errors
-    /// What is invalid, in one line with its key, and where (counted from 1).
+    /// What is wrong, in one line with its key, and where (counted from 1).
     pub fn parse(text: &str) -> Result<Self, (Option<usize>, String)> {
         let file: Self = toml::from_str(text).map_err(|error| refusal(text, &error))?;
-        // What is invalid is quoted, and that may be anything.
+        // The message quotes the value, which may be anything.
         file.check()
             .map_err(|invalid| (position::line_of(text, &invalid.key, |_| false), one_line(&invalid.message)))?;
         file.selectors.check().map_err(|error| {
@@ -344,15 +344,15 @@ impl File {
     }
 }
 
-/// What the parser does not take: where, its key, and why.
+/// What the parser rejects: line, key, and why.
 fn refusal(text: &str, error: &toml::de::Error) -> (Option<usize>, String) {
     let message = one_line(error.message());
     let Some(span) = error.span() else { return (None, message) };
     let line = position::line_at(text, span.start);
-    // An unknown key names itself, and what is no TOML has no keys.
+    // An unknown key names itself, and text that is not TOML has no keys.
     let key = if message.starts_with("unknown field") { None } else { position::key_at(text, span.start) };
     let Some(key) = key else { return (line, message) };
-    // The parser tells where a list begins.
+    // The parser only tells where a list begins.
     let in_list = position::line_of(text, &key, |item| match key.as_str() {
         "selectors.opportunistic" | "selectors.required" | "selectors.off" => item.parse::<Selected>().is_err(),
         _ => false,
@@ -360,7 +360,7 @@ fn refusal(text: &str, error: &toml::de::Error) -> (Option<usize>, String) {
     (in_list.or(line), InvalidValue::new(key, message).message)
 }
 
-/// `message` of the parser in one line, in the words of this file rather than of Rust.
+/// The parser's `message` in one line, in terms of the file rather than of Rust.
 fn one_line(message: &str) -> String {
     let words = [
         ("expected a sequence", "expected a list, as in [\"10.0.0.0/8\"]"),
@@ -379,10 +379,10 @@ fn one_line(message: &str) -> String {
     text
 }
 
-/// Whether `name` can be that of the plain side's device, and leaves one for the wire side's.
+/// Whether `name` can be the plain side's device, and leaves a name for the wire side's.
 ///
 /// # Errors
-/// What is invalid with it.
+/// What is wrong with it.
 pub fn check_tun(name: &str) -> Result<(), String> {
     if !linux::is_interface_name(name) {
         return Err(format!("`{name}` cannot name a TUN device (1 to 15 characters: letters, digits, `-`, `_`, `.`)"));
@@ -395,10 +395,10 @@ pub fn check_tun(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether packets of hosts behind interface `name` can be encrypted by way of the device `tun`.
+/// Whether packets of hosts behind interface `name` can be encrypted through the device `tun`.
 ///
 /// # Errors
-/// What is invalid with it.
+/// What is wrong with it.
 pub fn check_gateway(name: &str, tun: &str) -> Result<(), String> {
     check_interface(name)?;
     if name == "lo" || name == tun || linux::HostSettings::for_tun(tun).wire_tun() == name {
@@ -409,10 +409,10 @@ pub fn check_gateway(name: &str, tun: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether the kernel would take `name` for an interface.
+/// Whether the kernel would accept `name` for an interface.
 ///
 /// # Errors
-/// What is invalid with it.
+/// What is wrong with it.
 pub fn check_interface(name: &str) -> Result<(), String> {
     let good = (1..=15).contains(&name.len())
         && !matches!(name, "." | "..")

@@ -1,5 +1,5 @@
-//! The control socket's server: one task per client, so that a slow or broken one blocks nobody else. What is asked
-//! goes to the daemon's loop through a channel and is answered there, one request after the other.
+//! The control socket's server: one task per client, so that a slow or broken one blocks nobody else. Requests go to
+//! the daemon's loop through a channel and are answered there, one after the other.
 
 use std::io;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use super::protocol::{Command, Failure, FailureKind, ITEMS_PER_LINE, Outcome, RE
 
 /// Clients at a time. More are turned away.
 const CLIENTS_MAX: usize = 32;
-/// How long a client may take to send a request, and to take in a line of a reply.
+/// How long a client may take to send a request, and to read a line of a reply.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the daemon's loop says to a request.
+/// The daemon's answer to a request.
 #[derive(Debug)]
 pub enum Answer {
     /// One value.
@@ -34,7 +34,7 @@ impl Answer {
     /// `value` as an answer.
     ///
     /// # Errors
-    /// If it cannot be put into JSON.
+    /// If it cannot be encoded as JSON.
     pub fn one(value: impl Serialize) -> Result<Self, Failure> {
         serde_json::to_value(value).map(Self::One).map_err(internal)
     }
@@ -42,7 +42,7 @@ impl Answer {
     /// `values` as an answer.
     ///
     /// # Errors
-    /// If one of them cannot be put into JSON.
+    /// If one of them cannot be encoded as JSON.
     pub fn list(values: impl IntoIterator<Item = impl Serialize>) -> Result<Self, Failure> {
         let values: Result<_, _> = values.into_iter().map(serde_json::to_value).collect();
         values.map(Self::List).map_err(internal)
@@ -54,23 +54,23 @@ fn internal(error: serde_json::Error) -> Failure {
     Failure::new(FailureKind::Failed, format!("cannot encode the answer: {error}"))
 }
 
-/// A request on its way to the daemon's loop.
+/// A request that awaits the daemon's answer.
 #[derive(Debug)]
 pub struct PendingRequest {
-    /// What is wanted.
+    /// What is requested.
     pub command: Command,
-    /// Where the answer goes. Nobody may be listening any more.
+    /// Where the answer goes. The client may be gone.
     pub answer: oneshot::Sender<Result<Answer, Failure>>,
 }
 
-/// Binds the control socket, readable and writable by its owner only. Only for the one daemon of the instance: a
-/// socket already there is a dead one's.
+/// Binds the control socket, readable and writable by its owner only. Only for the one daemon of the instance: an
+/// existing socket belongs to a dead one.
 ///
 /// # Errors
 /// If it cannot be bound.
 pub fn bind(instance: &Instance) -> io::Result<UnixListener> {
     instance.remove_socket()?;
-    // The mode is there from the start: between bind and a chmod anyone could connect.
+    // The mode applies from the start: between bind and a chmod anyone could connect.
     let umask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
     let listener = UnixListener::bind(instance.socket());
     rustix::process::umask(umask);
@@ -78,23 +78,23 @@ pub fn bind(instance: &Instance) -> io::Result<UnixListener> {
 }
 
 /// Serves clients until the daemon's loop is gone.
-pub async fn serve(listener: UnixListener, asked: mpsc::Sender<PendingRequest>) {
+pub async fn serve(listener: UnixListener, requests: mpsc::Sender<PendingRequest>) {
     let places = Arc::new(Semaphore::new(CLIENTS_MAX));
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Out of descriptors, most likely: it passes, and nothing but control suffers from it.
+                // Out of descriptors, most likely: it will pass, and only control is affected.
                 tracing::warn!("control socket: cannot accept a client: {error}");
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 continue;
             }
         };
-        let asked = asked.clone();
+        let requests = requests.clone();
         let place = Arc::clone(&places).try_acquire_owned();
         tokio::spawn(async move {
             let result = match place {
-                Ok(_place) => client(stream, asked).await,
+                Ok(_place) => client(stream, requests).await,
                 Err(_) => {
                     let (_, mut writer) = stream.into_split();
                     let failure = Failure::new(FailureKind::Busy, "too many clients at the control socket; try again");
@@ -108,7 +108,7 @@ pub async fn serve(listener: UnixListener, asked: mpsc::Sender<PendingRequest>) 
     }
 }
 
-async fn client(stream: UnixStream, asked: mpsc::Sender<PendingRequest>) -> io::Result<()> {
+async fn client(stream: UnixStream, requests: mpsc::Sender<PendingRequest>) -> io::Result<()> {
     let privileged = {
         let uid = stream.peer_cred()?.uid();
         uid == 0 || uid == rustix::process::geteuid().as_raw()
@@ -131,7 +131,7 @@ async fn client(stream: UnixStream, asked: mpsc::Sender<PendingRequest>) -> io::
         let coming_down = command == (Command::Down {});
         let (answer, answered) = oneshot::channel();
         let gone = || Failure::new(FailureKind::Busy, "the daemon is shutting down");
-        let reply = match asked.send(PendingRequest { command, answer }).await {
+        let reply = match requests.send(PendingRequest { command, answer }).await {
             Ok(()) => answered.await.unwrap_or_else(|_| Err(gone())),
             Err(_) => Err(gone()),
         };
@@ -141,13 +141,13 @@ async fn client(stream: UnixStream, asked: mpsc::Sender<PendingRequest>) -> io::
             Err(failure) => write_outcome(&mut writer, Outcome::Error(failure), false).await?,
         }
         if coming_down {
-            // The connection's end tells the client that the process is gone: keep it until then.
+            // The end of the connection tells the client that the process is gone: keep it open until then.
             std::future::pending::<()>().await;
         }
     }
 }
 
-/// Reads a request; `None` at the connection's end.
+/// Reads a request; `None` at the end of the connection.
 async fn read_line(reader: &mut BufReader<OwnedReadHalf>) -> Result<Option<Vec<u8>>, Failure> {
     let mut line = Vec::new();
     let read = reader.take(REQUEST_MAX as u64).read_until(b'\n', &mut line).await;
@@ -156,17 +156,17 @@ async fn read_line(reader: &mut BufReader<OwnedReadHalf>) -> Result<Option<Vec<u
         Ok(length) if length >= REQUEST_MAX => {
             Err(Failure::new(FailureKind::BadRequest, format!("a request is at most {REQUEST_MAX} bytes long")))
         }
-        // Gone, or gone in the middle of a line.
+        // Gone, perhaps in the middle of a line.
         Ok(_) | Err(_) => Ok(None),
     }
 }
 
-/// Reads a line from a client; `privileged` if the client may change things.
+/// Parses a line from a client; `privileged` if the client may change things.
 ///
 /// # Errors
 /// What is sent back to it.
 pub fn parse(line: &[u8], privileged: bool) -> Result<Command, Failure> {
-    // The version first: what another version's request looks like is not known.
+    // The version first: the format of another version's requests is unknown.
     #[derive(serde::Deserialize)]
     struct Versioned {
         version: u32,
@@ -227,11 +227,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("control.sock");
         let listener = UnixListener::bind(&path).unwrap();
-        let (asked, mut inbox) = mpsc::channel::<PendingRequest>(1);
-        tokio::spawn(serve(listener, asked));
+        let (requests, mut inbox) = mpsc::channel::<PendingRequest>(1);
+        tokio::spawn(serve(listener, requests));
         tokio::spawn(async move {
-            while let Some(asked) = inbox.recv().await {
-                let _ = asked.answer.send(Answer::list(0..300));
+            while let Some(request) = inbox.recv().await {
+                let _ = request.answer.send(Answer::list(0..300));
             }
         });
         (dir, path)

@@ -1,39 +1,39 @@
-//! What follows from what probes of a path have shown. Pure. One end alone cannot see everything: the diagnosis says what was
-//! seen or told, what is inferred, and what stays open.
+//! What the probes of a path imply. Pure. One end alone cannot see everything: the diagnosis says what was seen or
+//! told, what is inferred, and what remains open.
 
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{Finding, FlowInfo, FlowState, Hop, PathInfo, ProbeReport, SynAnswer};
 
-/// What was found out about a path, as `enotun probe` shows it.
+/// The result of `enotun probe`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProbeResult {
     /// A connection was encrypted.
     Encrypted,
-    /// Nothing speaks for a path that removes ENO: the peer has none.
+    /// Nothing suggests that the path strips ENO: the peer does not support it.
     NoEno,
-    /// ENO is removed from SYNs on the way to the peer.
+    /// ENO is stripped from SYNs on the way to the peer.
     StrippedThere,
-    /// ENO is removed from SYN-ACKs on their way back.
+    /// ENO is stripped from SYN-ACKs on the way back.
     StrippedBack,
-    /// ENO is removed from segments without SYN.
+    /// ENO is stripped from non-SYN segments.
     NonSynStripped,
-    /// SYNs with ENO vanish; one without is answered.
+    /// SYNs with ENO are dropped; one without is answered.
     SynDropped,
     /// The option comes back as it was sent.
     Echoed,
-    /// Peer and host have ENO, and nothing in common, or the peer does not want to encrypt.
+    /// Both ends support ENO, but have nothing in common, or the peer does not want to encrypt.
     NotNegotiated,
-    /// The peer, or something on the way, refuses every connection.
+    /// The peer, or something on the path, refuses every connection.
     Refused,
     /// No SYN is answered, with ENO or without.
     NoAnswer,
-    /// It was agreed to encrypt, and then the keys could not be made.
+    /// Encryption was agreed on, but the keys could not be made.
     Failed,
 }
 
-/// How that is known.
+/// How the result is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Certainty {
@@ -41,9 +41,9 @@ pub enum Certainty {
     Seen,
     /// The peer's enotun has said so.
     Told,
-    /// It follows from how the peer behaves; something else could behave in the same way.
+    /// It follows from the peer's behaviour, which might have another cause.
     Inferred,
-    /// It is the likeliest of what fits, and cannot be told from this end.
+    /// It is the likeliest explanation, and cannot be determined from this end.
     Open,
 }
 
@@ -52,33 +52,33 @@ pub enum Certainty {
 pub struct Diagnosis {
     /// What was found.
     pub result: ProbeResult,
-    /// How that is known.
+    /// How the result is known.
     pub certainty: Certainty,
-    /// What was seen, in the order of the tries.
+    /// What was seen, in the order of the attempts.
     pub evidence: Vec<String>,
 }
 
-/// How opening a connection went.
+/// The outcome of opening a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ConnectOutcome {
     /// It is open.
     Open,
     /// A RST answered.
     Refused,
-    /// Nothing did.
+    /// There was no answer.
     Silent,
-    /// The host says no.
+    /// This host reported an error.
     Failed(String),
 }
 
-/// One connection that was tried.
+/// One attempted connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Attempt {
     pub(super) connect: ConnectOutcome,
     pub(super) report: ProbeReport,
 }
 
-/// All that is known.
+/// All observations.
 #[derive(Debug, Clone)]
 pub(super) struct Evidence {
     /// With ENO.
@@ -87,11 +87,11 @@ pub(super) struct Evidence {
     pub(super) bare: Option<Attempt>,
     /// With ENO although the answer had none, and with copies for routers to quote.
     pub(super) insist: Option<Attempt>,
-    /// Seconds since a connection with this host, to whatever port, was encrypted.
+    /// Seconds since a connection with this host, to any port, was encrypted.
     pub(super) known: Option<u64>,
 }
 
-/// What follows from `evidence`.
+/// What `evidence` implies.
 pub(super) fn conclude(evidence: &Evidence) -> Diagnosis {
     let offer = &evidence.offer;
     let said = |result, certainty, lines: Vec<String>| Diagnosis { result, certainty, evidence: lines };
@@ -173,7 +173,7 @@ fn dropped(evidence: &Evidence) -> Diagnosis {
     Diagnosis { result, certainty, evidence: lines }
 }
 
-/// The SYN-ACK had no option: there are three reasons for that.
+/// The SYN-ACK had no option: there are three possible reasons.
 fn stripped(evidence: &Evidence) -> Diagnosis {
     let mut lines = vec!["the SYN-ACK had no ENO option".to_owned()];
     let diagnosis = |result, certainty, evidence| Diagnosis { result, certainty, evidence };
@@ -196,7 +196,7 @@ fn stripped(evidence: &Evidence) -> Diagnosis {
         lines.push("the peer's enotun says that the SYN arrived without ENO".to_owned());
         return diagnosis(ProbeResult::StrippedThere, Certainty::Told, lines);
     }
-    // How the peer takes a FIN tells what it takes the connection for, provided that it takes one without ENO well.
+    // The peer's reaction to a FIN shows what it takes the connection for, provided that it accepts one without ENO.
     let control = evidence.bare.as_ref().filter(|bare| bare.connect == ConnectOutcome::Open);
     let control = control.is_some_and(|bare| bare.report.fin_acked && !bare.report.reset);
     let open = insist.connect == ConnectOutcome::Open && insist.report.fin_sent;
@@ -238,14 +238,14 @@ fn stripped(evidence: &Evidence) -> Diagnosis {
     diagnosis(ProbeResult::NoEno, Certainty::Open, lines)
 }
 
-/// Routers on the way, from the TTL of what came: hosts begin with 64, 128 or 255.
+/// Number of routers on the path, from the TTL of a received packet: hosts start with 64, 128 or 255.
 pub(super) fn distance(ttl: u8) -> u8 {
     let initial = [64, 128].into_iter().find(|initial| *initial >= ttl).unwrap_or(255);
     initial - ttl
 }
 
 impl ProbeResult {
-    /// What is remembered of it, where the connections themselves have not seen to that.
+    /// The finding to remember, where the connections themselves have not recorded it.
     pub(super) fn remembered(&self) -> Option<Finding> {
         match self {
             Self::StrippedThere => Some(Finding::StrippedThere),
@@ -264,7 +264,7 @@ pub struct ProbeReply {
     /// What was found and how it is known.
     #[serde(flatten)]
     pub diagnosis: Diagnosis,
-    /// What routers on the way have quoted of SYNs with ENO; empty if none was asked.
+    /// What routers on the path have quoted of SYNs with ENO; empty if none was asked.
     pub hops: Vec<Hop>,
     /// The TEP of the encrypted connection.
     pub tep: Option<String>,
@@ -272,14 +272,14 @@ pub struct ProbeReply {
     pub aead: Option<String>,
     /// Its session ID in hexadecimal.
     pub session_id: Option<String>,
-    /// Whether the peer is authenticated, which a probe's never is.
+    /// Whether the peer is authenticated, which it never is in a probe.
     pub authenticated: bool,
-    /// What was remembered of the path before.
+    /// What was remembered about the path before.
     pub remembered: Option<PathInfo>,
 }
 
 impl ProbeReply {
-    /// The diagnosis on `remote`, with what is known of the encrypted connection.
+    /// The diagnosis for `remote`, with what is known about the encrypted connection.
     pub(super) fn new(
         remote: std::net::SocketAddr,
         evidence: &Evidence,

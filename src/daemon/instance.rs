@@ -1,5 +1,5 @@
-//! What an instance is called and where its control socket is. That there is only one of each name is seen to by
-//! [`crate::linux::Host::up`].
+//! The name of an instance and the place of its control socket. [`crate::linux::Host::up`] makes sure that each name
+//! is used once.
 
 use std::fmt;
 use std::fs;
@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use crate::linux;
 
-/// The longest instance name, in bytes: the control socket's path has to fit 108 bytes.
+/// The longest instance name, in bytes: the control socket's path has to fit into 108 bytes.
 const NAME_MAX: usize = 64;
 
 /// The name of an instance: one daemon in one network namespace.
@@ -52,7 +52,7 @@ impl Instance {
         linux::HostSettings::default().state_dir.join(format!("{self}.sock"))
     }
 
-    /// Names of other instances on this machine that somebody answers for, in order.
+    /// Names of other instances on this machine whose daemon accepts connections, in order.
     #[must_use]
     pub fn others_running(&self) -> Vec<String> {
         let entries = fs::read_dir(linux::HostSettings::default().state_dir).into_iter().flatten().flatten();
@@ -66,10 +66,10 @@ impl Instance {
         names
     }
 
-    /// Removes the control socket's file, if there is one. Only for the instance's own daemon, and after one that died.
+    /// Removes the control socket's file, if it exists. Only for the instance's own daemon, and after one that died.
     ///
     /// # Errors
-    /// If it is there and cannot be removed.
+    /// If it exists and cannot be removed.
     pub fn remove_socket(&self) -> io::Result<()> {
         match fs::remove_file(self.socket()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

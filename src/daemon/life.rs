@@ -1,4 +1,4 @@
-//! The daemon's life: up, whatever happens then, down.
+//! The daemon's life cycle: up, running, down.
 
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant, SystemTime};
@@ -24,14 +24,14 @@ use crate::io::{self, BusyPoll, Format, KeyLog, WorkerHandle};
 use crate::linux::{self, Host, TunDevice, TunDevices, Watcher};
 use crate::selector::PolicyTable;
 
-/// How often health and bounds are looked at.
+/// Interval of the health and limit checks.
 const TICK: Duration = Duration::from_secs(1);
 /// How often host names are looked up again, and how often those that could not be found.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(60);
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
-/// How often connections that are kept diverted are looked at, whether they have ended.
+/// How often kept connections are checked for whether they have ended.
 const KEPT_INTERVAL: Duration = Duration::from_secs(10);
-/// How often it is looked at whether other firewalls have changed, which nobody tells.
+/// How often other firewalls are checked for changes of which there is no notification.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
 /// Time for the last packets to leave before the devices go.
 const DRAIN: Duration = Duration::from_millis(200);
@@ -53,14 +53,14 @@ impl Signals {
     }
 }
 
-/// Comes up, lives, goes down.
+/// Comes up, runs, goes down.
 pub(super) async fn live(settings: Settings, log: Log, provider: &'static dyn Provider) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("cannot catch signals")?;
     let (events, mut inbox) = mpsc::channel(64);
     let (mut daemon, mut watcher) = Daemon::up(settings, log, provider, events).await?;
-    let (asked, mut requests) = mpsc::channel(16);
+    let (sender, mut requests) = mpsc::channel(16);
     match control::bind(&daemon.settings.instance) {
-        Ok(listener) => drop(tokio::spawn(control::serve(listener, asked))),
+        Ok(listener) => drop(tokio::spawn(control::serve(listener, sender))),
         Err(error) => {
             let socket = daemon.settings.instance.socket();
             daemon.down().await?;
@@ -80,7 +80,7 @@ pub(super) async fn live(settings: Settings, log: Log, provider: &'static dyn Pr
             _ = signals.terminate.recv() => Ok(ControlFlow::Break(())),
             _ = signals.interrupt.recv() => Ok(ControlFlow::Break(())),
             _ = signals.hangup.recv() => daemon.reload().await,
-            Some(asked) = requests.recv() => daemon.handle_request(asked).await,
+            Some(request) = requests.recv() => daemon.handle_request(request).await,
             Some(event) = inbox.recv() => daemon.handle_event(event).await,
             ended = daemon.worker.ended() => match ended {
                 Ok(()) => Err(anyhow::anyhow!("the packet loop has stopped")),
@@ -118,7 +118,7 @@ pub(super) async fn live(settings: Settings, log: Log, provider: &'static dyn Pr
             }
         }
     }
-    // No request is taken any more; the socket goes first, so that a client that comes now is told so by the kernel.
+    // No more requests are accepted; the socket goes first, so that a new client gets a connect error.
     requests.close();
     if let Err(error) = daemon.settings.instance.remove_socket() {
         tracing::warn!("cannot remove the control socket: {error}");
@@ -127,7 +127,7 @@ pub(super) async fn live(settings: Settings, log: Log, provider: &'static dyn Pr
 }
 
 impl Daemon {
-    /// Sets the host up and starts the packet loop. Nothing is left changed if that fails.
+    /// Sets up the host and starts the packet loop. If that fails, all changes are undone.
     async fn up(
         settings: Settings,
         log: Log,
@@ -140,7 +140,7 @@ impl Daemon {
             selectors.set_addresses(&name, addresses);
         }
         for name in selectors.unresolved() {
-            // What stands on the command line was typed just now; the file may be read before the network is there.
+            // A name on the command line was typed just now; the file may be read before the network is up.
             if settings.command_rules.iter().any(|rule| rule.selector.name() == Some(name.as_str())) {
                 bail!(
                     "the host name `{name}` has no address outside this host; check the spelling and name resolution"
@@ -164,7 +164,7 @@ impl Daemon {
             );
             engine.refuse(io::now(), orphans);
         }
-        // What was open before is let go on when it is known.
+        // Connections that were open before continue once the engine knows them.
         engine.change_policy(PolicyTable::new(rules));
         let started = linux::watch(&devices)
             .map_err(anyhow::Error::from)
@@ -192,7 +192,7 @@ impl Daemon {
             alerts: Alerts::default(),
             events,
             resolving: false,
-            names_are_new: false,
+            report_unresolved: false,
         };
         daemon.admit().await?;
         Ok((daemon, watcher))
@@ -236,12 +236,12 @@ impl Daemon {
         }
     }
 
-    /// Ends encrypted connections, then puts the host back.
+    /// Ends encrypted connections, then restores the host.
     async fn down(mut self) -> anyhow::Result<()> {
         tracing::info!("shutting down");
         notify::stopping();
-        // New connections go past the engine from here on. Those that are encrypted are reset on both sides before the
-        // routes change: the kernel would send their plaintext to the network itself.
+        // From here on new connections bypass the engine. Encrypted ones are reset on both sides before the routes
+        // change: otherwise the kernel would send their plaintext to the network.
         let aborted = self.worker.call_async(|engine, now, env| {
             engine.set_policy(PolicyTable::default());
             engine.abort_all(now, env);
@@ -262,7 +262,7 @@ impl Daemon {
             .await?
             .context("the host could not be restored")?;
         }
-        // Dropped, it is waited for.
+        // Dropping it waits for its end.
         drop(self.worker);
         tracing::info!("down: the host is as it was before");
         Ok(())
@@ -291,13 +291,13 @@ impl Daemon {
                 };
                 io::log_disruption(&self.worker.call_async(react).await?);
             }
-            // Without it nobody would notice that routes and interfaces change.
+            // Otherwise nobody would notice that routes and interfaces change.
             Err(error) => return Err(anyhow::Error::new(error).context("cannot watch the host any more")),
         }
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Follows what has changed about the host.
+    /// Adapts to changes of the host.
     async fn refresh(&mut self) {
         if let Err(error) = self.with_host(Host::refresh).await {
             tracing::warn!(
@@ -306,7 +306,7 @@ impl Daemon {
         }
     }
 
-    /// Health, bounds, and connections that are kept only until they end.
+    /// Health, limits, and connections that are kept only until they end.
     async fn tick(&mut self, kept_due: bool) -> anyhow::Result<ControlFlow<()>> {
         let counters = self.counters().await?;
         notify::alive();
@@ -340,7 +340,7 @@ impl Daemon {
                 self.probed(number).await;
                 Ok(ControlFlow::Continue(()))
             }
-            Event::Resolved(resolved, asked) => {
+            Event::Resolved(resolved, request) => {
                 let before = self.selectors.clone();
                 let mut changed = Vec::new();
                 for (name, addresses) in resolved {
@@ -348,18 +348,18 @@ impl Daemon {
                         changed.push(name);
                     }
                 }
-                // Names that a request is about are not selected yet, or may be already.
-                if asked.is_none() && !changed.is_empty() || self.selectors.rules() != before.rules() {
+                // Names in a request are not selected yet, or may be already.
+                if request.is_none() && !changed.is_empty() || self.selectors.rules() != before.rules() {
                     tracing::info!("addresses changed: {}", changed.join(", "));
                     if let Err(error) = self.apply(before).await {
                         tracing::warn!("cannot apply new addresses of host names: {error:#}");
                     }
                 }
-                if let Some(asked) = asked {
-                    return self.execute(asked).await;
+                if let Some(request) = request {
+                    return self.execute(request).await;
                 }
                 self.resolving = false;
-                if std::mem::take(&mut self.names_are_new) {
+                if std::mem::take(&mut self.report_unresolved) {
                     self.selectors.unresolved().iter().for_each(|name| warn_unresolved(name));
                 }
                 Ok(ControlFlow::Continue(()))
@@ -367,7 +367,7 @@ impl Daemon {
         }
     }
 
-    /// Reads the configuration file again.
+    /// Reloads the configuration file.
     async fn reload(&mut self) -> anyhow::Result<ControlFlow<()>> {
         let Some((path, old)) = self.settings.file.clone() else {
             tracing::warn!("SIGHUP, but there is no configuration file to reload");
@@ -404,7 +404,7 @@ impl Daemon {
                 self.settings.policy = policy;
                 self.settings.file = Some((path, new));
                 tracing::info!("configuration reloaded: {} selectors", self.selectors.entries().len());
-                self.names_are_new = true;
+                self.report_unresolved = true;
                 self.resolve_again();
             }
             Err(error) => tracing::warn!("the configuration is not changed: {error:#}"),

@@ -19,7 +19,7 @@ const PROBLEMS_MAX: usize = 20;
 /// Characters of a problem remembered.
 const PROBLEM_LENGTH_MAX: usize = 400;
 
-/// What is logged if nothing else is said.
+/// The default log level.
 pub const DEFAULT: &str = "info";
 
 /// A warning or an error that was logged.
@@ -43,19 +43,19 @@ pub struct Log {
 #[derive(Clone, Default)]
 struct Problems(Arc<Mutex<VecDeque<Problem>>>);
 
-/// What the environment says about logging, which wins over the configuration.
+/// The log setting of the environment, which overrides the configuration.
 #[must_use]
 pub fn from_environment() -> Option<String> {
     std::env::var("ENOTUN_LOG").ok().filter(|said| !said.is_empty())
 }
 
-/// Parses what the configuration says about logging.
+/// Parses the log setting of the configuration.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn parse(directives: &str) -> Result<EnvFilter, String> {
     let wrong = || format!("`{directives}` is not a log level; use error, warn, info, debug or trace");
-    // A word that is no level would name a module, and the log be silent about everything else.
+    // A word that is not a level would name a module, and silence everything else.
     let is_level =
         |part: &str| part.contains('=') || !part.trim().is_empty() && part.trim().parse::<LevelFilter>().is_ok();
     if !directives.split(',').all(is_level) {
@@ -65,10 +65,10 @@ pub fn parse(directives: &str) -> Result<EnvFilter, String> {
 }
 
 impl Log {
-    /// Starts logging. Under systemd the journal has its own clock, so lines go without a time there.
+    /// Starts logging. Under systemd the journal has its own timestamps, so lines have none.
     ///
     /// # Errors
-    /// If `directives` is not understood or something already logs.
+    /// If `directives` is invalid or a logger exists already.
     pub fn start(directives: &str) -> Result<Self, String> {
         let (filter, handle) = reload::Layer::new(parse(directives)?);
         let problems = Problems::default();
@@ -87,7 +87,7 @@ impl Log {
     /// Changes what is logged.
     ///
     /// # Errors
-    /// If `directives` is not understood.
+    /// If `directives` is invalid.
     pub fn change(&self, directives: &str) -> Result<(), String> {
         self.filter.reload(parse(directives)?).map_err(|error| error.to_string())
     }

@@ -1,5 +1,5 @@
-//! The daemon: its configuration, its control socket and its life. Packets are not handled here but by the worker
-//! thread that [`crate::io`] runs; this is the control plane, on a runtime of one thread.
+//! The daemon: configuration, control socket and life cycle. This is the control plane, on a single-threaded runtime;
+//! packets are handled by the worker thread in [`crate::io`].
 
 mod alerts;
 pub mod config;
@@ -24,13 +24,13 @@ use settings::Settings;
 use crate::io::KeyLog;
 use crate::io::memory::{Swapping, keep_off_disk};
 
-/// Runs the daemon until it is told to end, with the cryptography of `provider`.
+/// Runs the daemon until it is told to stop, with the cryptography of `provider`.
 ///
 /// # Errors
-/// What kept it from coming up (nothing is left changed then), or why it ended.
+/// Why it did not come up (all changes are undone then), or why it ended.
 pub fn run(settings: Settings, provider: &'static dyn tcpcrypt::Provider) -> anyhow::Result<()> {
     let log = log::Log::start(&settings.log).map_err(anyhow::Error::msg)?;
-    // Before there is anything secret.
+    // Before there are any secrets.
     if let Swapping::Possible(why) = keep_off_disk().context("cannot disable core dumps, which would contain keys")?
         && KeyLog::may_be_swapped()
     {
@@ -38,7 +38,7 @@ pub fn run(settings: Settings, provider: &'static dyn tcpcrypt::Provider) -> any
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(life::live(settings, log, provider));
-    // A look-up of a host name may still hang in a thread of its own; do not wait for it.
+    // A name lookup may still hang in its thread; do not wait for it.
     runtime.shutdown_background();
     result
 }

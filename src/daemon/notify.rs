@@ -1,15 +1,15 @@
-//! What systemd is told (`Type=notify`). Without systemd all of this does nothing.
+//! Notifications to systemd (`Type=notify`). Without systemd, nothing happens.
 
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-/// Says that connections are protected now.
+/// Ready: connections are protected now.
 pub(super) fn ready() {
     send(&[NotifyState::Ready]);
 }
 
-/// Says that the daemon is coming down.
+/// The daemon is shutting down.
 pub(super) fn stopping() {
     send(&[NotifyState::Stopping]);
 }
@@ -19,12 +19,12 @@ pub(super) fn status(text: &str) {
     send(&[NotifyState::Status(text)]);
 }
 
-/// Says that all is well, to the watchdog.
+/// Tells the watchdog that all is well.
 pub(super) fn alive() {
     send(&[NotifyState::Watchdog]);
 }
 
-/// How often [`alive`] is expected, if it is: half of what the watchdog allows.
+/// How often [`alive`] must be called, if at all: half of the watchdog's timeout.
 pub(super) fn watchdog() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|allowed| allowed / 2)
 }

@@ -1,5 +1,5 @@
-//! Probes of a path: ordinary connections of this host, opened without sending any data, of which the engine tells what it
-//! saw.
+//! Probes of a path: ordinary connections of this host, opened without sending any data, about which the engine
+//! reports what it saw.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::ops::ControlFlow;
@@ -18,22 +18,22 @@ use crate::engine::{FlowInfo, FlowState, PathInfo, ProbeMode, ProbeReport, SynAn
 use crate::io::{Caller, Stopped};
 use crate::linux::KeptFlow;
 
-/// Probes at the same time.
+/// Maximum number of concurrent probes.
 const PROBES_MAX: usize = 4;
 /// How long a SYN and its retransmissions wait for an answer: the kernel sends three or more in this time.
 const SYN_TIMEOUT: Duration = Duration::from_millis(4500);
-/// How long keys may take.
+/// How long the key exchange may take.
 const KEY_TIMEOUT: Duration = Duration::from_secs(6);
-/// How long a FIN may wait for its acknowledgement. The kernel sends it several times.
+/// How long a FIN may wait for its acknowledgement. The kernel retransmits it several times.
 const FIN_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long a peer has to object to an acknowledgement, at least.
+/// Minimum time for a peer to object to an acknowledgement.
 const MIN_RST_WAIT: Duration = Duration::from_millis(300);
-/// How often it is looked what has happened.
+/// How often progress is checked.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// Routers that are asked if it is not known how many there are.
-const HOPS_UNKNOWN: u8 = 16;
-/// Routers that are asked beyond those known of: the way there may be longer than the way back.
-const HOPS_MORE: u8 = 2;
+/// Routers to query if their number is unknown.
+const DEFAULT_HOPS: u8 = 16;
+/// Routers to query beyond the known number: the path there may be longer than the path back.
+const EXTRA_HOPS: u8 = 2;
 
 type Reply = oneshot::Sender<Result<Answer, Failure>>;
 
@@ -57,12 +57,12 @@ impl BoundSocket {
 }
 
 impl Daemon {
-    /// Begins a probe, of which the end is told by [`Event::Probed`].
+    /// Starts a probe; [`Event::Probed`] reports its end.
     pub(super) async fn probe(&mut self, remote: SocketAddr, answer: Reply) -> anyhow::Result<ControlFlow<()>> {
         let (number, sockets) = match self.prepare(remote).await {
             Ok(prepared) => prepared,
             Err(failure) => {
-                // A client that did not wait for the answer is no concern.
+                // The client may be gone.
                 let _ = answer.send(Err(failure));
                 return Ok(ControlFlow::Continue(()));
             }
@@ -71,7 +71,7 @@ impl Daemon {
         tokio::spawn(async move {
             let locals: Vec<SocketAddr> = sockets.iter().map(|socket| socket.local).collect();
             let result = run(&caller, remote, sockets).await;
-            // The probe's notes go, whatever came of it. An error means that the engine is gone.
+            // The engine forgets the probe, whatever the result. An error means that the engine is gone.
             let _ = caller
                 .call_async(move |engine, _, _| {
                     for local in locals {
@@ -88,7 +88,7 @@ impl Daemon {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Makes the connections of a probe go through the engine, whatever is selected.
+    /// Diverts the connections of a probe through the engine, whatever is selected.
     async fn prepare(&mut self, remote: SocketAddr) -> Result<(u64, Vec<BoundSocket>), Failure> {
         if self.probing.len() >= PROBES_MAX {
             let message = format!("{PROBES_MAX} probes are running already; try again");
@@ -112,7 +112,7 @@ impl Daemon {
     /// A probe is over.
     pub(super) async fn probed(&mut self, number: u64) {
         self.probing.retain(|(other, _)| *other != number);
-        // One that is encrypted may not have ended yet.
+        // One that is encrypted may still be open.
         if let Err(error) = self.keep().await {
             tracing::warn!("the connections of a probe stay diverted: {error:#}");
         }
@@ -146,8 +146,8 @@ async fn run(caller: &Caller, remote: SocketAddr, sockets: Vec<BoundSocket>) -> 
     let silent = evidence.offer.connect == ConnectOutcome::Silent;
     if silent || (evidence.offer.connect == ConnectOutcome::Open && answer == Some(SynAnswer::NoEno)) {
         let hops = match evidence.offer.report.answer_ttl {
-            Some(ttl) => distance(ttl).saturating_add(HOPS_MORE),
-            None => HOPS_UNKNOWN,
+            Some(ttl) => distance(ttl).saturating_add(EXTRA_HOPS),
+            None => DEFAULT_HOPS,
         };
         let (bare, insist) = tokio::join!(
             finish(caller, remote, socket()?, ProbeMode::Bare),
@@ -166,7 +166,7 @@ async fn run(caller: &Caller, remote: SocketAddr, sockets: Vec<BoundSocket>) -> 
     Ok(probed)
 }
 
-/// Opens a connection. An error says how it went if there is none now.
+/// Opens a connection, or returns why it is not open now.
 async fn open(
     caller: &Caller,
     remote: SocketAddr,
@@ -192,7 +192,7 @@ async fn report(caller: &Caller, local: SocketAddr, remote: SocketAddr) -> Resul
     Ok(report.unwrap_or_default())
 }
 
-/// Looks at a probe until `done`, or for as long as `limit`.
+/// Polls a probe until `done`, or until the time `limit`.
 async fn watch(
     caller: &Caller,
     local: SocketAddr,
@@ -210,7 +210,7 @@ async fn watch(
     }
 }
 
-/// A connection that offers ENO, until it is encrypted or will not be.
+/// A connection that offers ENO, until it is encrypted or clearly will not be.
 async fn offer(
     caller: &Caller,
     remote: SocketAddr,
@@ -229,7 +229,7 @@ async fn offer(
     Ok((Attempt { connect: ConnectOutcome::Open, report: seen }, flow))
 }
 
-/// A connection that is opened and ended again.
+/// A connection that is opened and closed again.
 async fn finish(caller: &Caller, remote: SocketAddr, socket: BoundSocket, mode: ProbeMode) -> anyhow::Result<Attempt> {
     let local = socket.local;
     let (opened, rtt) = open(caller, remote, socket, mode).await?;
@@ -238,10 +238,10 @@ async fn finish(caller: &Caller, remote: SocketAddr, socket: BoundSocket, mode: 
         Err(connect) => return Ok(Attempt { connect, report: report(caller, local, remote).await? }),
     };
     watch(caller, local, remote, MIN_RST_WAIT.max(rtt * 4), |report| report.reset).await?;
-    // If the peer has reset it there is nothing left to shut down.
+    // If the peer has reset it, there is nothing left to shut down.
     let _ = rustix::net::shutdown(&stream, rustix::net::Shutdown::Write);
     let seen = watch(caller, local, remote, FIN_TIMEOUT, |report| report.fin_acked || report.reset).await?;
-    // The kernel is not to go on with a FIN that nobody accepts.
+    // The kernel must not keep retransmitting a FIN that nobody accepts.
     let _ = rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
     drop(stream);
     Ok(Attempt { connect: ConnectOutcome::Open, report: seen })

@@ -1,4 +1,4 @@
-//! What is said over the control socket: one JSON object per line, a request, then its reply in one or more lines.
+//! The control socket's protocol: one JSON object per line, a request, then its reply in one or more lines.
 //!
 //! A client sends `{"version":1,"request":{"command":"status"}}` and reads lines until one without `"more":true`.
 //! Each line carries either `"ok"` or `"error"`. A connection may carry several requests, one after the other.
@@ -10,11 +10,11 @@ use serde_json::Value;
 
 use crate::selector::{Policy, Selected, Selector};
 
-/// The version of what is described here. Another one is refused, never guessed at.
+/// The version of this protocol. Another one is refused, never guessed at.
 pub const VERSION: u32 = 1;
 /// The longest request, in bytes with its newline.
 pub const REQUEST_MAX: usize = 256 << 10;
-/// Items of a list in one line of a reply, at most; the next line goes on with the list.
+/// Maximum number of list items in one line of a reply; the next line continues the list.
 pub const ITEMS_PER_LINE: usize = 128;
 
 /// A line from a client.
@@ -22,15 +22,15 @@ pub const ITEMS_PER_LINE: usize = 128;
 pub struct Request {
     /// [`VERSION`].
     pub version: u32,
-    /// What is wanted.
+    /// What is requested.
     pub request: Command,
 }
 
-/// What can be asked of the daemon.
+/// Commands to the daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Command {
-    /// How the daemon is: [`super::status::Status`].
+    /// The daemon's state: [`super::status::Status`].
     Status {},
     /// All connections: a list of [`crate::engine::FlowInfo`].
     Flows {},
@@ -55,15 +55,15 @@ pub enum Command {
         /// Address and port on the wire side.
         remote: SocketAddr,
     },
-    /// Finds out what the path to a service does with ENO, by opening connections: [`super::diagnosis::Probed`]. It takes up to
-    /// 20 seconds.
+    /// Probes what the path to a service does with ENO, by opening connections: [`super::diagnosis::ProbeReply`]. It
+    /// takes up to 20 seconds.
     Probe {
         /// Address and port of the service.
         remote: SocketAddr,
     },
-    /// Forgets what is remembered of paths; the answer is how many there were.
+    /// Forgets what is remembered about paths; the answer is their number.
     ForgetPaths {
-        /// Those to and from this host; all if it is not said.
+        /// Those to and from this host; all if absent.
         host: Option<std::net::IpAddr>,
         /// Of those, the one to this port.
         port: Option<u16>,
@@ -72,10 +72,10 @@ pub enum Command {
     Enable {
         /// Which connections, with options.
         selectors: Vec<Selected>,
-        /// What is done with them; the daemon's default if it is not said.
+        /// What to do with them; the daemon's default if absent.
         policy: Option<Policy>,
     },
-    /// Takes selectors away again.
+    /// Removes selectors.
     Disable {
         /// Each as it was given.
         selectors: Vec<Selector>,
@@ -94,14 +94,14 @@ pub enum Command {
         /// Address and port on the wire side.
         remote: SocketAddr,
     },
-    /// Ends the daemon and restores the host. The reply comes when that has begun; the end of the
-    /// connection says that the process is gone.
+    /// Stops the daemon and restores the host. The reply comes when that has begun; the end of the connection means
+    /// that the process is gone.
     Down {},
 }
 
 impl Command {
-    /// With IPv4 addresses that are written as IPv6 ones (`::ffff:10.0.0.1`, as sockets have them) in the form that
-    /// connections are known by.
+    /// With IPv4-mapped IPv6 addresses (`::ffff:10.0.0.1`, as sockets have them) as the IPv4 addresses by which
+    /// connections are known.
     #[must_use]
     pub(super) fn canonical(mut self) -> Self {
         match &mut self {
@@ -122,7 +122,7 @@ impl Command {
         self
     }
 
-    /// Whether it changes something, which only root may.
+    /// Whether it changes something, which only root may do.
     #[must_use]
     pub fn changes(&self) -> bool {
         !matches!(
@@ -132,7 +132,7 @@ impl Command {
     }
 }
 
-/// What a flush of the cache came to.
+/// The result of flushing the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flushed {
     /// Sessions erased.
@@ -152,17 +152,17 @@ pub struct Reply {
     pub more: bool,
 }
 
-/// How a request went.
+/// The outcome of a request.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// Well.
+    /// Success.
     Ok(Value),
-    /// Not.
+    /// Failure.
     Error(Failure),
 }
 
-/// Why a request was not carried out.
+/// Why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct Failure {
@@ -186,7 +186,7 @@ pub enum FailureKind {
     NotFound,
     /// It could not be done.
     Failed,
-    /// The daemon is coming down or has too many clients.
+    /// The daemon is shutting down or has too many clients.
     Busy,
 }
 

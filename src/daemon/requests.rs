@@ -1,4 +1,4 @@
-//! What clients ask for.
+//! Executes the requests of clients.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -16,7 +16,8 @@ use crate::engine::{Engine, Env, FlowError};
 use crate::selector::{Policy, Selected, Selector};
 use crate::time::Instant;
 
-/// This host's connections, none if the kernel does not list them: then those that were open before are not shown.
+/// This host's connections; none if the kernel cannot list them, in which case those that were open before are not
+/// shown.
 fn open_connections() -> Vec<(SocketAddr, SocketAddr)> {
     crate::linux::open_connections().unwrap_or_else(|error| {
         tracing::debug!("{error}");
@@ -24,7 +25,7 @@ fn open_connections() -> Vec<(SocketAddr, SocketAddr)> {
     })
 }
 
-/// How long the packet loop may take with a request.
+/// How long the packet loop may take for a request.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 fn failed(error: impl std::fmt::Display) -> Failure {
@@ -32,7 +33,7 @@ fn failed(error: impl std::fmt::Display) -> Failure {
 }
 
 impl Daemon {
-    /// Carries a request out, host names in it looked up first, which must not hold anything else up.
+    /// Executes a request, after resolving host names in it in the background.
     pub(super) async fn handle_request(&mut self, request: PendingRequest) -> anyhow::Result<ControlFlow<()>> {
         if let Command::Probe { remote } = request.command {
             return self.probe(remote, request.answer).await;
@@ -48,7 +49,7 @@ impl Daemon {
         self.execute(request).await
     }
 
-    /// Carries a request out.
+    /// Executes a request.
     pub(super) async fn execute(&mut self, request: PendingRequest) -> anyhow::Result<ControlFlow<()>> {
         let PendingRequest { command, answer } = request;
         let command = command.canonical();
@@ -59,7 +60,7 @@ impl Daemon {
             Command::Flow { local, remote } => self.flow(local, remote).await,
             Command::Session { local, remote } => self.session(local, remote).await,
             Command::Rekey { local, remote } => self.rekey(local, remote).await,
-            // It has its own way, since it takes long.
+            // It is handled separately, since it takes long.
             Command::Probe { .. } => Err(failed("a probe is not executed here")),
             Command::ForgetPaths { host, port } => {
                 self.with_engine(move |engine, _, _| engine.forget_paths(host, port)).await.and_then(Answer::one)
@@ -76,7 +77,7 @@ impl Daemon {
                 Answer::one("shutting down")
             }
         };
-        // A client that did not wait for the answer is no concern.
+        // The client may be gone.
         let _ = answer.send(reply);
         Ok(next)
     }
@@ -91,7 +92,7 @@ impl Daemon {
         }
     }
 
-    /// What the engine knows, and what passes unknown, which only the kernel knows.
+    /// The connections the engine knows, and those that pass unknown, which only the kernel knows.
     async fn flows(&self) -> Result<Answer, Failure> {
         let open = open_connections();
         let list = move |engine: &mut Engine| {

@@ -11,22 +11,22 @@ use tokio::time::timeout;
 
 use crate::selector::leaves_host;
 
-/// How long one look-up may take.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Addresses of one name, at most.
+/// Timeout of one lookup.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum number of addresses of a name.
 const ADDRESSES_MAX: usize = 256;
 
-/// Names and what they stand for outside of this host; empty where that could not be found out.
+/// Names and their addresses outside this host; empty if they could not be resolved.
 pub(super) type Resolved = Vec<(String, BTreeSet<IpAddr>)>;
 
-/// Looks all `names` up, at the same time.
+/// Resolves all `names` concurrently.
 pub(super) async fn resolve(names: impl IntoIterator<Item = String>) -> Resolved {
     let mut lookups = JoinSet::new();
     for name in names {
         lookups.spawn(async move {
-            let found = timeout(PATIENCE, lookup_host((name.clone(), 0))).await;
+            let found = timeout(TIMEOUT, lookup_host((name.clone(), 0))).await;
             let addresses = match found {
-                // Many a host's own name stands for 127.0.1.1.
+                // Many a host's own name resolves to 127.0.1.1.
                 Ok(Ok(addresses)) => addresses
                     .map(|address| address.ip().to_canonical())
                     .filter(|address| leaves_host(IpNet::from(*address)))

@@ -1,4 +1,4 @@
-//! What is protected right now: selectors from the file, from commands and from routes, host names resolved.
+//! What is currently protected: selectors from the file, from commands and from routes, with host names resolved.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -25,40 +25,40 @@ pub enum Source {
 pub struct Entry {
     /// Which connections.
     pub selector: Selector,
-    /// What is done with them.
+    /// What to do with them.
     pub policy: Policy,
-    /// What else is said about them.
+    /// Their options.
     #[serde(default, skip_serializing_if = "RuleOptions::is_none")]
     pub options: RuleOptions,
     /// Where it came from.
     pub source: Source,
-    /// What its host name stands for; empty if it has none, or it could not be resolved.
+    /// The addresses of its host name; empty if it has none, or it could not be resolved.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<IpAddr>,
-    /// Selectors that decide instead of this one where both match and neither is narrower, a few at most.
+    /// Selectors that decide instead of this one where both match and neither is narrower, up to a few.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub yields_to: Vec<Selector>,
 }
 
-/// Selectors that one yields to, as many as are told.
-const YIELDS_TOLD: usize = 8;
-/// Pairs of selectors that are looked at for it.
-const OVERLAPS_MOST: usize = 10_000;
+/// Maximum number of selectors reported that one yields to.
+const YIELDS_MAX: usize = 8;
+/// Maximum number of pairs of selectors examined for this.
+const OVERLAPS_MAX: usize = 10_000;
 
 /// All selectors.
 #[derive(Debug, Clone, Default)]
 pub struct Selectors {
     given: Vec<(Rule, Source)>,
     routes: BTreeSet<IpNet>,
-    /// Policy of what routes select.
+    /// Policy of routes.
     route_policy: Policy,
-    /// Disabled at run time: a selector of the file that is to stay away when the file is read again.
+    /// Disabled at run time: selectors of the file that stay disabled when the file is reloaded.
     disabled: BTreeSet<Selector>,
     addresses: BTreeMap<String, BTreeSet<IpAddr>>,
 }
 
 impl Selectors {
-    /// Those of the file and of the command line.
+    /// The selectors of the file and of the command line.
     #[must_use]
     pub fn new(file: Vec<Rule>, command: Vec<Rule>, route_policy: Policy) -> Self {
         let mut selectors = Self { route_policy, ..Self::default() };
@@ -82,7 +82,7 @@ impl Selectors {
         self.put(selected.rule(policy), Source::Command);
     }
 
-    /// Takes a selector away. False if it is not there as it is written.
+    /// Removes a selector. False if it is not there as written.
     pub fn disable(&mut self, selector: &Selector) -> bool {
         let before = self.given.len();
         self.given.retain(|(rule, _)| rule.selector != *selector);
@@ -93,13 +93,13 @@ impl Selectors {
         found
     }
 
-    /// Whether the selector is there as it is written.
+    /// Whether the selector is there as written.
     #[must_use]
     pub fn has(&self, selector: &Selector) -> bool {
         self.given.iter().any(|(rule, _)| rule.selector == *selector)
     }
 
-    /// Replaces those of the file by what it says now; what was changed at run time stays.
+    /// Replaces the selectors of the file; changes made at run time stay.
     pub fn reload(&mut self, file: Vec<Rule>, route_policy: Policy) {
         let commands: Vec<Rule> =
             self.given.drain(..).filter(|(_, source)| *source == Source::Command).map(|(rule, _)| rule).collect();
@@ -114,14 +114,14 @@ impl Selectors {
         }
     }
 
-    /// Sets what routes in table `enotun` select. True if that changes something.
+    /// Sets what routes in table `enotun` select. True if this is a change.
     pub fn set_routes(&mut self, routes: BTreeSet<IpNet>) -> bool {
         let changed = self.routes != routes;
         self.routes = routes;
         changed
     }
 
-    /// Host names that are used, each once.
+    /// Host names in use, each once.
     #[must_use]
     pub fn names(&self) -> BTreeSet<String> {
         self.given.iter().filter_map(|(rule, _)| rule.selector.name()).map(str::to_owned).collect()
@@ -133,8 +133,8 @@ impl Selectors {
         self.names().into_iter().filter(|name| self.addresses.get(name).is_none_or(BTreeSet::is_empty)).collect()
     }
 
-    /// Sets what a name stands for. True if that changes something. No addresses: the last ones stay, since a name
-    /// service that fails must not switch protection off.
+    /// Sets the addresses of a name. True if this is a change. If there are none, the last ones stay: a failing DNS
+    /// must not switch protection off.
     pub fn set_addresses(&mut self, name: &str, addresses: BTreeSet<IpAddr>) -> bool {
         if addresses.is_empty() || self.addresses.get(name) == Some(&addresses) {
             return false;
@@ -146,7 +146,7 @@ impl Selectors {
     /// Whether they can be in force together.
     ///
     /// # Errors
-    /// If a promise of security would be lost without a word.
+    /// If a security promise would be silently lost.
     pub fn check(&self) -> Result<(), RuleError> {
         let rules: Vec<Rule> = self.given.iter().map(|(rule, _)| rule.clone()).collect();
         selector::check(&rules)
@@ -156,8 +156,8 @@ impl Selectors {
     #[must_use]
     pub fn rules(&self) -> Vec<Rule> {
         let required = self.required();
-        let in_force = |stated: &Stated| stated.exempted(&required).is_none();
-        self.stated().into_iter().filter(in_force).map(|stated| stated.rule).collect()
+        let in_force = |expanded: &ExpandedRule| expanded.exempted(&required).is_none();
+        self.expanded().into_iter().filter(in_force).map(|expanded| expanded.rule).collect()
     }
 
     /// What is required by address or port.
@@ -166,24 +166,24 @@ impl Selectors {
         given.filter(|rule| rule.policy == Policy::Required && rule.selector.name().is_none()).collect()
     }
 
-    /// What is said, routes first. What was said by name or number wins over a route to the same network.
-    fn stated(&self) -> Vec<Stated> {
+    /// All selectors as rules, routes first. A selector given explicitly overrides a route to the same network.
+    fn expanded(&self) -> Vec<ExpandedRule> {
         let rule = |net: &IpNet| Rule::new(Selector::net(*net), self.route_policy);
         let routes = self.routes.iter().map(rule).enumerate();
         let routes = routes.filter(|(_, rule)| !self.has(&rule.selector));
-        let routes = routes.map(|(at, rule)| Stated { entry: self.given.len() + at, rule, implied: true });
+        let routes = routes.map(|(at, rule)| ExpandedRule { entry: self.given.len() + at, rule, implied: true });
         let given = self.given.iter().enumerate().flat_map(|(entry, (rule, _))| {
             let implied = rule.selector.name().is_some();
             let addresses = |name: &str| self.addresses.get(name).into_iter().flatten().copied().collect();
             let resolved = rule.selector.resolved(addresses).into_iter();
-            resolved.map(move |selector| Stated { entry, rule: Rule { selector, ..rule.clone() }, implied })
+            resolved.map(move |selector| ExpandedRule { entry, rule: Rule { selector, ..rule.clone() }, implied })
         });
-        // A name can stand for 127.0.0.1, and a route can be to anywhere: nobody could type that, nor read it back from the
-        // record of changes.
-        routes.chain(given).filter(|stated| stated.rule.selector.leaves_host()).collect()
+        // A name can resolve to 127.0.0.1, and a route can lead anywhere: nobody could type such a selector, nor read
+        // it back from the record of changes.
+        routes.chain(given).filter(|expanded| expanded.rule.selector.leaves_host()).collect()
     }
 
-    /// All selectors, for people.
+    /// All selectors, for display.
     #[must_use]
     pub fn entries(&self) -> Vec<Entry> {
         let given = self.given.iter().map(|(rule, source)| Entry {
@@ -211,7 +211,7 @@ impl Selectors {
         for (loser, winner) in self.yielding() {
             let Some(winner) = entries.get(winner).map(|entry| entry.selector.clone()) else { continue };
             let Some(yields_to) = entries.get_mut(loser).map(|entry| &mut entry.yields_to) else { continue };
-            if yields_to.len() < YIELDS_TOLD && !yields_to.contains(&winner) {
+            if yields_to.len() < YIELDS_MAX && !yields_to.contains(&winner) {
                 yields_to.push(winner);
             }
         }
@@ -220,12 +220,12 @@ impl Selectors {
 
     /// Which entry yields to which.
     fn yielding(&self) -> Vec<(usize, usize)> {
-        let (required, stated) = (self.required(), self.stated());
+        let (required, expanded) = (self.required(), self.expanded());
         let place = |selector: &Selector| self.given.iter().position(|(rule, _)| rule.selector == *selector);
-        let exempted = stated.iter().filter_map(|it| Some((it.entry, place(&it.exempted(&required)?.selector)?)));
-        let rules: Vec<Rule> = stated.iter().map(|it| it.rule.clone()).collect();
-        let entry = |index: usize| stated.get(index).map(|it| it.entry);
-        let crossing = selector::overlaps(&rules, OVERLAPS_MOST).into_iter();
+        let exempted = expanded.iter().filter_map(|it| Some((it.entry, place(&it.exempted(&required)?.selector)?)));
+        let rules: Vec<Rule> = expanded.iter().map(|it| it.rule.clone()).collect();
+        let entry = |index: usize| expanded.get(index).map(|it| it.entry);
+        let crossing = selector::overlaps(&rules, OVERLAPS_MAX).into_iter();
         let crossing = crossing.filter_map(|overlap| Some((entry(overlap.loser)?, entry(overlap.winner)?)));
         let same = |(at, net)| Some((self.given.len() + at, place(&Selector::net(net))?));
         let replaced = self.routes.iter().copied().enumerate().filter_map(same);
@@ -233,17 +233,16 @@ impl Selectors {
     }
 }
 
-/// A rule, and the entry that it is of.
-struct Stated {
+/// A rule, and the entry it belongs to.
+struct ExpandedRule {
     entry: usize,
     rule: Rule,
-    /// By a host name or a route. Neither says that it is meant as an exception, and answers of the name service can be
-    /// forged.
+    /// From a host name or a route. Neither shows that an exception is intended, and DNS answers can be forged.
     implied: bool,
 }
 
-impl Stated {
-    /// The rule of `required` that this one must not take connections from.
+impl ExpandedRule {
+    /// The rule of `required` from which this one must not take connections.
     fn exempted<'a>(&self, required: &[&'a Rule]) -> Option<&'a Rule> {
         if !self.implied || self.rule.policy == Policy::Required {
             return None;
@@ -322,7 +321,7 @@ mod tests {
         selectors.set_addresses("db.example", BTreeSet::from(addresses));
         selectors.set_routes(["127.0.0.0/8", "224.0.0.0/4", "fe80::/64"].map(|text| text.parse().unwrap()).into());
         assert_eq!(shown(&selectors), ["192.0.2.5 off"]);
-        // The record of changes has them, and is read again after a crash.
+        // They are in the record of changes, which is read again after a crash.
         for rule in selectors.rules() {
             let json = serde_json::to_string(&rule).unwrap();
             assert_eq!(serde_json::from_str::<Rule>(&json).unwrap(), rule);
@@ -337,7 +336,7 @@ mod tests {
         assert!(!selectors.set_routes(routes));
         assert_eq!(shown(&selectors), ["10.9.0.0/16 required"]);
         assert_eq!(selectors.entries()[1].yields_to, ["10.9.0.0/16".parse().unwrap()]);
-        // Also where a route has the stricter policy, for nobody said so of that network.
+        // Even where a route has the stricter policy, since nobody gave that policy for this network.
         let mut selectors = Selectors::new(vec![rule("10.9.0.0/16", Policy::Off)], vec![], Policy::Required);
         selectors.set_routes(BTreeSet::from(["10.9.0.0/16".parse().unwrap(), "10.8.0.0/16".parse().unwrap()]));
         assert_eq!(shown(&selectors), ["10.8.0.0/16 required", "10.9.0.0/16 off"]);
@@ -369,7 +368,7 @@ mod tests {
         let mut given: Vec<Rule> = (1..=20).map(|port| rule(&format!(":{port}"), Policy::Required)).collect();
         given.push(rule("10.0.0.0/8", Policy::Opportunistic));
         let entries = Selectors::new(given, vec![], Policy::Opportunistic).entries();
-        assert_eq!(entries[20].yields_to.len(), YIELDS_TOLD);
+        assert_eq!(entries[20].yields_to.len(), YIELDS_MAX);
         assert!(entries[..20].iter().all(|entry| entry.yields_to.is_empty()));
     }
 }

@@ -1,4 +1,4 @@
-//! What a daemon is started with: the command line over the configuration file over the defaults.
+//! The daemon's settings: the command line over the configuration file over the defaults.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use crate::io::BusyPoll;
 use crate::selector::{Policy, Rule, Selected};
 use crate::{engine, linux};
 
-/// What the command line says.
+/// The arguments of the command line.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     /// The configuration file.
@@ -22,30 +22,30 @@ pub struct Options {
     pub tun: Option<String>,
     /// The instance.
     pub instance: Option<Instance>,
-    /// The policy of what is selected without one.
+    /// The policy of selectors given without one.
     pub policy: Option<Policy>,
-    /// Interfaces to the hosts for which this one encrypts.
+    /// Interfaces to the hosts behind this one, for which it encrypts.
     pub gateway: Vec<String>,
     /// What is protected.
     pub selectors: Vec<Selected>,
-    /// TEPs to offer and accept, by rising priority (ENO-10); empty: those of the file or the default.
+    /// TEPs to offer and accept, in order of increasing preference (ENO-10); empty: those of the file or the default.
     pub teps: Vec<Tep>,
-    /// AEADs, by rising priority (TC-5); empty: those of the file or the default.
+    /// AEADs, in order of increasing preference (TC-5); empty: those of the file or the default.
     pub aeads: Vec<AeadId>,
-    /// Where keys are exported to.
+    /// The file to which keys are exported.
     pub export_keys: Option<PathBuf>,
 }
 
-/// What a daemon is started with.
+/// The daemon's settings.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The configuration file, to be read again on SIGHUP, and what it said.
+    /// The configuration file, to be reloaded on SIGHUP, and its contents.
     pub file: Option<(PathBuf, File)>,
     /// The instance.
     pub instance: Instance,
-    /// The policy given on the command line, over any that the file names.
+    /// The policy given on the command line, which overrides that of the file.
     pub policy_option: Option<Policy>,
-    /// The policy of what is selected without one.
+    /// The policy of selectors given without one.
     pub policy: Policy,
     /// What is logged.
     pub log: String,
@@ -53,17 +53,17 @@ pub struct Settings {
     pub file_rules: Vec<Rule>,
     /// Selectors of the command line.
     pub command_rules: Vec<Rule>,
-    /// The engine's bounds and times.
+    /// The engine's configuration.
     pub engine: engine::Config,
-    /// The plumbing.
+    /// The host's configuration.
     pub host: linux::HostSettings,
-    /// How long the packet loop waits awake.
+    /// How long the packet loop spins.
     pub busy_poll: BusyPoll,
-    /// Where keys are exported to. On the command line only: nobody is to find it in a file that was left so.
+    /// The file to which keys are exported. On the command line only: the setting cannot be left behind in a file.
     pub export_keys: Option<PathBuf>,
 }
 
-/// Why a daemon cannot be started with that.
+/// Why a daemon cannot be started with these settings.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
     /// The configuration file.
@@ -75,13 +75,13 @@ pub enum SettingsError {
 }
 
 impl Settings {
-    /// Puts them together.
+    /// Combines command line, file and defaults.
     ///
     /// # Errors
-    /// If the file cannot be read or is wrong, or a name cannot be one.
+    /// If the file cannot be read or is invalid, or a name is invalid.
     pub fn new(options: Options, default_tun: &str) -> Result<Self, SettingsError> {
         let file = match options.config {
-            // Whatever the working directory is when it is read again.
+            // Independent of the working directory when it is reloaded.
             Some(path) => {
                 let path = std::path::absolute(&path).unwrap_or(path);
                 let file = File::read(&path)?;
@@ -133,7 +133,7 @@ impl Settings {
         })
     }
 
-    /// What is allowed and has a price that one should know.
+    /// Settings that are allowed but have a price worth knowing.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let negotiation = &self.engine.negotiation;

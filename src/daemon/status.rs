@@ -1,4 +1,4 @@
-//! What `enotun status` shows.
+//! The contents of `enotun status`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,20 +12,20 @@ use crate::engine::{self, Disrupted, Disruption, Finding, FlowInfo, FlowState, P
 use crate::selector::Policy;
 use crate::time::Instant;
 
-/// How a daemon is.
+/// The state of a daemon.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Status {
     /// Its version.
     pub version: String,
     /// The instance.
     pub instance: String,
-    /// Its process.
+    /// Its process ID.
     pub pid: u32,
     /// When it came up, RFC 3339 in UTC.
     pub up_since: String,
-    /// How long it is up.
+    /// How long it has been up.
     pub up_seconds: u64,
-    /// The policy of what is selected without one.
+    /// The policy of selectors given without one.
     pub policy: Policy,
     /// What is protected.
     pub selectors: Vec<Entry>,
@@ -40,17 +40,17 @@ pub struct Status {
     /// The file to which the keys of all connections are written, for debugging (`up --export-keys`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exporting_keys: Option<PathBuf>,
-    /// Connections now.
+    /// Current connections.
     pub connections: Connections,
-    /// What is remembered of paths.
+    /// What is remembered about paths.
     pub paths: Paths,
     /// Connections that stay diverted although no selector matches them any more, because they are encrypted.
     pub kept_connections: usize,
     /// The last sign that this machine was cloned, rolled back, suspended or stopped, and what was done.
     pub last_disruption: Option<LastDisruption>,
-    /// Counts since it came up ([`crate::engine::Counters`]).
+    /// Counters since it came up ([`crate::engine::Counters`]).
     pub counters: BTreeMap<String, u64>,
-    /// What the devices counted ([`crate::io::IoCounters`]).
+    /// Counters of the devices ([`crate::io::IoCounters`]).
     pub io: serde_json::Value,
     /// The last warnings and errors, oldest first.
     pub problems: Vec<Problem>,
@@ -59,29 +59,29 @@ pub struct Status {
 /// What a daemon negotiates.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Protocol {
-    /// TEPs by rising priority (ENO-10).
+    /// TEPs in order of increasing preference (ENO-10).
     pub teps: Vec<String>,
-    /// AEADs by rising priority (TC-5).
+    /// AEADs in order of increasing preference (TC-5).
     pub aeads: Vec<String>,
     /// Whether a = 1 is sent on every connection (ENO-8).
     pub aware: bool,
-    /// Whether no connection is encrypted whose peer does not send a = 1 (ENO-8).
+    /// Whether connections are encrypted only with peers that send a = 1 (ENO-8).
     pub mandatory_aware: bool,
     /// Whether b = 1 is sent in every SYN (ENO-7).
     pub role_b: bool,
-    /// Whether sessions are kept and resumed (TC-22).
+    /// Whether sessions are cached and resumed (TC-22).
     pub resumption: bool,
     /// Bytes of a resumption nonce (TC-13).
     pub nonce_length: usize,
-    /// Sessions kept now.
+    /// Sessions currently cached.
     pub sessions: usize,
-    /// What does the cryptography ([`tcpcrypt::Provider::name`]).
+    /// The cryptographic backend ([`tcpcrypt::Provider::name`]).
     #[serde(default)]
     pub cryptography: String,
 }
 
 impl Protocol {
-    /// What `config` says, with the cryptography of `provider` and so many `sessions` kept.
+    /// From `config`, the backend `provider` and the number of cached `sessions`.
     #[must_use]
     pub fn new(config: &engine::Config, provider: &dyn tcpcrypt::Provider, sessions: usize) -> Self {
         let negotiation = &config.negotiation;
@@ -108,7 +108,7 @@ pub struct DeviceStatus {
     pub side: String,
     /// Its MTU in bytes.
     pub mtu: u32,
-    /// Whether super-packets and partial checksums pass. Without, it is slow.
+    /// Whether super-packets and partial checksums pass. Without them it is slow.
     pub offloads: bool,
 }
 
@@ -117,7 +117,7 @@ pub struct DeviceStatus {
 pub struct LastDisruption {
     /// What kind of sign.
     pub sign: Disruption,
-    /// When, RFC 3339 in UTC, by the wall clock of now.
+    /// When, RFC 3339 in UTC, by the current wall clock.
     pub at: String,
     /// How long ago.
     pub seconds_ago: u64,
@@ -130,7 +130,7 @@ pub struct LastDisruption {
 }
 
 impl LastDisruption {
-    /// What the engine did at `now`'s past, as told at `now`, which is `wall` by the wall clock.
+    /// What the engine did, as reported at `now`, which is `wall` by the wall clock.
     #[must_use]
     pub fn new(done: &Disrupted, now: Instant, wall: SystemTime) -> Self {
         let ago = now.since(done.at);
@@ -160,30 +160,30 @@ pub struct Connections {
     pub plain_reasons: BTreeMap<String, usize>,
 }
 
-/// What is remembered of paths that remove ENO options or drop SYNs that have one.
+/// What is remembered about paths that strip ENO options or drop SYNs that have one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Paths {
-    /// How many are remembered.
+    /// Number of paths remembered.
     pub remembered: usize,
-    /// Paths on which connections go without ENO for now, where policy allows that.
+    /// Paths on which connections currently go without ENO, where policy allows that.
     pub avoided: usize,
-    /// Those of interest, at most 100: all but those on which encryption works and those to peers without ENO. Avoided
-    /// ones come first.
+    /// Those of interest, at most 100: all except those on which encryption works and those to peers without ENO.
+    /// Avoided ones come first.
     pub list: Vec<PathInfo>,
 }
 
 impl Paths {
-    /// Of interest at most.
+    /// Maximum length of the list.
     const LISTED: usize = 100;
 
-    /// Sums `paths` up, which stand in the order of [`crate::engine::Engine::paths`].
+    /// Summarises `paths`, which are in the order of [`crate::engine::Engine::paths`].
     #[must_use]
     pub fn new(paths: Vec<PathInfo>) -> Self {
         let remembered = paths.len();
         let avoided = paths.iter().filter(|path| path.avoided_seconds.is_some()).count();
         let interesting = |path: &PathInfo| match path.finding {
             Finding::Encrypted => false,
-            // A peer that could once is worth a look.
+            // A peer that once supported it is worth a look.
             Finding::NoEno => path.encrypted_seconds.is_some(),
             _ => true,
         };

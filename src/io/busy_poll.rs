@@ -1,36 +1,36 @@
-//! How long the packet loop waits awake before it sleeps. To be woken takes longer than to handle a packet, above all in
-//! a virtual machine, and there are two daemons on the way of each packet. So while packets come quickly the loop asks for
-//! them again and again, and yields the processor to whoever else wants it in between.
+//! How long the packet loop spins before it sleeps. A wake-up takes longer than handling a packet, above all in a
+//! virtual machine, and each packet passes two daemons. So while packets come quickly the loop keeps polling, and
+//! yields the processor to other programs in between.
 
 use std::time::Duration;
 
-/// How long to wait awake for the first time after a wait that was short.
+/// The first spin time after a short wait.
 const FIRST: Duration = Duration::from_micros(10);
 
-/// For how long to wait awake, from how long it took until something came before.
+/// Determines the spin time from how long earlier waits took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BusyPoll {
-    /// The longest: what takes longer is slept through.
+    /// The upper bound: longer waits are spent asleep.
     max: Duration,
     now: Duration,
 }
 
 impl BusyPoll {
-    /// By default, the longest wait awake.
+    /// The default upper bound.
     pub const DEFAULT: Duration = Duration::from_micros(100);
 
-    /// Waits awake for no longer than `most`, which may be zero.
+    /// Spins no longer than `max`, which may be zero.
     #[must_use]
     pub const fn new(max: Duration) -> Self {
         Self { max, now: Duration::ZERO }
     }
 
-    /// For how long to wait awake this time.
+    /// How long to spin this time.
     pub(super) fn spin_time(&self) -> Duration {
         self.now
     }
 
-    /// It took `waited` until something came.
+    /// A wait took `waited`.
     pub(super) fn record(&mut self, waited: Duration) {
         self.now = if waited <= self.max { (self.now * 2).max(FIRST).min(self.max) } else { self.now / 2 };
         if self.now < FIRST.min(self.max) {

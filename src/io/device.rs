@@ -1,5 +1,5 @@
-//! One queue of a TUN device: packets in and out, with what the kernel says of them. Non-blocking; what the kernel
-//! refuses is counted and dropped, as a network card would.
+//! One queue of a TUN device: packets in and out, with the kernel's metadata. Non-blocking; what the kernel refuses
+//! is counted and dropped, as by a NIC.
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,15 +11,15 @@ use super::vnet;
 use crate::wire::Offload;
 use crate::wire::split::{NotSplit, split, split_bytes};
 
-/// Pieces of memory that one write takes at most (the kernel's UIO_MAXIOV).
-const PIECES: usize = 1024;
-/// Pieces for which the slices are kept ready without touching much of the stack.
-const FEW_PIECES: usize = 72;
+/// Maximum number of slices per write (the kernel's UIO_MAXIOV).
+const MAX_SLICES: usize = 1024;
+/// Up to this many slices fit a small array on the stack.
+const STACK_SLICES: usize = 72;
 
-/// Where in a [`Buffer`] the packet begins. The virtio header goes right before it.
+/// Offset of the packet in a [`Buffer`]. The virtio header goes right before it.
 const PACKET_AT: usize = 16;
 
-/// Memory for the largest packet there can be, so that reading never cuts one off.
+/// Memory for the largest possible packet, so that reading never truncates.
 #[derive(Debug)]
 pub struct Buffer(Box<[u8]>);
 
@@ -30,13 +30,13 @@ impl Default for Buffer {
 }
 
 impl Buffer {
-    /// Where packets are.
+    /// The memory for packets.
     pub(super) fn memory(&mut self) -> &mut [u8] {
         self.0.split_at_mut(PACKET_AT).1
     }
 }
 
-/// How packets stand on the descriptor.
+/// The format of packets on the descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// With a virtio header of 10 bytes, super-packets and partial checksums included (`IFF_VNET_HDR`).
@@ -45,7 +45,7 @@ pub enum Format {
     Packets,
 }
 
-/// What a device did not do for us, and what it did.
+/// What was transferred, and what was lost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct DeviceCounters {
     /// Packets (super-packets count once) read.
@@ -62,7 +62,7 @@ pub struct DeviceCounters {
     pub refused_full: u64,
     /// Packets dropped because the device is down.
     pub refused_down: u64,
-    /// Packets dropped because the kernel took them for invalid, or for another reason.
+    /// Packets dropped because the kernel considered them invalid, or for another reason.
     pub refused_other: u64,
     /// Packets dropped because they cannot be split for a device without offloads.
     pub not_split: u64,
@@ -77,36 +77,36 @@ pub struct Device {
     gone: bool,
 }
 
-/// What came of reading.
+/// The result of a read.
 #[derive(Debug)]
 pub enum Read<'b> {
     /// A packet.
     Packet(Offload, &'b mut [u8]),
-    /// Nothing of use; there may be more.
+    /// Nothing usable; there may be more.
     Nothing,
     /// The queue is empty.
     Empty,
 }
 
-/// A device from which nothing will come any more.
+/// The device will deliver no more packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
-    /// Someone deleted it.
+    /// It was deleted.
     #[error("the device was deleted")]
     Gone,
-    /// Reading fails in a way that does not go away by itself.
+    /// Reading fails permanently.
     #[error("read failed: {0}")]
     Failed(Errno),
 }
 
 impl Device {
-    /// The device behind `queue`, a non-blocking descriptor of a TUN device that carries `format`.
+    /// The device behind `queue`, a non-blocking descriptor of a TUN device with the given `format`.
     #[must_use]
     pub fn new(queue: OwnedFd, format: Format) -> Self {
         Self { queue, format, counters: DeviceCounters::default(), gone: false }
     }
 
-    /// What was counted since it was opened.
+    /// The counters since it was opened.
     #[must_use]
     pub fn counters(&self) -> DeviceCounters {
         self.counters
@@ -121,7 +121,7 @@ impl Device {
     /// Reads one packet.
     ///
     /// # Errors
-    /// If there will never be one again.
+    /// If there will never be another one.
     pub fn read<'b>(&mut self, buffer: &'b mut Buffer) -> Result<Read<'b>, DeviceError> {
         let before = match self.format {
             Format::Vnet => vnet::LEN,
@@ -129,12 +129,13 @@ impl Device {
         };
         let memory = &mut *buffer.0;
         let len = match read(&self.queue, &mut memory[PACKET_AT - before..]) {
-            // Never from a TUN device, but from a socket in its place whose other end is closed.
+            // Never from a TUN device, but from a socket that stands in for one and whose other end is closed.
             Ok(0) => return Err(DeviceError::Gone),
             Ok(len) => len,
             Err(Errno::AGAIN) => return Ok(Read::Empty),
             Err(Errno::BADFD) => return Err(DeviceError::Gone),
-            // EINVAL: a packet that the kernel has no virtio header for; it is dropped and the next one may be fine.
+            // EINVAL: a packet for which the kernel has no virtio header; it is dropped, and the next one may be
+            // fine.
             Err(Errno::INTR | Errno::INVAL | Errno::NOMEM | Errno::NOBUFS) => return Ok(self.unreadable()),
             Err(errno) => return Err(DeviceError::Failed(errno)),
         };
@@ -159,7 +160,7 @@ impl Device {
         Read::Nothing
     }
 
-    /// Writes a packet whose payload is in pieces, without copying it.
+    /// Writes a packet with a scattered payload, without copying it.
     pub fn write(&mut self, header: &[u8], payload: &[&[u8]], offload: Offload) {
         match self.format {
             Format::Vnet => self.gather(&vnet::encode(offload), header, payload),
@@ -170,7 +171,7 @@ impl Device {
         }
     }
 
-    /// Writes a packet in one piece.
+    /// Writes a packet that is in contiguous memory.
     pub fn write_whole(&mut self, offload: Offload, bytes: &[u8]) {
         match self.format {
             Format::Vnet => self.gather(&vnet::encode(offload), bytes, &[]),
@@ -189,16 +190,17 @@ impl Device {
 
     /// One gathering write.
     fn gather(&mut self, vnet: &[u8], header: &[u8], payload: &[&[u8]]) {
-        if payload.len() + 2 <= FEW_PIECES {
-            self.gather_at_most::<FEW_PIECES>(vnet, header, payload);
-        } else if payload.len() + 2 <= PIECES {
-            self.gather_at_most::<PIECES>(vnet, header, payload);
+        if payload.len() + 2 <= STACK_SLICES {
+            self.gather_at_most::<STACK_SLICES>(vnet, header, payload);
+        } else if payload.len() + 2 <= MAX_SLICES {
+            self.gather_at_most::<MAX_SLICES>(vnet, header, payload);
         } else {
-            // More than one write can take. A packet of 64 KiB in pieces of less than 64 bytes: not worth more thought.
-            let (some, rest) = payload.split_at(PIECES - 3);
+            // More than one write can take: a packet of 64 KiB in slices of less than 64 bytes, which is not worth
+            // optimising.
+            let (some, rest) = payload.split_at(MAX_SLICES - 3);
             let rest = rest.concat();
             let pieces = [some, &[&rest]].concat();
-            self.gather_at_most::<PIECES>(vnet, header, &pieces);
+            self.gather_at_most::<MAX_SLICES>(vnet, header, &pieces);
         }
     }
 
@@ -245,7 +247,8 @@ mod tests {
     use crate::wire::{Checksum, Gso};
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-    /// A device and the other end of it, where the kernel would be. Datagrams keep packets apart as a TUN device does.
+    /// A device and the other end of it, in the kernel's place. Datagrams preserve packet boundaries as a TUN device
+    /// does.
     fn device(format: Format) -> (Device, OwnedFd) {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let (ours, kernels) = socketpair(AddressFamily::UNIX, SocketType::DGRAM, flags, None).unwrap();
@@ -294,7 +297,7 @@ mod tests {
         let (mut device, kernels) = device(Format::Vnet);
         let offload = Offload { checksum: Checksum::Verified, gso: Some(Gso { kind: 4, size: 9, header_len: 60 }) };
         let payload: Vec<u8> = (0..6000).map(|i| (i / 7) as u8).collect();
-        for pieces in [0, 1, FEW_PIECES - 2, FEW_PIECES - 1, PIECES - 2, PIECES - 1, PIECES, 3000] {
+        for pieces in [0, 1, STACK_SLICES - 2, STACK_SLICES - 1, MAX_SLICES - 2, MAX_SLICES - 1, MAX_SLICES, 3000] {
             let slices: Vec<&[u8]> = payload.chunks(6000usize.div_ceil(pieces.max(1))).take(pieces).collect();
             device.write(b"header", &slices, offload);
             let expected = [&vnet::encode(offload)[..], b"header", &slices.concat()].concat();

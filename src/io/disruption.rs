@@ -1,6 +1,6 @@
-//! DisruptionMonitor that this machine was cloned, rolled back or stopped, as the kernel and the clocks give them. The packet loop asks
-//! for them before each batch of packets, so that nothing is sealed between a sign and what is done about it.
-//! docs/clones.md says what each of them means.
+//! Detects signs that this machine was cloned, rolled back or stopped, from the kernel and the clocks. The packet
+//! loop polls before each batch of packets, so that nothing is sealed between a sign and the reaction to it.
+//! docs/clones.md says what each sign means.
 
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom};
@@ -18,26 +18,27 @@ use rustix::time::{
 use super::env::nanos;
 use crate::engine::{Disrupted, Disruption};
 
-/// The loop asks at least this often, so that a process that was stopped notices.
+/// The loop polls at least this often, so that a process that was stopped notices.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(10);
-/// A process that did not ask for this long was stopped.
+/// A process that did not poll for this long was stopped.
 const MIN_STOP: Duration = Duration::from_secs(60);
-/// A machine that slept less has not slept.
+/// Shorter suspends do not count.
 const MIN_SUSPEND: Duration = Duration::from_secs(1);
-/// A step of the wall clock below this is a correction: time services step by fractions of a second, leap seconds by one.
-/// What they slew does not count at all, for it slews all clocks alike.
+/// A smaller step of the wall clock is a correction: time services step by fractions of a second, leap seconds by
+/// one. Slewing does not count at all, since it affects all clocks alike.
 const MIN_CLOCK_STEP: Duration = Duration::from_secs(2);
-/// Clocks that took longer to read than this are read again.
+/// Clocks that took longer than this to read are read again.
 const MAX_READ_NANOS: u64 = 1_000_000;
 
-/// What the hypervisor shows in the VM clock device, a page that can be read cheaply.
+/// The VM clock device, in which the hypervisor shows a page that can be read cheaply.
 const VMCLOCK: &str = "/dev/vmclock0";
-/// What the kernel logs when the hypervisor tells of a new VM generation, since Linux 5.18. It sends an event since 6.10.
+/// What the kernel logs when the hypervisor reports a new VM generation, since Linux 5.18. It sends an event since
+/// 6.10.
 const LOG_MESSAGE: &[u8] = b"random: crng reseeded due to virtual machine fork";
-/// What the event has in it.
+/// The field that identifies the event.
 const UEVENT_FIELD: &[u8] = b"NEW_VMGENID=1";
 
-/// Where signs come from.
+/// The sources of signs.
 #[derive(Debug)]
 pub(super) struct DisruptionMonitor {
     /// Readable if one of the three below is.
@@ -48,14 +49,14 @@ pub(super) struct DisruptionMonitor {
     vmclock: Option<File>,
     page: Option<VmClock>,
     clocks: Option<Clocks>,
-    /// New generations that each source has told of. They all tell of the same ones.
+    /// New generations reported by each source. They all report the same ones.
     generations: [u64; 3],
     /// New generations acted on.
     acted_on: u64,
 }
 
 impl DisruptionMonitor {
-    /// Begins to watch. What the system does not offer is left out.
+    /// Starts watching. Sources that the system does not have are left out.
     pub(super) fn new() -> Self {
         let uevents = uevents().ok();
         let log = File::open("/dev/kmsg").and_then(|mut log| log.seek(SeekFrom::End(0)).map(|_| log)).ok();
@@ -69,12 +70,12 @@ impl DisruptionMonitor {
         Self { epoll, uevents, log, clock_set, vmclock, page, clocks: Clocks::read(), generations: [0; 3], acted_on: 0 }
     }
 
-    /// What becomes readable when there is something to ask for.
+    /// Becomes readable when there is something to poll for.
     pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.epoll.as_ref().map(AsFd::as_fd)
     }
 
-    /// The sign that came since this was last called, the worst if there were several. `ready`: [`Self::fd`] is readable.
+    /// The sign since the last call, the worst if there were several. `ready`: [`Self::fd`] is readable.
     pub(super) fn poll(&mut self, ready: bool) -> Option<Disruption> {
         let mut moved = false;
         if ready {
@@ -102,14 +103,14 @@ impl DisruptionMonitor {
         let mut buffer = [0; 8192];
         while let Some(socket) = &self.uevents {
             match recvfrom(socket, &mut buffer[..], RecvFlags::DONTWAIT) {
-                // Only the kernel is believed, which sends from port 0.
+                // Only the kernel is trusted, which sends from port 0.
                 Ok((_, len, from)) => {
                     let kernel = from.and_then(|from| SocketAddrNetlink::try_from(from).ok());
                     let told = kernel.is_some_and(|from| from.pid() == 0)
                         && buffer.get(..len).is_some_and(is_generation_uevent);
                     self.generations[0] += u64::from(told);
                 }
-                // Events were lost; the log tells the same.
+                // Events were lost; the log reports the same.
                 Err(Errno::NOBUFS | Errno::INTR) => {}
                 Err(Errno::AGAIN) => return,
                 Err(_) => self.uevents = None,
@@ -122,7 +123,7 @@ impl DisruptionMonitor {
         while let Some(log) = &self.log {
             match read(log, &mut record[..]) {
                 Ok(len) => self.generations[1] += u64::from(record.get(..len).is_some_and(is_generation_record)),
-                // Records were overwritten before they were read; it goes on behind them.
+                // Records were overwritten before they were read; reading continues after them.
                 Err(Errno::PIPE | Errno::INTR) => {}
                 Err(Errno::AGAIN) => return,
                 Err(_) => self.log = None,
@@ -131,7 +132,7 @@ impl DisruptionMonitor {
     }
 
     fn read_clock_set(&mut self) {
-        // That it was set is an error here; the clocks themselves tell by how much.
+        // A clock change shows as an error here; the clocks themselves tell by how much.
         let set = self.clock_set.as_ref().map(|timer| read(timer, &mut [0; 8]));
         if set.is_some_and(|set| !matches!(set, Err(Errno::CANCELED | Errno::AGAIN | Errno::INTR))) {
             self.clock_set = None;
@@ -139,7 +140,7 @@ impl DisruptionMonitor {
     }
 }
 
-/// Says in the log what happened and what was done, in one line.
+/// Logs what happened and what was done, in one line.
 pub fn log_disruption(done: &Disrupted) {
     if done.sign.is_certain() {
         tracing::warn!("{done}");
@@ -148,7 +149,7 @@ pub fn log_disruption(done: &Disrupted) {
     }
 }
 
-/// The kernel's events, as they reach this network namespace.
+/// The kernel's uevents, as far as they reach this network namespace.
 fn uevents() -> rustix::io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, flags, Some(KOBJECT_UEVENT))?;
@@ -157,7 +158,7 @@ fn uevents() -> rustix::io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// A timer that never ends, but becomes readable when the wall clock is set, and after a suspend.
+/// A timer that never expires, but becomes readable when the wall clock is set, and after a suspend.
 fn clock_set() -> rustix::io::Result<OwnedFd> {
     let timer = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
     let never = Timespec { tv_sec: i64::MAX / 1_000_000_000 - 1, tv_nsec: 0 };
@@ -167,7 +168,7 @@ fn clock_set() -> rustix::io::Result<OwnedFd> {
     Ok(timer)
 }
 
-/// One descriptor for several.
+/// One descriptor that stands for several.
 fn epoll_of<'a>(fds: impl Iterator<Item = BorrowedFd<'a>>) -> rustix::io::Result<OwnedFd> {
     let all = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     for fd in fds {
@@ -176,13 +177,14 @@ fn epoll_of<'a>(fds: impl Iterator<Item = BorrowedFd<'a>>) -> rustix::io::Result
     Ok(all)
 }
 
-/// Whether an event (`change@/devices/...`, then `KEY=value`, each ended by a zero byte) is of a new VM generation.
+/// Whether an event (`change@/devices/...`, then `KEY=value`, each terminated by a zero byte) reports a new VM
+/// generation.
 fn is_generation_uevent(event: &[u8]) -> bool {
     event.starts_with(b"change@") && event.split(|byte| *byte == 0).any(|field| field == UEVENT_FIELD)
 }
 
-/// Whether a record of the kernel's log (`level,number,time,flags;text`) is of a new VM generation, and the kernel's own:
-/// what user space logs has a facility above 0, in the bits of the level above the third.
+/// Whether a record of the kernel log (`level,number,time,flags;text`) reports a new VM generation and is the
+/// kernel's own: records from user space have a facility above 0, in the bits of the level above the third.
 fn is_generation_record(record: &[u8]) -> bool {
     let mut parts = record.splitn(2, |byte| *byte == b';');
     let (Some(head), Some(text)) = (parts.next(), parts.next()) else { return false };
@@ -191,12 +193,12 @@ fn is_generation_record(record: &[u8]) -> bool {
     by_kernel && text.split(|byte| *byte == b'\n').next() == Some(LOG_MESSAGE)
 }
 
-/// What matters in the VM clock's page (<linux/vmclock-abi.h>).
+/// The fields of the VM clock page that matter here (<linux/vmclock-abi.h>).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct VmClock {
     /// Changes when the processor's counter was disrupted: moved to other hardware, or restored.
     marker: u64,
-    /// Changes when the machine was restored, and not when it was only moved; where the hypervisor has it.
+    /// Changes when the machine was restored, but not when it was only moved; where the hypervisor has it.
     generation: Option<u64>,
 }
 
@@ -213,14 +215,14 @@ impl VmClock {
                 return Some(page);
             }
         }
-        // Always in the middle of a change, or something else: read again with the next batch.
+        // It is permanently being changed, or something else: it is read again with the next batch.
         None
     }
 
     fn parse(bytes: &[u8]) -> Option<Self> {
         let long = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
         let short = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-        // An odd count means that it is being changed right now.
+        // An odd count means that an update is in progress.
         if short(0)? != Self::MAGIC || short(12)? % 2 == 1 {
             return None;
         }
@@ -230,17 +232,17 @@ impl VmClock {
 
     fn changed(&self, now: &Self) -> Option<Disruption> {
         match (self.generation, now.generation) {
-            // It tells apart what the marker does not: nothing is doubled by moving.
+            // It distinguishes what the marker does not: moving duplicates nothing.
             (Some(before), Some(now)) => (before != now).then_some(Disruption::VmGeneration),
             _ => (self.marker != now.marker).then_some(Disruption::Moved),
         }
     }
 }
 
-/// Three clocks at one time, in nanoseconds.
+/// Three clocks, read at the same time, in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Clocks {
-    /// Goes on while the machine sleeps.
+    /// Continues while the machine sleeps.
     boot: u64,
     /// Does not.
     monotonic: u64,
@@ -249,7 +251,7 @@ struct Clocks {
 }
 
 impl Clocks {
-    /// `None` if something always came in between.
+    /// `None` if reading was interrupted every time.
     fn read() -> Option<Self> {
         for _ in 0..4 {
             let monotonic = nanos(ClockId::Monotonic);

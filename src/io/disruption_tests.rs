@@ -6,7 +6,7 @@ fn clocks() -> Clocks {
     Clocks { boot: 100 * SECOND, monotonic: 90 * SECOND, wall: 1_700_000_000 * SECOND }
 }
 
-/// What the clocks say that happened after `ran`, `slept` and a step of the wall clock by `stepped` seconds.
+/// What the clocks report after `ran`, `slept` and a step of the wall clock by `stepped` seconds.
 fn after(ran: f64, slept: f64, stepped: f64) -> Option<Disruption> {
     let add = |clock: u64, seconds: f64| clock.wrapping_add_signed((seconds * 1e9) as i64);
     let before = clocks();
@@ -28,7 +28,7 @@ fn tc_14_clocks_tell_of_sleep_steps_and_stops() {
         (1.0, 0.5, 0.0, None),
         (1.0, 1.5, 0.0, Some(Disruption::Suspend)),
         (1.0, 86_400.0, 0.0, Some(Disruption::Suspend)),
-        // The clock of the board is only read by the second.
+        // The board's clock is only read to the second.
         (1.0, 30.0, 0.9, Some(Disruption::Suspend)),
         (1.0, 0.0, 3.0, Some(Disruption::ClockStep)),
         (1.0, 0.0, -3.0, Some(Disruption::ClockStep)),
@@ -111,7 +111,7 @@ fn the_vm_clock_tells_a_copy_from_a_move_where_it_can() {
     assert!(VmClock::parse(&page(2, 7, 0, 0)[..32]).is_some(), "older pages are shorter");
 }
 
-/// Without anything that the system has.
+/// Without any of the system's sources.
 fn without_sources() -> DisruptionMonitor {
     DisruptionMonitor {
         epoll: None,
@@ -141,7 +141,7 @@ fn sources_that_tell_of_one_generation_are_one_sign() {
     // The log and the event are late.
     assert_eq!(ask([0, 1, 1]), None);
     assert_eq!(ask([1, 1, 1]), None);
-    // The second time another is first, and one says nothing.
+    // The second time another source is first, and one reports nothing.
     assert_eq!(ask([1, 2, 1]), Some(Disruption::VmGeneration));
     assert_eq!(ask([2, 2, 1]), None);
     assert_eq!(ask([2, 2, 1]), None);
@@ -152,7 +152,7 @@ fn a_quiet_host_gives_no_sign_and_is_not_awake_all_the_time() {
     let mut monitor = DisruptionMonitor::new();
     assert!(monitor.epoll.is_some() && monitor.uevents.is_some() && monitor.clock_set.is_some());
     for _ in 0..3 {
-        // Other events of the kernel are read away.
+        // Other kernel events are read and discarded.
         assert_eq!(monitor.poll(true), None);
     }
     assert!(monitor.uevents.is_some() && monitor.clock_set.is_some(), "an empty source stays open");

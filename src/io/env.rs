@@ -1,4 +1,4 @@
-//! The engine's surroundings on a real host, and the one place with a clock and the system's randomness.
+//! The engine's surroundings on a real host: the only place with a clock and the system's randomness.
 
 use std::fs::File;
 use std::net::SocketAddr;
@@ -18,13 +18,13 @@ use crate::engine::{ConnectionKeys, Env, RandomFor, Side};
 use crate::time::Instant;
 use crate::wire::{Offload, Outgoing};
 
-/// The time now, since the host booted. It goes on while the host sleeps, as the peers' clocks do.
+/// The time since the host booted. It continues while the host sleeps, as the peers' clocks do.
 #[must_use]
 pub fn now() -> Instant {
     Instant::from_micros(nanos(ClockId::Boottime) / 1000)
 }
 
-/// The time of a clock in nanoseconds.
+/// A clock's time in nanoseconds.
 pub(super) fn nanos(clock: ClockId) -> u64 {
     let t = clock_gettime(clock);
     let seconds = u64::try_from(t.tv_sec).unwrap_or(0);
@@ -41,7 +41,7 @@ pub struct HostEnv {
 }
 
 impl HostEnv {
-    /// Surroundings with these two devices, and where keys are exported to, if they are.
+    /// Surroundings with these two devices, and the key log if keys are exported.
     #[must_use]
     pub fn new(plain: Device, wire: Device, keys: Option<KeyLog>) -> Self {
         Self { plain, wire, random: Random::new(), keys }
@@ -89,8 +89,8 @@ impl Env for HostEnv {
     }
 }
 
-/// Random bytes that do not repeat in a machine that was cloned or rolled back as long as a single
-/// one of many things differs (TC-14): see [`Inputs`].
+/// Random bytes that do not repeat in a machine that was cloned or rolled back, as long as any one of many inputs
+/// differs (TC-14): see [`Inputs`].
 #[derive(Debug)]
 struct Random {
     /// Requests so far.
@@ -100,15 +100,15 @@ struct Random {
     ready: std::cell::Cell<bool>,
 }
 
-/// Where a hypervisor tells of clones, in what can be read cheaply at every request: the VM clock device, whose page
-/// holds a marker that changes with every disruption and a generation counter.
+/// The VM clock device, through which a hypervisor reports clones cheaply enough to be read with every request: its
+/// page holds a marker that changes with every disruption, and a generation counter.
 const GENERATION: &str = "/dev/vmclock0";
 
 impl Random {
     fn new() -> Self {
         let mut boot_id = [0; 36];
         if let Ok(file) = File::open("/proc/sys/kernel/random/boot_id") {
-            // A boot id that cannot be read is one source fewer.
+            // A boot ID that cannot be read is one source fewer.
             let _ = pread(&file, &mut boot_id[..], 0);
         }
         Self { count: 0, boot_id, generation: File::open(GENERATION).ok(), ready: false.into() }
@@ -123,9 +123,9 @@ impl Random {
     }
 
     fn fill(&mut self, wanted: &RandomFor<'_>, out: &mut [u8]) {
-        for part in out.chunks_mut(MIXED_AT_MOST) {
+        for part in out.chunks_mut(MIX_MAX) {
             self.count = self.count.wrapping_add(1);
-            // Whoever knew what went in would know what comes out.
+            // Anyone who learns the inputs could compute the output.
             stack::wiped(|| mix(&self.gather(), wanted, part));
         }
     }
@@ -133,7 +133,7 @@ impl Random {
     fn gather(&self) -> Inputs {
         let mut generation = [0; 128];
         if let Some(file) = &self.generation {
-            // What could not be read is one source fewer.
+            // One that cannot be read is one source fewer.
             let _ = pread(file, &mut generation[..], 0);
         }
         Inputs {
@@ -150,24 +150,24 @@ impl Random {
     }
 }
 
-/// 32 bytes of the kernel's generator, which reseeds itself when the hypervisor tells it of a new VM generation.
+/// 32 bytes from the kernel's generator, which reseeds itself when the hypervisor reports a new VM generation.
 ///
 /// # Panics
-/// If the kernel has none for us. Nothing may be encrypted then, and [`Env::random_is_ready`] said so before.
+/// If the kernel provides none. Nothing may be encrypted then, as [`Env::random_is_ready`] has said before.
 fn system_random() -> [u8; 32] {
     let mut out = [0; 32];
     loop {
         match getrandom(&mut out[..], GetRandomFlags::empty()) {
             Ok(32) => return out,
-            // A signal came while the generator was not ready yet.
+            // A signal arrived while the generator was not ready yet.
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => panic!("the kernel provides no random bytes: {error}"),
         }
     }
 }
 
-/// What random bytes are made of. Each alone may repeat in a clone; the mix repeats only if all do, and what the bytes
-/// are wanted for too.
+/// The inputs of random bytes. Each alone may repeat in a clone; the output repeats only if all of them do, and the
+/// purpose, too.
 #[derive(Clone, Zeroize)]
 #[zeroize(drop)]
 struct Inputs {
@@ -183,11 +183,11 @@ struct Inputs {
     count: u64,
 }
 
-/// Bytes of [`Inputs::material`].
+/// Length of [`Inputs::material`].
 const MATERIAL: usize = 32 + 1 + 32 + 5 * 8 + 2 * 4 + 36 + 128;
 
 impl Inputs {
-    /// All of them in one piece; every field has a fixed length, so different inputs are different bytes.
+    /// All of them concatenated; every field has a fixed length, so different inputs are different bytes.
     fn material(&self) -> Zeroizing<Vec<u8>> {
         let mut all = Zeroizing::new(Vec::with_capacity(MATERIAL));
         all.extend_from_slice(&self.system);
@@ -206,10 +206,10 @@ impl Inputs {
     }
 }
 
-/// Bytes that one HKDF-Expand gives at most (RFC 5869, section 2.3).
-const MIXED_AT_MOST: usize = 255 * 32;
+/// Maximum output of one HKDF-Expand (RFC 5869, section 2.3).
+const MIX_MAX: usize = 255 * 32;
 
-/// HKDF over `inputs`, with what the bytes are wanted for as its context. `out` is at most [`MIXED_AT_MOST`] long.
+/// HKDF over `inputs`, with the purpose of the bytes as its context. `out` is at most [`MIX_MAX`] long.
 fn mix(inputs: &Inputs, wanted: &RandomFor<'_>, out: &mut [u8]) {
     let address = |a: SocketAddr| match a {
         SocketAddr::V4(a) => (a.ip().to_ipv6_mapped().octets(), a.port().to_be_bytes(), 4),
@@ -218,7 +218,7 @@ fn mix(inputs: &Inputs, wanted: &RandomFor<'_>, out: &mut [u8]) {
     let (local_ip, local_port, local_version) = address(wanted.local);
     let (remote_ip, remote_port, remote_version) = address(wanted.remote);
     let hkdf = Hkdf::<Sha256>::new(Some(b"enotun random bytes"), &inputs.material());
-    // The only part of no fixed length before the last has its length in front.
+    // The only variable-length part before the last is preceded by its length.
     let info = [
         &(wanted.purpose.len() as u64).to_be_bytes()[..],
         wanted.purpose.as_bytes(),
@@ -230,7 +230,7 @@ fn mix(inputs: &Inputs, wanted: &RandomFor<'_>, out: &mut [u8]) {
         wanted.context,
     ];
     if hkdf.expand_multi_info(&info, out).is_err() {
-        unreachable!("requests are cut into parts of at most {MIXED_AT_MOST} bytes");
+        unreachable!("requests are cut into parts of at most {MIX_MAX} bytes");
     }
 }
 
@@ -319,9 +319,9 @@ mod tests {
     fn the_host_gives_other_bytes_every_time_and_any_number_of_them() {
         let mut random = Random::new();
         assert!(random.is_ready());
-        let mut long = vec![0; 2 * MIXED_AT_MOST + 1];
+        let mut long = vec![0; 2 * MIX_MAX + 1];
         random.fill(&wanted(), &mut long);
-        assert_ne!(long[..32], long[MIXED_AT_MOST..MIXED_AT_MOST + 32]);
+        assert_ne!(long[..32], long[MIX_MAX..MIX_MAX + 32]);
         assert_ne!(long[..32], mixed(&random.gather(), &wanted()));
         assert_eq!(random.count, 3);
         random.fill(&wanted(), &mut []);

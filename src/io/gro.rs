@@ -1,24 +1,24 @@
-//! Packets of the wire side, with segments that follow each other put together ([`crate::wire::gro`]) as far as they are
-//! here already: nothing is waited for.
+//! Packets of the wire side, with consecutive segments coalesced ([`crate::wire::gro`]) as far as they have arrived
+//! already: nothing is waited for.
 
 use super::device::{Buffer, Device, DeviceError, Read};
 use crate::wire::Offload;
 use crate::wire::gro::Aggregate;
 
-/// Reads from a device, one packet pending where that shows what belongs together.
+/// Reads from a device, one packet ahead where that shows what can be coalesced.
 #[derive(Debug, Default)]
 pub(super) struct GroReader {
     front: Buffer,
     back: Buffer,
-    /// What is in `back` was read and not given out yet.
+    /// A packet in `back` that was read ahead and not returned yet.
     pending: Option<(Offload, usize)>,
 }
 
 impl GroReader {
-    /// Reads one packet, or several that are one.
+    /// Reads one packet, or several coalesced into one.
     ///
     /// # Errors
-    /// If there will never be one again.
+    /// If there will never be another one.
     pub(super) fn read(&mut self, device: &mut Device) -> Result<Read<'_>, DeviceError> {
         let (mut offload, mut len) = match self.pending.take() {
             Some(pending) => {
@@ -33,7 +33,7 @@ impl GroReader {
         };
         let memory = self.front.memory();
         if let Some(mut aggregate) = memory.get(..len).and_then(|bytes| Aggregate::begin(bytes, offload)) {
-            // Whatever else comes of reading comes again with the next read.
+            // Any other result of reading comes again with the next read.
             while aggregate.is_open()
                 && let Ok(Read::Packet(offload, more)) = device.read(&mut self.back)
             {
@@ -49,7 +49,8 @@ impl GroReader {
         Ok(memory.get_mut(..len).map_or(Read::Nothing, |bytes| Read::Packet(offload, bytes)))
     }
 
-    /// Gives out what was read pending, so that nothing is left when its reader turns to something else.
+    /// Returns the packet that was read ahead, so that nothing is left behind when the caller turns to something
+    /// else.
     pub(super) fn take_pending(&mut self) -> Option<(Offload, &mut [u8])> {
         let (offload, len) = self.pending.take()?;
         Some((offload, self.back.memory().get_mut(..len)?))

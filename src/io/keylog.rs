@@ -1,5 +1,6 @@
-//! The key log: a file with the keys of each encrypted connection, to read captures with while debugging. Only on explicit
-//! demand, and only into memory: session secrets never go to non-volatile storage (TC-21). docs/debugging.md has the format.
+//! The key log: a file with the keys of each encrypted connection, to decrypt captures while debugging. Only on
+//! explicit request, and only in memory: session secrets never go to non-volatile storage (TC-21). docs/debugging.md
+//! has the format.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -11,13 +12,13 @@ use zeroize::Zeroizing;
 
 use crate::engine::ConnectionKeys;
 
-/// File systems that live in memory, by `f_type` (linux/magic.h): tmpfs, ramfs.
+/// `f_type` of file systems that live in memory (linux/magic.h): tmpfs, ramfs.
 const IN_MEMORY: [u32; 2] = [0x0102_1994, 0x8584_58f6];
 
 /// Why there is no key log.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyLogError {
-    /// The file cannot be made.
+    /// The file cannot be created.
     #[error("cannot create the key log {}: {error}{}", path.display(), hint(error))]
     Create {
         /// Which file.
@@ -41,13 +42,13 @@ fn hint(error: &io::Error) -> &'static str {
 #[derive(Debug)]
 pub struct KeyLog {
     path: PathBuf,
-    /// `None` after an error: a gap in the log is not to be taken for a whole one.
+    /// `None` after an error: a gap in the log must not go unnoticed.
     file: Option<File>,
     written: bool,
 }
 
 impl Drop for KeyLog {
-    /// Nothing is left of a daemon that did not come up.
+    /// A daemon that did not come up leaves nothing behind.
     fn drop(&mut self) {
         if !self.written {
             let _ = fs::remove_file(&self.path);
@@ -56,10 +57,10 @@ impl Drop for KeyLog {
 }
 
 impl KeyLog {
-    /// Makes a new file at `path`.
+    /// Creates a new file at `path`.
     ///
     /// # Errors
-    /// If there is one already, it cannot be made, or it would not be in memory. Nothing is left behind then.
+    /// If it exists already, cannot be created, or would not be in memory. Nothing is left behind then.
     pub fn create(path: &Path) -> Result<Self, KeyLogError> {
         let failed = |error| KeyLogError::Create { path: path.to_owned(), error };
         #[expect(clippy::cast_possible_wrap, reason = "open flags as std takes them")]

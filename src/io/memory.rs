@@ -1,5 +1,5 @@
-//! The process's memory, in which keys are: it goes to no disk, neither in a core dump nor by swapping (TC-21), and what is not
-//! needed is given back.
+//! The process's memory, which holds keys: it never reaches a disk, neither in a core dump nor by swapping (TC-21).
+//! Freed memory is returned to the kernel.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,14 +22,14 @@ pub enum Swapping {
     Possible(io::Error),
 }
 
-/// Sees to it that a crash writes no core dump, and that memory is not swapped, if that is allowed.
+/// Makes sure that a crash writes no core dump, and that memory is not swapped, if locking is permitted.
 ///
-/// A process that is not dumpable has no core dump, whoever would take it: a file, or a program that `core_pattern` pipes it to, which
-/// limits do not keep from getting one. So no page need be marked as not to be dumped (MADV_DONTDUMP). Other processes of the same user
-/// can neither trace it nor read its memory.
+/// A process that is not dumpable has no core dump, whoever would collect it: a file, or a program that
+/// `core_pattern` pipes it to and that ignores limits. So no page needs MADV_DONTDUMP. Other processes of the same
+/// user can neither trace it nor read its memory.
 ///
 /// # Errors
-/// If core dumps cannot be turned off.
+/// If core dumps cannot be disabled.
 pub fn keep_off_disk() -> io::Result<Swapping> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
@@ -38,7 +38,7 @@ pub fn keep_off_disk() -> io::Result<Swapping> {
     Ok(locked.map_or_else(Swapping::Possible, |()| Swapping::Never))
 }
 
-/// With a limit, the memory that is needed later could not be had.
+/// With a limit, later allocations would fail.
 fn may_lock() -> io::Result<()> {
     let unlimited = getrlimit(Resource::Memlock).current.is_none();
     if unlimited || capabilities(None)?.effective.contains(CapabilitySet::IPC_LOCK) {
@@ -50,13 +50,13 @@ fn may_lock() -> io::Result<()> {
     ))
 }
 
-/// Locks what there is and what will be, each page once it is touched: the stacks of threads are mostly untouched.
+/// Locks current and future memory, each page on first touch: the stacks of threads are mostly untouched.
 fn lock() -> io::Result<()> {
     Ok(mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)?)
 }
 
-/// Gives freed memory back to the kernel, page by page, wherever it is. The kernel takes no locked pages, so they are not for that
-/// moment.
+/// Returns freed memory to the kernel, page by page, wherever it is. The kernel does not take locked pages, so memory
+/// is unlocked for that moment.
 pub fn trim_heap() {
     let locked = LOCKED.load(Ordering::Relaxed) && munlockall().is_ok();
     sys::trim_heap();

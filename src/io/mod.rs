@@ -1,4 +1,4 @@
-//! What surrounds the engine on a host: devices, the clock, randomness and the loop that moves packets.
+//! The engine's surroundings on a host: devices, the clock, randomness and the loop that moves packets.
 
 mod busy_poll;
 pub mod device;

@@ -1,5 +1,5 @@
-//! The packet loop: one thread that owns the engine and both devices, so that nothing on a packet's way is locked.
-//! The control plane talks to it by sending closures.
+//! The packet loop: one thread that owns the engine and both devices, so that a packet's path needs no locks. The
+//! control plane talks to it by sending closures.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, mpsc};
@@ -24,14 +24,14 @@ use crate::time::Instant;
 /// Packets read from each device before timers and commands get their turn.
 const BATCH: usize = 64;
 
-/// How long no packet has to come before freed memory is given back to the kernel.
+/// Freed memory is returned to the kernel after this time without packets.
 const IDLE_BEFORE_TRIM: Duration = Duration::from_secs(1);
 
 /// Why a worker ended without being asked to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WorkerError {
-    /// A device gives no packets any more.
+    /// A device delivers no more packets.
     #[error("the device of the {} side is lost: {error}", match side { Side::Plain => "plain", Side::Wire => "wire" })]
     Device {
         /// Which one.
@@ -39,10 +39,10 @@ pub enum WorkerError {
         /// What happened to it.
         error: DeviceError,
     },
-    /// The kernel refuses to wait for packets.
+    /// The kernel refused to poll.
     #[error("cannot wait for packets: {0}")]
     Poll(Errno),
-    /// A mistake in the program stopped the packet loop.
+    /// The packet loop panicked.
     #[error("the packet loop panicked (see the log)")]
     Panicked,
 }
@@ -52,7 +52,7 @@ pub enum WorkerError {
 #[error("the packet loop has stopped")]
 pub struct Stopped;
 
-/// What the two devices counted.
+/// The counters of the two devices.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct IoCounters {
     /// The plain side's.
@@ -64,11 +64,11 @@ pub struct IoCounters {
 type Command = Box<dyn FnOnce(&mut Worker) + Send>;
 type End = Option<Result<(), WorkerError>>;
 
-/// Asks a worker for something, from wherever it is needed.
+/// Sends commands to a worker, from any task.
 #[derive(Debug, Clone)]
 pub struct Caller {
     commands: mpsc::Sender<Command>,
-    /// An eventfd that ends the worker's wait.
+    /// An eventfd that wakes the worker.
     wake: Arc<OwnedFd>,
 }
 
@@ -80,7 +80,7 @@ pub struct WorkerHandle {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Starts a worker with these devices, which waits awake as `busy` says. `keys` is where the engine's keys are exported to, if they are
+/// Starts a worker with these devices, which busy-polls as `busy` says. `keys` is the key log, if keys are exported
 /// ([`crate::engine::Config::export_keys`]).
 ///
 /// # Errors
@@ -109,9 +109,9 @@ pub fn spawn(
         stop: false,
     };
     let thread = std::thread::Builder::new().name("enotun-packets".into()).spawn(move || {
-        // Should `run` panic, `end` goes away without a value: [`WorkerError::Panicked`].
+        // If `run` panics, `end` is dropped without a value: [`WorkerError::Panicked`].
         let result = worker.run();
-        // Close the devices first, so that whoever hears of the end finds them closed.
+        // Close the devices first, so that they are closed when the end is announced.
         drop(worker);
         end.send_replace(Some(result));
     })?;
@@ -130,16 +130,16 @@ impl Caller {
     ) -> Result<R, Stopped> {
         let (reply, result) = oneshot::channel();
         self.send(move |worker| {
-            // Nobody waits any more: the result is for no one.
+            // The caller may be gone; then the result is discarded.
             let _ = reply.send(f(&mut worker.engine, now(), &mut worker.env));
         })?;
         result.await.map_err(|_| Stopped)
     }
 
-    /// Sends a command and ends the worker's wait.
+    /// Sends a command and wakes the worker.
     fn send(&self, command: impl FnOnce(&mut Worker) + Send + 'static) -> Result<(), Stopped> {
         self.commands.send(Box::new(command)).map_err(|_| Stopped)?;
-        // It can only fail with the counter at its end, and then the worker is awake.
+        // This can only fail with the counter at its maximum, and then the worker is awake.
         let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
         Ok(())
     }
@@ -156,7 +156,7 @@ impl WorkerHandle {
     ) -> Result<R, Stopped> {
         let (reply, result) = mpsc::sync_channel(1);
         self.send(move |worker| {
-            // Nobody waits any more: the result is for no one.
+            // The caller may be gone; then the result is discarded.
             let _ = reply.send(f(&mut worker.engine, now(), &mut worker.env));
         })?;
         result.recv().map_err(|_| Stopped)
@@ -173,20 +173,20 @@ impl WorkerHandle {
         self.caller.call_async(f).await
     }
 
-    /// Something to call the worker with from another task. It does not keep the worker from ending.
+    /// Calls the worker from other tasks. It does not keep the worker from ending.
     #[must_use]
     pub fn caller(&self) -> Caller {
         self.caller.clone()
     }
 
-    /// What the devices counted since the start.
+    /// The counters of the devices since the start.
     ///
     /// # Errors
     /// If the worker has ended.
     pub async fn io_counters(&self) -> Result<IoCounters, Stopped> {
         let (reply, result) = oneshot::channel();
         self.send(move |worker| {
-            // Nobody waits any more: the result is for no one.
+            // The caller may be gone; then the result is discarded.
             let _ = reply.send(IoCounters {
                 plain: worker.env.device(Side::Plain).counters(),
                 wire: worker.env.device(Side::Wire).counters(),
@@ -195,7 +195,7 @@ impl WorkerHandle {
         result.await.map_err(|_| Stopped)
     }
 
-    /// Asks the worker to end, after what was sent to it before. [`Self::ended`] tells when it has.
+    /// Asks the worker to stop, after everything sent to it before. [`Self::ended`] tells when it has.
     pub fn stop(&self) {
         // An error means that it has ended already.
         let _ = self.send(|worker| worker.stop = true);
@@ -233,18 +233,18 @@ struct Worker {
     engine: Engine,
     env: HostEnv,
     monitor: DisruptionMonitor,
-    /// What the plain side's packets are read into.
+    /// Buffer for packets of the plain side.
     plain: Buffer,
     wire: GroReader,
     inbox: mpsc::Receiver<Command>,
     wake: OwnedFd,
     busy: BusyPoll,
-    /// When the last packets came, if memory has not been given back since.
+    /// When the last packets came, if the heap was not trimmed since.
     last_packet: Option<Instant>,
     stop: bool,
 }
 
-/// What waiting found.
+/// The result of polling.
 struct Ready {
     plain: PollFlags,
     wire: PollFlags,
@@ -262,11 +262,11 @@ impl Worker {
     fn run(&mut self) -> Result<(), WorkerError> {
         while !self.stop {
             let ready = self.wait()?;
-            // Before any packet is sealed with what may be another machine's keys.
+            // Before any packet is sealed with keys that may be another machine's as well.
             if let Some(sign) = self.monitor.poll(ready.monitor) {
                 disruption::log_disruption(&self.engine.handle_disruption(now(), sign, &mut self.env));
             }
-            // Read once per batch; a batch takes less than the timers' resolution matters.
+            // Read once per batch: a batch is shorter than the timers' resolution.
             let now = now();
             if ready.commands {
                 self.run_commands();
@@ -290,7 +290,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Waits for packets, a command or the engine's next timer: awake for a moment, if packets come quickly, then asleep.
+    /// Waits for packets, a command or the engine's next timer: spinning for a moment if packets come quickly, then
+    /// asleep.
     fn wait(&mut self) -> Result<Ready, WorkerError> {
         let mut due = self
             .engine
@@ -316,7 +317,7 @@ impl Worker {
         Ok(ready)
     }
 
-    /// What there is now, or comes before `timeout` is over.
+    /// What is ready now, or becomes ready before the `timeout`.
     fn poll(&self, timeout: Duration) -> Result<Ready, WorkerError> {
         let timeout = timespec(timeout);
         let mut fds = [
@@ -339,14 +340,14 @@ impl Worker {
     }
 
     fn run_commands(&mut self) {
-        // Emptied before the inbox is, so that a command sent meanwhile wakes us again.
+        // Reset before the inbox is drained, so that a command sent meanwhile wakes us again.
         let _ = rustix::io::read(&self.wake, &mut [0; 8]);
         while let Ok(command) = self.inbox.try_recv() {
             command(self);
         }
     }
 
-    /// Takes in packets of both sides by turns until both are empty or had their share.
+    /// Handles packets of both sides alternately until both are empty or have had their share.
     fn run_batch(&mut self, now: Instant, plain: PollFlags, wire: PollFlags) -> Result<(), WorkerError> {
         let mut left = [(Side::Plain, plain, BATCH), (Side::Wire, wire, BATCH)].map(|(side, events, share)| {
             let share = if events.is_empty() { 0 } else { share };
@@ -369,7 +370,7 @@ impl Worker {
                         self.engine.handle_packet(now, side, offload, bytes, &mut self.env);
                     }
                     Ok(Read::Nothing) => {}
-                    // An error state without anything to read: the device is being deleted.
+                    // An error state with nothing to read: the device is being deleted.
                     Ok(Read::Empty) if !events.contains(PollFlags::IN) => {
                         return Err(WorkerError::Device { side, error: DeviceError::Gone });
                     }

@@ -1,21 +1,23 @@
-//! What no safe interface gives: the cycle counter, the processor's own random numbers, the C library's memory settings.
+//! What no safe interface provides: the cycle counter, the processor's own random numbers, the C library's heap
+//! settings.
 
-/// Has the C library keep up to 64 MiB of freed memory for the next packets. By default it returns everything above
-/// 128 KiB to the kernel at once and gets it back zeroed, page fault by page fault: with frames kept until they
-/// are acknowledged, 40 % of an encrypting worker's time.
+/// Makes the C library keep up to 64 MiB of freed memory for the next packets. By default it returns everything above
+/// 128 KiB to the kernel at once and gets it back zeroed, page fault by page fault: with frames kept until they are
+/// acknowledged, 40 % of an encrypting worker's time.
 pub(super) fn disable_heap_trim() {
     #[cfg(target_env = "gnu")]
     {
         // SAFETY: mallopt only sets numbers under the allocator's own lock.
         unsafe {
             libc::mallopt(libc::M_TRIM_THRESHOLD, 64 << 20);
-            // Setting one of them stops the automatic adjustment of this one, which would map every larger piece anew.
+            // Setting either of them stops the automatic adjustment of this one, which would map every larger block
+            // anew.
             libc::mallopt(libc::M_MMAP_THRESHOLD, 4 << 20);
         }
     }
 }
 
-/// Gives freed memory back to the kernel, page by page, wherever it is.
+/// Returns freed memory to the kernel, page by page, wherever it is.
 pub(super) fn trim_heap() {
     #[cfg(target_env = "gnu")]
     {
@@ -26,7 +28,7 @@ pub(super) fn trim_heap() {
     }
 }
 
-/// The cycle counter, 0 where there is none that can be read.
+/// The cycle counter, 0 where none can be read.
 #[must_use]
 pub(super) fn cycles() -> u64 {
     #[cfg(target_arch = "x86_64")]
@@ -45,13 +47,13 @@ pub(super) fn cycles() -> u64 {
     0
 }
 
-/// 32 bytes of the processor's random numbers, `None` if it has no such instruction or it does not deliver.
+/// 32 bytes of the processor's random numbers; `None` if it has no such instruction, or it fails.
 #[must_use]
 pub(super) fn random() -> Option<[u8; 32]> {
     #[cfg(target_arch = "x86_64")]
     {
         let word: fn() -> Option<u64> = if std::is_x86_feature_detected!("rdseed") {
-            // The seed source may be drained for a while; the generator behind RDRAND stands in.
+            // The seed source may be exhausted for a while; the generator behind RDRAND stands in.
             || rdseed().or_else(rdrand)
         } else {
             rdrand
@@ -84,7 +86,7 @@ fn rdrand() -> Option<u64> {
     let mut value = 0;
     // SAFETY: the processor has RDRAND, checked above; it writes to `value` only. Ten tries as Intel recommends.
     let got = (0..10).any(|_| unsafe { core::arch::x86_64::_rdrand64_step(&mut value) } == 1);
-    // Some AMD processors deliver only ones after a suspend, and say that it worked.
+    // Some AMD processors return all ones after a suspend, and report success.
     (got && value != u64::MAX).then_some(value)
 }
 

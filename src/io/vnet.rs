@@ -1,5 +1,5 @@
-//! The virtio header of 10 bytes that stands before every packet on a TUN device with `IFF_VNET_HDR`
-//! (`struct virtio_net_hdr` in linux/virtio_net.h), in the machine's own byte order as TUN has it by default.
+//! The 10-byte virtio header that precedes every packet on a TUN device with `IFF_VNET_HDR` (`struct virtio_net_hdr`
+//! in linux/virtio_net.h), in native byte order, which is TUN's default.
 
 use crate::wire::packet::GSO_ECN;
 use crate::wire::{Checksum, Gso, Offload};
@@ -7,7 +7,7 @@ use crate::wire::{Checksum, Gso, Offload};
 /// Its length in bytes.
 pub const LEN: usize = 10;
 
-/// The checksum is left to be computed.
+/// The checksum is still to be computed.
 const NEEDS_CSUM: u8 = 1;
 /// The checksum was verified.
 const DATA_VALID: u8 = 2;
@@ -17,11 +17,11 @@ const DATA_VALID: u8 = 2;
 #[error("the virtio header does not fit the packet")]
 pub struct InvalidHeader;
 
-/// What a header says of a packet of `packet_len` bytes. Every offset in the result lies in the packet. Kinds
-/// of super-packets are not looked at.
+/// What a header says about a packet of `packet_len` bytes. Every offset in the result is within the packet. The kind
+/// of super-packet is not checked.
 ///
 /// # Errors
-/// If it points outside of the packet, or cuts it into segments of no length.
+/// If it points outside the packet, or the segment size is 0.
 pub fn decode(header: &[u8; LEN], packet_len: usize) -> Result<Offload, InvalidHeader> {
     let [flags, kind, h0, h1, s0, s1, c0, c1, o0, o1] = *header;
     let [header_len, size, start, offset] = [[h0, h1], [s0, s1], [c0, c1], [o0, o1]].map(u16::from_ne_bytes);
@@ -46,7 +46,7 @@ pub fn decode(header: &[u8; LEN], packet_len: usize) -> Result<Offload, InvalidH
     Ok(Offload { checksum, gso })
 }
 
-/// The header that says `offload`.
+/// The header for `offload`.
 #[must_use]
 pub fn encode(offload: Offload) -> [u8; LEN] {
     let (flags, start, offset) = match offload.checksum {

@@ -1,4 +1,4 @@
-//! Making one change, undoing one change. Both may be repeated: "already so" and "already gone" are success.
+//! Applying and reverting single changes. Both may be repeated: "already so" and "already gone" are success.
 
 use std::fs;
 use std::io;
@@ -13,13 +13,13 @@ use super::netlink::Netlink;
 use super::nft::{self, Ruleset};
 use super::record::remove_if_there;
 
-/// Makes `change`.
+/// Applies `change`.
 pub(super) fn apply(netlink: &mut Netlink, change: &Change, ruleset: &Ruleset) -> Result<(), Error> {
     match change {
         Change::NftTable { .. } => replace_table("creating our table", ruleset),
         Change::Directory { path } => fs::create_dir_all(path).map_err(|source| Error::file(path, source)),
         Change::File { path, content, .. } => write_if_different(path, content),
-        // On a device of ours it is written in any case: what was never written follows a later change of `default`.
+        // Always written on our own devices: a sysctl that was never written follows later changes of `default`.
         Change::Sysctl { path, value, old, .. } => match read_sysctl(path) {
             Some(current) if current == *value && old.is_some() => Ok(()),
             _ => write_sysctl(path, value),
@@ -41,17 +41,17 @@ pub(super) fn apply(netlink: &mut Netlink, change: &Change, ruleset: &Ruleset) -
     }
 }
 
-/// Undoes `change`. `shared` says whether another instance needs a file as well.
+/// Reverts `change`. `shared` says whether another instance also needs a file.
 pub(super) fn revert(netlink: &mut Netlink, change: &Change, shared: impl Fn(&Path) -> bool) -> Result<(), Error> {
     match change {
         Change::NftTable { table } => {
             run_nft("removing our table", &nft::delete_table(&super::settings::stand_in(table)))?;
             run_nft("removing our table", &nft::delete_table(table))
         }
-        // Never made, where that failed.
+        // It was never created, if that failed.
         Change::Directory { path } if !path.exists() => Ok(()),
         Change::Directory { path } => match fs::remove_dir(path) {
-            // Gone, or somebody else has put something there.
+            // It is gone, or somebody else has put something there.
             Err(e) if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
                 Err(Error::file(path, e))
             }
@@ -98,7 +98,7 @@ pub(super) fn revert(netlink: &mut Netlink, change: &Change, shared: impl Fn(&Pa
     }
 }
 
-/// Puts our table in place of the one there is. If that fails, the one there was is in force.
+/// Replaces our table. If that fails, the old one stays in force.
 pub(super) fn replace_table(what: &'static str, ruleset: &Ruleset) -> Result<(), Error> {
     let [stand_in, table, end] = ruleset.replacement();
     let made = run_nft(what, &stand_in).and_then(|()| run_nft(what, &table));
@@ -108,7 +108,7 @@ pub(super) fn replace_table(what: &'static str, ruleset: &Ruleset) -> Result<(),
 /// Runs one transaction.
 pub(super) fn run_nft(what: &'static str, transaction: &Value) -> Result<(), Error> {
     use nftables::helper::{DEFAULT_ARGS, DEFAULT_NFT, apply_ruleset_raw};
-    // What nft has to say about a refusal goes straight to our stderr: the crate does not catch it.
+    // nft's own error output goes straight to our stderr: the crate does not capture it.
     apply_ruleset_raw(&transaction.to_string(), DEFAULT_NFT, DEFAULT_ARGS).map(drop).map_err(|e| nft_error(what, e))
 }
 
@@ -131,7 +131,7 @@ fn write_if_different(path: &Path, content: &str) -> Result<(), Error> {
     fs::write(path, content).map_err(|source| Error::file(path, source))
 }
 
-/// An interface that is gone has taken its sysctls along.
+/// The sysctls of an interface disappear with it.
 fn write_sysctl(path: &str, value: &str) -> Result<(), Error> {
     let path = Path::new("/proc/sys").join(path);
     match fs::OpenOptions::new().write(true).open(&path) {

@@ -1,4 +1,4 @@
-//! One change to the host: what is set, what was there before.
+//! A change to the host: the new value and the old one.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use super::netlink::{Family, Target};
 use super::nft::AcceptRule;
 
-/// A change to the host, with all that is needed to undo it.
+/// A change to the host, with everything needed to undo it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "change", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Change {
-    /// The nftables table `inet NAME`, made whole and removed whole.
+    /// The nftables table `inet NAME`, created and removed as a whole.
     NftTable {
         /// Its name.
         table: String,
@@ -22,12 +22,12 @@ pub enum Change {
     File {
         /// Where.
         path: PathBuf,
-        /// What is in it.
+        /// Its content.
         content: String,
-        /// What was in it before any instance of ours, if it was there.
+        /// Its content before any instance of ours, if it existed.
         old: Option<String>,
     },
-    /// A directory made for that file; it goes when it is empty.
+    /// A directory created for that file; removed when it is empty.
     Directory {
         /// Where.
         path: PathBuf,
@@ -36,11 +36,11 @@ pub enum Change {
     Sysctl {
         /// As in `net/ipv4/tcp_early_demux`.
         path: String,
-        /// What it becomes.
+        /// The new value.
         value: String,
-        /// What it was; `None` on a device of ours, which takes its sysctls with it.
+        /// The old value; `None` on a device of ours, which takes its sysctls with it.
         old: Option<String>,
-        /// Sysctls that the kernel changes along when this one is written, and what they were.
+        /// Sysctls that the kernel changes along with this one, and their old values.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         along: Vec<(String, String)>,
     },
@@ -63,12 +63,12 @@ pub enum Change {
         preference: u32,
         /// The mark.
         mark: u32,
-        /// The bits of it that count.
+        /// The bits of the mark that are compared.
         mask: u32,
         /// The table.
         table: u32,
     },
-    /// The local table's rule moves: added at the new preference first, then deleted at the old.
+    /// The local table's rule moves: added at the new preference first, then deleted at the old one.
     LocalRule {
         /// IPv4 or IPv6.
         family: Family,
@@ -77,7 +77,7 @@ pub enum Change {
         /// Where it goes.
         to: u32,
     },
-    /// Rules at the head of another table's forward chain that let our two legs pass.
+    /// Rules at the head of another table's forward chain that accept our two legs.
     ForeignPass {
         /// `ip`, `ip6` or `inet`.
         family: String,
@@ -85,7 +85,7 @@ pub enum Change {
         table: String,
         /// Its chain.
         chain: String,
-        /// What passes.
+        /// What is accepted.
         passes: Vec<AcceptRule>,
         /// The comment that marks the rules as ours.
         comment: String,
@@ -98,7 +98,7 @@ impl Change {
         matches!(self, Self::Rule { .. } | Self::LocalRule { .. } | Self::Route { .. })
     }
 
-    /// Whether both change the same thing (perhaps to other values).
+    /// Whether both change the same thing (perhaps to different values).
     #[must_use]
     pub fn same_place(&self, other: &Self) -> bool {
         match (self, other) {

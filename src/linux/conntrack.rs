@@ -1,5 +1,5 @@
-//! The connections that this host forwards for others, as far as connection tracking knows them: who looks at them only because
-//! they are tracked already. Where nothing is tracked, none are known.
+//! The connections that this host forwards for others, as far as connection tracking knows them. They matter only
+//! because they are tracked already: where nothing is tracked, none are known.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -9,8 +9,8 @@ use super::sockets::Ends;
 /// One line per tracked connection, of this thread's network namespace.
 const TABLE: &str = "/proc/thread-self/net/nf_conntrack";
 
-/// Connections that are open, in both directions, since either end may be on the plain side. Those in `local`, this host's own, are left
-/// out.
+/// Open connections, in both directions, since either end may be on the plain side. Those in `local`, this host's
+/// own, are left out.
 pub(super) fn forwarded(local: &[Ends]) -> Vec<Ends> {
     let table = std::fs::read_to_string(TABLE).unwrap_or_default();
     let own: HashSet<Ends> = local.iter().flat_map(|&(local, remote)| [(local, remote), (remote, local)]).collect();
@@ -19,11 +19,11 @@ pub(super) fn forwarded(local: &[Ends]) -> Vec<Ends> {
     open.flat_map(|(one, other)| [(one, other), (other, one)]).collect()
 }
 
-/// The two ends of an open connection, as each side of a translation has them.
+/// The two ends of an open connection, as seen from each side of a translation.
 fn tracked(line: &str) -> Vec<Ends> {
     let mut words = line.split_whitespace();
     let is_open = words.by_ref().take(6).any(|word| word == "ESTABLISHED");
-    // One that was picked up in its middle, from one side only, is not assured.
+    // One that was picked up in mid-stream, from one side only, is not assured.
     if !is_open || !line.contains("[ASSURED]") || !line.contains(" tcp ") {
         return Vec::new();
     }
@@ -35,7 +35,7 @@ fn tracked(line: &str) -> Vec<Ends> {
     let source = sources.zip(from).map(SocketAddr::from);
     let destination = destinations.zip(to).map(SocketAddr::from);
     let mut ends: Vec<Ends> = source.zip(destination).collect();
-    // The answers run the other way; without translation they say the same.
+    // The reply tuple runs in the other direction; without translation both tuples are equivalent.
     if let [(source, destination), answer] = ends[..]
         && answer == (destination, source)
     {

@@ -1,4 +1,4 @@
-//! From rules to what the kernel has to divert: sets without overlaps, as nftables wants them. Pure.
+//! From rules to what the kernel must divert: non-overlapping sets, as nftables requires. Pure.
 
 use std::net::SocketAddr;
 
@@ -10,25 +10,25 @@ use crate::selector::{Policy, PolicyTable, PortRange, Remote, Rule, Scope, Selec
 /// Remote networks with the ports that are selected there.
 pub(super) type NetPorts = (IpNet, PortRange);
 
-/// What is diverted. Never less than what the rules select; a little more where a set cannot say it exactly
-/// (the engine's own table has the last word).
+/// What is diverted. Never less than the rules select; slightly more where a set cannot express it exactly (the
+/// engine's own table decides).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Divert {
-    /// Remote networks and ports, not overlapping.
+    /// Remote networks and ports, non-overlapping.
     pub(super) remote: Vec<NetPorts>,
-    /// Taken out of `remote` again, not overlapping.
+    /// Exceptions to `remote`, non-overlapping.
     pub(super) except: Vec<NetPorts>,
-    /// Local ports, not overlapping.
+    /// Local ports, non-overlapping.
     pub(super) local: Vec<PortRange>,
     /// Single connections.
     pub(super) kept: Vec<KeptFlow>,
-    /// Remote and local ports for which IPv6 link-local addresses are `required`. They cannot be diverted, so they are
-    /// refused. Not overlapping.
+    /// Remote and local ports for which IPv6 link-local addresses are `required`. They cannot be diverted, so they
+    /// are refused. Non-overlapping.
     pub(super) link_local: Vec<(PortRange, PortRange)>,
 }
 
 impl Divert {
-    /// What `rules` and `kept` ask for.
+    /// From `rules` and `kept` connections.
     #[must_use]
     pub fn new(rules: &[Rule], kept: &[KeptFlow]) -> Self {
         let mut remote = Vec::new();
@@ -46,7 +46,7 @@ impl Divert {
                 (Selector::Remote(Remote::Any, ports), _) => remote.extend([(any_v4(), *ports), (any_v6(), *ports)]),
             }
         }
-        // An exception is stated only where it is one for certain: everywhere in it `off` decides (see PolicyTable).
+        // Only certain exceptions are used: `off` decides everywhere within them (see PolicyTable).
         let selected: Vec<(Policy, Scope)> = rules
             .iter()
             .filter(|rule| rule.policy != Policy::Off)
@@ -67,13 +67,14 @@ impl Divert {
         Self { remote: disjoint(remote), except: disjoint(off), local: merged(local), kept, link_local }
     }
 
-    /// Ports that are selected at every remote: they need no look at the address, which is what costs most.
+    /// Ports that are selected for every remote address: they need no address lookup, which is the most expensive
+    /// part.
     pub(super) fn anywhere(&self) -> impl Iterator<Item = PortRange> {
         let everywhere = |ports: &PortRange| self.is_anywhere(*ports);
         self.remote.iter().filter(|(net, _)| *net == any_v4()).map(|(_, ports)| *ports).filter(everywhere)
     }
 
-    /// Remote networks of one family and the ports selected there, but for those that are selected anywhere.
+    /// Remote networks of one address family and the ports selected there, except those selected for every address.
     pub(super) fn nets(&self, v6: bool) -> impl Iterator<Item = NetPorts> {
         let here = move |(net, ports): &&NetPorts| {
             net.addr().is_ipv6() == v6 && !(net.prefix_len() == 0 && self.is_anywhere(*ports))
@@ -97,10 +98,11 @@ pub(super) fn link_local_net() -> IpNet {
     IpNet::V6(ipnet::Ipv6Net::new_assert(std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10))
 }
 
-/// Look-ups for [`link_local`], at most.
-const LOOKUPS_MOST: usize = 1 << 18;
+/// Maximum number of lookups for [`link_local`].
+const LOOKUPS_MAX: usize = 1 << 18;
 
-/// Remote and local ports for which link-local addresses are `required`. No selector is for some of these addresses alone.
+/// Remote and local ports for which link-local addresses are `required`. No selector covers only some of these
+/// addresses.
 fn link_local(rules: &[Rule]) -> Vec<(PortRange, PortRange)> {
     let net = link_local_net();
     let scope = |rule: &Rule| Scope::of(&rule.selector, any_v6()).filter(|scope| scope.remote.contains(&net));
@@ -110,7 +112,7 @@ fn link_local(rules: &[Rule]) -> Vec<(PortRange, PortRange)> {
     }
     let remote = pieces(here.iter().map(|(_, scope)| scope.remote_ports));
     let local = pieces(here.iter().map(|(_, scope)| scope.local_ports));
-    if remote.len() * local.len() > LOOKUPS_MOST {
+    if remote.len() * local.len() > LOOKUPS_MAX {
         return vec![(PortRange::ALL, PortRange::ALL)];
     }
     let table = PolicyTable::new(here.into_iter().map(|(rule, _)| rule));
@@ -131,7 +133,7 @@ fn link_local(rules: &[Rule]) -> Vec<(PortRange, PortRange)> {
     rows.into_iter().flat_map(|(remote, columns)| columns.into_iter().map(move |local| (remote, local))).collect()
 }
 
-/// The ports that any of `ranges` has, in pieces that none of them cuts.
+/// The ports in any of `ranges`, cut into pieces at every range boundary.
 fn pieces(ranges: impl Iterator<Item = PortRange>) -> Vec<PortRange> {
     let ranges = ranges.collect::<Vec<_>>();
     let mut starts: Vec<u16> =
@@ -143,8 +145,8 @@ fn pieces(ranges: impl Iterator<Item = PortRange>) -> Vec<PortRange> {
     pieces.filter(|piece| ranges.iter().any(|range| range.covers(*piece))).collect()
 }
 
-/// The same connections without overlap. Networks are nested or disjoint, so each keeps the ports
-/// that no network around it (nor an earlier entry for itself) has.
+/// The same connections without overlap. Networks are nested or disjoint, so each keeps the ports that no enclosing
+/// network (nor an earlier entry for the same one) has.
 fn disjoint(mut entries: Vec<NetPorts>) -> Vec<NetPorts> {
     entries.sort_unstable_by_key(|(net, ports)| (net.prefix_len(), *net, *ports));
     entries.dedup();
@@ -164,7 +166,7 @@ fn disjoint(mut entries: Vec<NetPorts>) -> Vec<NetPorts> {
     result
 }
 
-/// `range` without `taken`: none, one or two pieces.
+/// `range` minus `taken`: no range, one or two.
 fn minus(range: PortRange, taken: PortRange) -> Vec<PortRange> {
     if !range.overlaps(taken) {
         return vec![range];
@@ -301,7 +303,7 @@ mod tests {
         assert_eq!(Divert::new(&many, &[]).link_local, [(PortRange::ALL, PortRange::ALL)]);
     }
 
-    /// Whatever the table selects is diverted, for rules drawn from a small space where they collide a lot.
+    /// Whatever the table selects is diverted, with rules from a small space where they collide a lot.
     #[test]
     fn nothing_that_is_selected_goes_undiverted() {
         let mut state = 7_u64;

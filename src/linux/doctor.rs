@@ -1,4 +1,4 @@
-//! What is wrong with this host, or may be, and what to do about it. Looks only, changes nothing.
+//! Actual and possible problems of this host, and what to do about them. Only inspects, changes nothing.
 
 use std::fmt;
 use std::fs;
@@ -12,26 +12,26 @@ use super::netlink::{Netlink, Target};
 use super::record::{self, Namespace, Store};
 use super::{Error, HostSettings, tun};
 
-/// How bad it is.
+/// Severity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// As it should be.
     Ok,
-    /// May be trouble.
+    /// Possible trouble.
     Warn,
     /// Does not work.
     Fail,
 }
 
-/// One thing that was looked at.
+/// One check and its result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// How bad it is.
+    /// Its severity.
     pub level: Level,
-    /// What was found.
+    /// The finding.
     pub what: String,
-    /// What to do about it; empty if there is nothing to do.
+    /// What to do about it; empty if nothing needs to be done.
     pub todo: String,
 }
 
@@ -59,7 +59,7 @@ fn fail(what: impl Into<String>, todo: impl Into<String>) -> Check {
     Check { level: Level::Fail, what: what.into(), todo: todo.into() }
 }
 
-/// Looks at everything, for the instance of these settings, up or not.
+/// Runs all checks, for the instance with these settings, up or not.
 #[must_use]
 pub fn doctor(settings: &HostSettings) -> Vec<Check> {
     let mut checks = vec![capability(), tun_device(), entropy()];
@@ -68,7 +68,7 @@ pub fn doctor(settings: &HostSettings) -> Vec<Check> {
             let (record, alive) = instance(settings, &mut checks);
             rules(&facts, settings, &record, &mut checks);
             mtu(&facts, settings, &mut checks);
-            // Of one that has died everything is said: what is left of it is what it takes to drop what was selected.
+            // After a crash one line says it all: what is left is what drops the selected traffic.
             for change in record.iter().filter(|_| alive) {
                 still_so(change, settings, &mut checks);
             }
@@ -115,7 +115,7 @@ fn entropy() -> Check {
     }
 }
 
-/// Finds out whether the instance runs, is down or has crashed; gives its recorded changes, and whether it runs.
+/// Determines whether the instance runs, is down or has crashed; returns its recorded changes, and whether it runs.
 fn instance(settings: &HostSettings, checks: &mut Vec<Check>) -> (Vec<Change>, bool) {
     let nothing = (Vec::new(), false);
     let name = &settings.instance;
@@ -265,7 +265,7 @@ fn forward_policy(facts: &HostFacts, record: &[Change], checks: &mut Vec<Check>)
     }
 }
 
-/// Rules of others that name an interface where packets come in: what was diverted comes in by the plain device.
+/// Rules of others that match an input interface: diverted traffic arrives on the plain device.
 fn input_rules(ruleset: &Value, settings: &HostSettings, checks: &mut Vec<Check>) {
     let ours = [settings.tun.clone(), settings.wire_tun(), "lo".to_owned()];
     let objects = ruleset.get("nftables").and_then(Value::as_array).into_iter().flatten();

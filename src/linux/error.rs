@@ -1,9 +1,9 @@
-//! What can go wrong with the host: one line each, what it is, whose fault, what to do.
+//! Errors of the host setup, one line each: what happened, whose fault it is, what to do.
 
 use std::io;
 use std::path::PathBuf;
 
-/// Why the host could not be set up, changed or put back.
+/// Why the host could not be set up, changed or restored.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -13,30 +13,30 @@ pub enum Error {
     /// /dev/net/tun cannot be opened because it is not there.
     #[error("no /dev/net/tun; load the `tun` module (modprobe tun), or give the container the device")]
     NoTun,
-    /// An interface of that name is there already.
+    /// An interface of that name already exists.
     #[error("an interface named `{0}` already exists; choose another name with --tun, or remove it")]
     TunInUse(String),
-    /// Not a name the kernel takes.
+    /// The kernel would not accept this name.
     #[error("`{0}` is not a valid interface name; use up to 15 letters, digits, `-`, `_`")]
     TunName(String),
-    /// Not a name a file can have.
+    /// Not a valid file name.
     #[error("`{0}` is not a valid instance name; use letters, digits, `-`, `_`, `.`")]
     InstanceName(String),
     /// A daemon of that name holds the lock.
     #[error("instance `{0}` is already running; stop it with `enotun down --instance {0}`, or choose another name")]
     Running(String),
-    /// Another instance has its rules in this network namespace.
+    /// Another instance is up in this network namespace.
     #[error(
         "instance `{0}` is already up in this network namespace, which takes one at a time (`enotun down --instance {0}`)"
     )]
     NamespaceTaken(String),
-    /// The record is of another network namespace that still exists.
+    /// The record belongs to another network namespace that still exists.
     #[error("instance `{0}` belongs to another network namespace; run there, or choose another --instance")]
     OtherNamespace(String),
     /// The two marks need two bits.
     #[error("host.mark-mask {0:#x} has fewer than two bits; choose two bits that nothing else on this host uses")]
     MarkMask(u32),
-    /// A `--gateway` interface is not there.
+    /// A `--gateway` interface does not exist.
     #[error("this host has no interface `{0}` (given with --gateway)")]
     NoInterface(String),
     /// The nft program is missing.
@@ -53,12 +53,12 @@ pub enum Error {
     /// The kernel refused a netlink request.
     #[error("the kernel refused to {what}: {error}")]
     Netlink {
-        /// What was asked.
+        /// What was requested.
         what: String,
         /// The kernel's errno.
         error: io::Error,
     },
-    /// Where the record of changes is cannot be written to.
+    /// The directory of the record of changes is not writable.
     #[error("cannot keep the record of changes in {}: {error}; run as root, where that directory is writable", path.display())]
     State {
         /// The directory.
@@ -82,7 +82,7 @@ pub enum Error {
         /// The kernel's errno.
         error: io::Error,
     },
-    /// The record of changes cannot be understood.
+    /// The record of changes cannot be parsed.
     #[error("{}: {why}; restore the host by hand, then remove the file", path.display())]
     Record {
         /// The record.
@@ -90,7 +90,7 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
-    /// Some changes could not be put back; they are still in the record.
+    /// Some changes could not be undone; they are still in the record.
     #[error("could not restore: {0}; `enotun down` tries again")]
     Revert(String),
 }
@@ -104,7 +104,7 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-// No field is called `source`: what is below an error is in its own words already.
+// No field is called `source`: the message already includes the underlying error.
 impl Error {
     /// An error about the file or sysctl at `path`.
     pub(crate) fn file(path: impl Into<PathBuf>, error: io::Error) -> Self {

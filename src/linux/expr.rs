@@ -1,4 +1,4 @@
-//! The words of nftables that our rules are made of: as values, as JSON for libnftables, as text for people. Pure.
+//! The parts of nftables rules that ours use: as values, as JSON for libnftables, as text for people. Pure.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -65,25 +65,25 @@ pub(super) struct Set {
     pub(super) elements: Vec<Element>,
 }
 
-/// What a packet is compared by.
+/// The left side of a comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Left {
     Meta(&'static str),
     Field(&'static str, &'static str),
     Concat(Vec<(&'static str, &'static str)>),
-    /// The type of the destination address, as routing sees it.
+    /// The type of the destination address according to routing.
     DestinationType,
-    /// The interface that routing would take to the destination.
+    /// The interface to which routing would send the destination.
     DestinationInterface,
-    /// Bits of what follows the IP header: offset and length.
+    /// Bits after the IP header: offset and length.
     Bits(u16, u16),
-    /// The mark's bits of ours.
+    /// Our bits of the mark.
     MarkBits(u32),
-    /// What connection tracking knows of the connection.
+    /// The state of connection tracking.
     TrackStatus,
 }
 
-/// What it is compared with.
+/// The right side of a comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Right {
     Word(String),
@@ -99,7 +99,7 @@ pub(super) enum Right {
 pub(super) enum Part {
     Is(Left, Right),
     IsNot(Left, Right),
-    /// Our bits of the mark become the value, the others stay.
+    /// Sets our bits of the mark; the others stay.
     Mark {
         mask: u32,
         value: u32,
@@ -156,7 +156,7 @@ impl Right {
             Self::Word(word) => json!(word),
             Self::Set(name) => json!(format!("@{name}")),
             Self::OneOf(words) => json!({"set": words}),
-            // The numbers of nft's JSON are signed and end at 64 bits.
+            // The numbers of nft's JSON are signed 64-bit.
             Self::Number(number) => i64::try_from(*number).map_or_else(|_| json!(format!("{number:#x}")), Value::from),
             Self::Range(first, last) => json!({"range": [first, last]}),
             Self::Prefix(net) => json!({"prefix": {"addr": net.network().to_string(), "len": net.prefix_len()}}),
@@ -181,7 +181,7 @@ impl Part {
     pub(super) fn json(&self) -> Value {
         let matches = |op: &str, left: &Left, right: &Right| json!({"match": {"op": op, "left": left.json(), "right": right.json()}});
         match self {
-            // A bit of several.
+            // One bit of several.
             Self::Is(left @ Left::TrackStatus, right) => matches("in", left, right),
             Self::Is(left, right) => matches("==", left, right),
             Self::IsNot(left, right) => matches("!=", left, right),
@@ -230,7 +230,7 @@ impl Set {
         json!({"add": {"set": set}})
     }
 
-    /// The command that fills the set, if there is anything to fill it with.
+    /// The command that fills the set, if there are any elements.
     pub(super) fn contents(&self, table: &str) -> Option<Value> {
         let elements: Vec<Value> = self.elements.iter().map(Element::json).collect();
         let element = json!({"family": "inet", "table": table, "name": self.name, "elem": elements});

@@ -1,4 +1,4 @@
-//! What the host is like: everything that the plan depends on, gathered once.
+//! The state of the host: everything that the plan depends on, gathered once.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,9 +21,9 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it is up.
     pub up: bool,
-    /// Whether it is the loopback.
+    /// Whether it is the loopback device.
     pub loopback: bool,
-    /// Whether it is a port of a bridge or bond, which has the addresses in its stead.
+    /// Whether it is a port of a bridge or bond, which has the addresses instead.
     pub port: bool,
 }
 
@@ -36,7 +36,7 @@ pub struct ForwardChain {
     pub table: String,
     /// Its name.
     pub name: String,
-    /// Whether what no rule lets pass is dropped: by policy, or by a rule that drops or rejects whatever it meets.
+    /// Whether it drops what no rule accepts: by policy, or by a rule that drops or rejects everything.
     pub drops: bool,
 }
 
@@ -55,9 +55,9 @@ pub struct HostFacts {
     pub others_filter: bool,
     /// Whether the directory for routing table names exists.
     pub names_directory: bool,
-    /// What is in the file with our routing table names.
+    /// The content of the file with our routing table names.
     pub names_file: Option<String>,
-    /// Chains in our table.
+    /// Number of chains in our table.
     pub own_chains: usize,
 }
 
@@ -66,7 +66,7 @@ const CONF4: [&str; 4] = ["forwarding", "rp_filter", "src_valid_mark", "accept_l
 const CONF6: [&str; 5] = ["forwarding", "force_forwarding", "accept_ra", "disable_ipv6", "addr_gen_mode"];
 
 impl HostFacts {
-    /// Asks the kernel.
+    /// Queries the kernel.
     ///
     /// # Errors
     /// If netlink or nft cannot be used.
@@ -94,7 +94,7 @@ impl HostFacts {
         Ok(Self { links, rules, sysctls, forward_chains, others_filter, names_directory, names_file, own_chains })
     }
 
-    /// The host as it was before the recorded changes: what the plan of a later `up` must start from.
+    /// The host as it was before the recorded changes, from which the plan of a later `up` must start.
     #[must_use]
     pub fn before(mut self, changes: &[Change]) -> Self {
         for change in changes.iter().rev() {
@@ -184,13 +184,13 @@ pub(super) fn links(netlink: &mut Netlink) -> Result<Vec<Link>, Error> {
     Ok(netlink.links()?.into_iter().map(describe).collect())
 }
 
-/// What nft lists: `chains`, `ruleset`, as its JSON.
+/// nft's listing of `chains` or `ruleset`, as JSON.
 pub(super) fn list(what: &'static str) -> Result<Value, Error> {
     run_list(&["list", what])
 }
 
-/// The tables that are not ours and have chains, each as `nft list table` gives it. Not all at once: nft up to 1.0.6 can crash
-/// when it tells in JSON of a table with an owner, which our guard has.
+/// The tables that are not ours and have chains, each as listed by `nft list table`. Not all at once: nft up to 1.0.6
+/// can crash when it lists a table with an owner as JSON, and our guard has one.
 pub(super) fn list_tables_of_others(settings: &HostSettings) -> Result<Vec<Value>, Error> {
     let chains = list("chains")?;
     let objects = chains.get("nftables").and_then(Value::as_array).into_iter().flatten();
@@ -215,7 +215,7 @@ fn run_list(arguments: &[&str]) -> Result<Value, Error> {
     serde_json::from_str(&text).map_err(|error| Error::Nft { what: "listing the ruleset", why: error.to_string() })
 }
 
-/// The first line of what nft says, which names the problem.
+/// The first line of nft's message, which names the problem.
 pub(super) fn nft_error(what: &'static str, error: nftables::helper::NftablesError) -> Error {
     use nftables::helper::NftablesError as E;
     match error {
@@ -231,14 +231,14 @@ pub(super) fn nft_error(what: &'static str, error: nftables::helper::NftablesErr
     }
 }
 
-/// How many chains of `table` are in what `nft list chains` gives.
+/// The number of chains of `table` in the output of `nft list chains`.
 pub(super) fn chains_of(listing: &Value, table: &str) -> usize {
     let objects = listing.get("nftables").and_then(Value::as_array).into_iter().flatten();
     let chains = objects.filter_map(|object| object.get("chain"));
     chains.filter(|chain| chain.get("table").and_then(Value::as_str) == Some(table)).count()
 }
 
-/// Whether `nft list chains` gives base chains in tables that are not ours: they may use connection tracking.
+/// Whether `nft list chains` shows base chains in tables that are not ours: they may use connection tracking.
 pub(super) fn has_chains_of_others(listing: &Value, ours: impl Fn(&str) -> bool) -> bool {
     let objects = listing.get("nftables").and_then(Value::as_array).into_iter().flatten();
     let mut chains = objects.filter_map(|object| object.get("chain"));
@@ -252,7 +252,7 @@ fn has_legacy_tables() -> bool {
         .any(|path| fs::read_to_string(path).is_ok_and(|names| !names.trim().is_empty()))
 }
 
-/// The filter chains on the forward hook in what `nft list chains` gives.
+/// The filter chains on the forward hook in the output of `nft list chains`.
 pub(super) fn forward_chains(listing: &Value) -> Vec<ForwardChain> {
     let text = |chain: &Value, key: &str| chain.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let objects = listing.get("nftables").and_then(Value::as_array).into_iter().flatten();
@@ -273,7 +273,7 @@ pub(super) fn forward_chains(listing: &Value) -> Vec<ForwardChain> {
         .collect()
 }
 
-/// Whether a chain has a rule that drops or rejects without asking for anything.
+/// Whether a chain has a rule that drops or rejects unconditionally.
 fn drops_the_rest(listing: &Value) -> bool {
     let objects = listing.get("nftables").and_then(Value::as_array).into_iter().flatten();
     let rules = objects.filter_map(|object| object.pointer("/rule/expr")?.as_array());

@@ -19,7 +19,7 @@ fn at(start: Instant, seconds: u64) -> Instant {
 
 #[test]
 fn tc_14_a_link_that_comes_back_with_another_address_is_a_sign() {
-    // The lease of the old network goes before the new one comes, or after, or is not taken away at all.
+    // The lease of the old network goes before the new one comes, or after it, or never.
     for order in 0..3 {
         let (mut flaps, now) = flaps();
         flaps.link(2, "eth0", false, now);

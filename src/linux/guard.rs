@@ -1,12 +1,12 @@
-//! The guard: a second table, which lets nothing of what is selected by beside the devices. It does not divert.
+//! The guard: a second table, which drops selected traffic that bypasses the devices. It does not divert.
 //!
-//! Packets reach the devices by the marks that the main table gives them and by rules that turn marks into routes. Others
-//! can take all of that away: `nft flush ruleset` is the first line of Debian's nftables.conf, systemd-networkd deletes
-//! rules that it does not know, a rule at preference 0 comes before ours, another firewall overwrites marks. Until it is
-//! put back, encrypted connections would go on in the clear. The guard drops what would.
+//! Packets reach the devices by the marks that the main table sets and by rules that turn marks into routes. Others
+//! can undo all of that: `nft flush ruleset` is the first line of Debian's nftables.conf, systemd-networkd deletes
+//! unknown rules, a rule at preference 0 precedes ours, another firewall overwrites marks. Until it is restored,
+//! encrypted connections would continue in the clear. The guard drops those packets.
 //!
-//! Its table has an owner, so that nobody else can delete it: a child process, nft, whose netlink socket it is bound to. It
-//! goes when that ends, which is when the daemon does; what is then left is the main table.
+//! Its table has an owner, so that nobody else can delete it: a child process, nft, to whose netlink socket it is
+//! bound. It disappears when that process ends, which is when the daemon does; then only the main table is left.
 
 use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt as _;
@@ -18,14 +18,14 @@ use super::expr::{Left, Part, Right};
 use super::nft::{self, Chain, Ruleset};
 use super::{Error, HostSettings, facts};
 
-/// How long nft may take.
+/// Timeout for nft.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How often it is looked whether it is done.
+/// How often its progress is checked.
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
-/// Behind everything that chooses where a packet goes, before addresses are translated on the way out (100).
-const LATE: i32 = 90;
+/// After everything that decides where a packet goes, before source NAT (100).
+const PRIORITY: i32 = 90;
 
-/// A guard that is up.
+/// An installed guard.
 #[derive(Debug)]
 pub(super) struct Guard {
     nft: Child,
@@ -33,13 +33,13 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    /// Puts it up.
+    /// Installs it.
     ///
     /// # Errors
-    /// If nft cannot be run in this way, or the kernel has no tables with owners (Linux 5.12).
+    /// If nft cannot be run in this way, or the kernel has no owned tables (Linux 5.12).
     pub(super) fn new(rules: Ruleset) -> Result<Self, Error> {
         let mut command = Command::new("nft");
-        // Each line is a transaction. nft's history is not to be written anywhere, and a Ctrl-C is for the daemon alone.
+        // Each line is a transaction. nft must not write its history anywhere, and a Ctrl-C is for the daemon alone.
         command.args(["-j", "-i"]).env("HOME", "/nonexistent").process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut guard = Self { nft: command.spawn().map_err(Error::NftMissing)?, rules };
@@ -54,7 +54,7 @@ impl Guard {
 
     fn install(&mut self) -> Result<(), Error> {
         let table = self.rules.table();
-        // The JSON of older versions has no word for the owner.
+        // The JSON of older versions cannot express the owner.
         let lines = format!("add table inet {table} {{ flags owner; }}\n{}\n", self.rules.contents());
         let written = self.nft.stdin.as_mut().map(|stdin| stdin.write_all(lines.as_bytes()));
         let broken = || io::Error::from(io::ErrorKind::BrokenPipe);
@@ -72,7 +72,7 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // Whether it was there still or had ended, it is gone then, and the table with it.
+        // Whether it was still running or not, it is gone now, and the table with it.
         let _ = self.nft.kill();
         let _ = self.nft.wait();
     }
@@ -82,8 +82,8 @@ fn refused(why: &str) -> Error {
     Error::Nft { what: "installing the guard", why: why.to_owned() }
 }
 
-/// The guard's table. The order is for TCP that is not selected, which each packet of the host may be: the fewest
-/// comparisons. `zones`: as for the main table.
+/// The guard's table, ordered for the fewest comparisons on unselected TCP, which is most of the host's traffic.
+/// `zones`: as for the main table.
 pub(super) fn rules(settings: &HostSettings, divert: &Divert, zones: bool, other: bool) -> Ruleset {
     let gateway = !settings.gateway.is_empty();
     let is = |key, word: &str| Part::Is(Left::Meta(key), Right::Word(word.to_owned()));
@@ -95,7 +95,7 @@ pub(super) fn rules(settings: &HostSettings, divert: &Divert, zones: bool, other
         stop_in.push(vec![inside("iifname"), Part::Return]);
     }
     if zones {
-        // What was on its way to another host, and was redirected to this one, is not diverted.
+        // What was on its way to another host and was redirected to this one is not diverted.
         stop_in.push(vec![Part::Is(Left::TrackStatus, Right::Word("dnat".to_owned())), Part::Return]);
     }
     stop_in.push(vec![Part::Drop]);
@@ -106,13 +106,13 @@ pub(super) fn rules(settings: &HostSettings, divert: &Divert, zones: bool, other
         stop_out.push(vec![inside("oifname"), Part::Return]);
         stop_out.push(vec![inside("iifname"), Part::Drop]);
     }
-    // What others send through this host is none of its business.
+    // What others send through this host does not concern it.
     stop_out.push(vec![Part::Is(Left::Meta("iif"), Right::Number(0)), Part::Drop]);
 
     let chain = |name, rules| Chain { name, hook: None, rules };
     let base = |name, hook, then| Chain {
         name,
-        hook: Some(("filter", hook, LATE)),
+        hook: Some(("filter", hook, PRIORITY)),
         rules: vec![vec![is("l4proto", "tcp"), Part::Goto(then)]],
     };
     let [tcp_in, inward] = selected(divert, ["saddr", "sport", "dport"], ["in", "stop_in", "own_in"]);
@@ -135,8 +135,8 @@ pub(super) fn rules(settings: &HostSettings, divert: &Divert, zones: bool, other
     Ruleset::beside(settings.guard_table(other), settings, divert, zones, chains)
 }
 
-/// The rules of two chains: what is selected, or kept diverted, goes to the one called `then` first, which leaves out what is
-/// not to be diverted after all, and from there to the other. `fields`: remote address, remote port, own port.
+/// The rules of two chains: selected or kept traffic goes to the one called `then` first, which exempts what is not
+/// to be diverted after all, and from there to the other. `fields`: remote address, remote port, local port.
 fn selected(
     divert: &Divert,
     fields: [&'static str; 3],
@@ -215,7 +215,7 @@ mod tests {
         for gateway in [&[][..], &["eth1".to_owned()]] {
             let settings = HostSettings { gateway: gateway.to_vec(), ..HostSettings::default() };
             let divert = Divert::new(&list, &[]);
-            let closed = nft::Closed::default();
+            let closed = nft::NonForwarding::default();
             for (ruleset, out) in [
                 (Ruleset::new(&settings, &divert, &closed, false), "reject with tcp reset"),
                 (rules(&settings, &divert, false, false), "drop"),

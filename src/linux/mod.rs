@@ -1,9 +1,9 @@
-//! Everything that touches the kernel, except the packet loop: TUN devices, rules, routes, nftables, sysctls,
-//! each written down before it is changed, so that `down` (or the next `up`) can put it back.
+//! Everything that touches the kernel, except the packet loop: TUN devices, rules, routes, nftables, sysctls. Each
+//! change is recorded before it is made, so that `down` (or the next `up`) can undo it.
 //!
-//! [`Host::up`] takes the settings and the rules and gives the two devices; [`Host::update`] changes what is
-//! diverted; [`Host::down`] puts the host back, [`down`] does that for an instance whose daemon died.
-//! [`dry_run`] prints what `up` would do, [`doctor`] what is wrong, [`watch`] yields what changes under us.
+//! [`Host::up`] takes the settings and the rules and returns the two devices; [`Host::update`] changes what is
+//! diverted; [`Host::down`] restores the host, [`down`] does so for an instance whose daemon died. [`dry_run`] lists
+//! what `up` would do, [`doctor()`] reports problems, [`watch()`] yields changes made by others.
 
 mod apply;
 mod change;
@@ -59,7 +59,7 @@ pub struct TunDevice {
     pub index: u32,
     /// Its MTU in bytes.
     pub mtu: u32,
-    /// What the kernel agreed to hand over.
+    /// What the kernel agreed to offload.
     pub offloads: Offloads,
     /// One non-blocking descriptor per queue. Every packet read and written has a virtio header of 10 bytes before it.
     pub queues: Vec<OwnedFd>,
@@ -74,15 +74,15 @@ pub struct TunDevices {
     pub wire: TunDevice,
 }
 
-/// A host that is set up. Dropping it changes nothing: what was set stays (and drops traffic
-/// once the devices are closed), as after a crash.
+/// A host that is set up. Dropping it changes nothing: what was set up stays (and drops traffic once the devices are
+/// closed), as after a crash.
 #[derive(Debug)]
 pub struct Host {
     settings: HostSettings,
     store: Store,
     record: Record,
     ruleset: Ruleset,
-    /// It, and which of its two names it has. `None`: it could not be put up, which was said.
+    /// The guard, and which of its two names it has. `None`: it could not be installed, which was logged.
     guard: Option<(bool, Guard)>,
     unguarded: bool,
     /// The devices' MTU.
@@ -91,15 +91,15 @@ pub struct Host {
 }
 
 impl Host {
-    /// Sets the host up. What the record tells of an earlier instance that died is taken over: what is still wanted
-    /// stays in force without a gap, the rest is undone.
+    /// Sets up the host. Changes recorded by an earlier daemon of the instance that died are taken over: what is
+    /// still wanted stays in force without a gap, the rest is undone.
     ///
     /// # Errors
-    /// What is wrong and what to do; nothing is left changed then (or, after a crash, as it was).
+    /// What is wrong and what to do; all changes are undone then (or, after a crash, as they were).
     pub fn up(settings: HostSettings, rules: &[Rule]) -> Result<(Self, TunDevices), Error> {
         let store = Store::open(&settings.state_dir, &settings.instance)?;
         let earlier = store.load()?;
-        // Later nobody knows of them: not when other selectors are in force, nor when this instance comes down.
+        // Nobody knows them later: neither when other selectors are in force, nor when this instance comes down.
         let orphans = earlier.as_ref().map(close_unknown);
         match Self::up_with(settings, rules, &store, earlier.as_ref()) {
             Ok((record, ruleset, settings, devices)) => {
@@ -111,7 +111,7 @@ impl Host {
             }
             Err(error) => {
                 match earlier {
-                    // Fail closed: what the earlier instance left is left.
+                    // Fail closed: what the earlier instance left stays.
                     Some(record) => store.save(&record)?,
                     None if matches!(error, Error::Revert(_)) => {}
                     None => store.remove()?,
@@ -131,7 +131,7 @@ impl Host {
         if let Some(other) = store.others().into_iter().find(|record| record.is_of(&namespace)) {
             return Err(Error::NamespaceTaken(other.instance));
         }
-        // A permission that is missing shows first when the devices are made, before anything is changed.
+        // A missing permission shows first when the devices are created, before anything is changed.
         let (plain, plain_offloads) = tun::open(&settings.tun, settings.queues)?;
         let (wire, wire_offloads) = tun::open(&settings.wire_tun(), settings.queues)?;
         let before = earlier.map(|record| record.changes.as_slice()).unwrap_or_default();
@@ -145,7 +145,7 @@ impl Host {
             netlink.set_up(plain_index, plan.mtu, settings.txqueuelen)?;
             netlink.set_up(wire_index, plan.mtu, settings.txqueuelen)
         };
-        if let Err(error) = carry_out(&mut netlink, store, &mut record, before, &plan, configure) {
+        if let Err(error) = reconcile(&mut netlink, store, &mut record, before, &plan, configure) {
             if earlier.is_none()
                 && let Err(Error::Revert(undone)) = undo(&mut netlink, store, &record.changes)
             {
@@ -161,25 +161,25 @@ impl Host {
         Ok((record, plan.ruleset, settings, devices))
     }
 
-    /// If an earlier instance of this name died without cleaning up: the connections that were open when that was found, and that
-    /// it may have encrypted, by local and remote address. They are unknown now, and must be refused.
+    /// If an earlier daemon of this instance died without cleaning up: the connections, by local and remote address,
+    /// that were open when that was found and that it may have encrypted. They are unknown now, and must be refused.
     #[must_use]
     pub fn orphans(&self) -> Option<&[(SocketAddr, SocketAddr)]> {
         self.orphans.as_deref()
     }
 
-    /// The settings it was set up with.
+    /// The settings in effect.
     #[must_use]
     pub fn settings(&self) -> &HostSettings {
         &self.settings
     }
 
-    /// Makes `rules` the selectors. `kept` are connections that stay diverted besides.
+    /// Applies `rules` as the selectors. `kept` are connections that stay diverted as well.
     ///
     /// # Errors
-    /// If nftables refuses; the old ones are in force then.
+    /// If nftables fails; the old selectors are in force then.
     pub fn update(&mut self, rules: &[Rule], kept: &[KeptFlow]) -> Result<(), Error> {
-        // Should this be the end, what was and what will be diverted may both be encrypted.
+        // If we die here, both what was and what will be diverted may be encrypted.
         let mut both = self.record.clone();
         both.rules.extend(rules.iter().cloned());
         both.kept.extend(kept);
@@ -193,7 +193,7 @@ impl Host {
         self.store.save(&self.record)
     }
 
-    /// Sees that the guard is up and guards what is diverted now.
+    /// Makes sure that the guard is installed and covers what is diverted now.
     fn guard(&mut self) {
         let divert = Divert::new(&self.record.rules, &self.record.kept);
         let rules = |other| guard::rules(&self.settings, &divert, self.ruleset.zones(), other);
@@ -207,7 +207,7 @@ impl Host {
             None => false,
         };
         match Guard::new(rules(other)) {
-            // The earlier one goes now.
+            // This drops the earlier one.
             Ok(guard) => (self.guard, self.unguarded) = (Some((other, guard)), false),
             Err(error) if !self.unguarded => {
                 self.unguarded = true;
@@ -219,11 +219,11 @@ impl Host {
         }
     }
 
-    /// Follows what has changed about the host: interfaces that came or went, chains of other firewalls, and what others
-    /// have taken away of ours (`nft flush ruleset`, or systemd-networkd, which deletes rules that it does not know).
+    /// Adapts to changes of the host: interfaces that came or went, chains of other firewalls, and changes of ours
+    /// that others have undone (`nft flush ruleset`, or systemd-networkd, which deletes unknown rules).
     ///
     /// # Errors
-    /// If something could not be changed; it is tried again with the next call.
+    /// If something could not be changed; the next call tries again.
     pub fn refresh(&mut self) -> Result<(), Error> {
         let (names, txqueuelen) = ([self.settings.tun.clone(), self.settings.wire_tun()], self.settings.txqueuelen);
         let configure = |netlink: &mut Netlink, mtu: u32| {
@@ -233,14 +233,14 @@ impl Host {
             })
         };
         let mut netlink = Netlink::new()?;
-        // Without these the rest does nothing. What is there stays.
+        // Without the devices the rest has no effect. What is there stays.
         configure(&mut netlink, self.mtu)?;
         for change in self.record.changes.iter().filter(|change| change.is_routing()) {
             apply::apply(&mut netlink, change, &self.ruleset)?;
         }
         let before = self.record.changes.clone();
         let (plan, own_chains) = plan(&self.settings, &self.record.rules, &self.record.kept, &before, &self.store)?;
-        // The devices' MTU only grows: what is under way keeps fitting.
+        // The devices' MTU only grows, so that packets in flight still fit.
         let mtu = plan.mtu.max(self.mtu);
         let is_whole = own_chains == self.ruleset.chain_count();
         if is_whole && plan.changes == before && plan.ruleset == self.ruleset && mtu == self.mtu {
@@ -251,7 +251,7 @@ impl Host {
             tracing::warn!("another program has deleted our nftables table; it is restored");
         }
         let configure = |netlink: &mut Netlink| configure(netlink, mtu);
-        carry_out(&mut netlink, &self.store, &mut self.record, &before, &plan, configure)?;
+        reconcile(&mut netlink, &self.store, &mut self.record, &before, &plan, configure)?;
         (self.ruleset, self.mtu) = (plan.ruleset, mtu);
         self.guard();
         Ok(())
@@ -268,23 +268,23 @@ impl Host {
         }
     }
 
-    /// Puts everything back and removes the record. Encrypted connections must have been aborted: from here on the
+    /// Undoes all changes and removes the record. Encrypted connections must have been aborted: from here on the
     /// kernel talks to the network itself.
     ///
     /// # Errors
-    /// If something could not be put back; it is still in the record then.
+    /// If something could not be restored; it is still in the record then.
     pub fn down(self) -> Result<(), Error> {
         drop(self.guard);
         put_back(self.store, self.record)
     }
 }
 
-/// Puts the host back after an instance that died; `false` if there is nothing to put back. Connections of this host
+/// Restores the host after an instance that died; `false` if there is nothing to restore. Connections of this host
 /// that were selected are closed first: nobody can tell which of them were encrypted, and the kernel would send their
 /// data in the clear.
 ///
 /// # Errors
-/// If the instance is running, or something could not be put back (it is still in the record then).
+/// If the instance is running, or something could not be restored (it is still in the record then).
 pub fn down(settings: &HostSettings) -> Result<bool, Error> {
     let store = Store::open(&settings.state_dir, &settings.instance)?;
     match store.load()? {
@@ -296,8 +296,8 @@ pub fn down(settings: &HostSettings) -> Result<bool, Error> {
     }
 }
 
-/// Closes this host's connections that a daemon that died may have encrypted: the kernel would send their data in the clear. Returns
-/// them, and those forwarded for others, by local and remote address.
+/// Closes this host's connections that a dead daemon may have encrypted: the kernel would send their data in the
+/// clear. Returns them, and those forwarded for others, by local and remote address.
 fn close_unknown(record: &Record) -> Vec<(SocketAddr, SocketAddr)> {
     let rules = PolicyTable::new(record.rules.iter().cloned());
     let selected = |local: SocketAddr, remote: SocketAddr| {
@@ -321,7 +321,7 @@ fn close_unknown(record: &Record) -> Vec<(SocketAddr, SocketAddr)> {
     all
 }
 
-/// Local and remote addresses of the TCP connections of this host that are open and do not stay inside it.
+/// Local and remote addresses of this host's open TCP connections that leave it.
 ///
 /// # Errors
 /// If the kernel does not list them.
@@ -329,7 +329,8 @@ pub fn open_connections() -> Result<Vec<(SocketAddr, SocketAddr)>, Error> {
     sockets::open()
 }
 
-/// The same, and those that it forwards for others, as far as connection tracking knows them; each of these both ways round.
+/// The same, plus those forwarded for others, as far as connection tracking knows them; each of these in both
+/// directions.
 ///
 /// # Errors
 /// If the kernel does not list its own.
@@ -339,10 +340,11 @@ pub fn all_connections() -> Result<Vec<(SocketAddr, SocketAddr)>, Error> {
     Ok(all)
 }
 
-/// What `up` would do, one line per device, rule, route, sysctl, chain and file, the guard's among them. Changes nothing.
+/// What `up` would do, one line per device, rule, route, sysctl, chain and file, including the guard's. Changes
+/// nothing.
 ///
 /// # Errors
-/// If the host cannot be asked, or the settings do not fit it.
+/// If the host cannot be inspected, or the settings do not fit it.
 pub fn dry_run(settings: &HostSettings, rules: &[Rule]) -> Result<Vec<String>, Error> {
     let before = record::read(&settings.record_path())?.map(|record| record.changes).unwrap_or_default();
     let facts = HostFacts::gather(settings)?.before(&before);
@@ -353,7 +355,7 @@ pub fn dry_run(settings: &HostSettings, rules: &[Rule]) -> Result<Vec<String>, E
     Ok(lines)
 }
 
-/// The plan for this host as it would be without us, and how many chains our table has.
+/// The plan for this host as it would be without us, and the number of chains in our table.
 fn plan(
     settings: &HostSettings,
     rules: &[Rule],
@@ -363,7 +365,7 @@ fn plan(
 ) -> Result<(Plan, usize), Error> {
     let mut facts = HostFacts::gather(settings)?;
     let own_chains = facts.own_chains;
-    // What other instances (of other namespaces) share with us is not the host's own either.
+    // Whatever other instances (in other namespaces) share with us is not the host's own either.
     for other in store.others() {
         let shared = |change: &&Change| matches!(change, Change::File { .. } | Change::Directory { .. });
         let shared: Vec<Change> = other.changes.iter().filter(shared).cloned().collect();
@@ -372,8 +374,9 @@ fn plan(
     Ok((Plan::new(&facts.before(before), settings, &Divert::new(rules, kept))?, own_chains))
 }
 
-/// Makes the plan's changes and undoes what `before` has besides. The record names all of them before the first.
-fn carry_out(
+/// Applies the plan's changes and undoes those in `before` that are no longer wanted. The record lists all of them
+/// first.
+fn reconcile(
     netlink: &mut Netlink,
     store: &Store,
     record: &mut Record,
@@ -399,7 +402,7 @@ fn carry_out(
     store.save(record)
 }
 
-/// Undoes `changes`, last first. What fails does not keep the rest from being undone.
+/// Undoes `changes`, last first. A failure does not keep the rest from being undone.
 fn undo(netlink: &mut Netlink, store: &Store, changes: &[Change]) -> Result<(), Error> {
     let others = store.others();
     let shared = |path: &Path| {

@@ -1,4 +1,4 @@
-//! A thin, blocking rtnetlink client: one request, its replies, typed messages both ways.
+//! A thin, blocking rtnetlink client: one request, its replies, typed messages in both directions.
 
 use std::io;
 use std::net::IpAddr;
@@ -17,7 +17,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 use super::Error;
 
-/// IPv4 or IPv6, where routes and rules are kept apart.
+/// IPv4 or IPv6: routes and rules are separate for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
@@ -38,28 +38,28 @@ impl Family {
     }
 }
 
-/// Where a route of ours leads.
+/// The target of a route of ours.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Target {
     /// Into one of our devices.
     Device(String),
-    /// Nowhere.
+    /// Packets are dropped.
     Blackhole,
 }
 
-/// A rule as far as we care.
+/// The attributes of a routing rule that matter here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleFact {
     /// Which rule list.
     pub family: Family,
     /// Its preference.
     pub preference: u32,
-    /// The table it looks up, 0 if it does something else.
+    /// The table it looks up, 0 if it has another action.
     pub table: u32,
-    /// The mark it asks for, and the mask.
+    /// The mark it matches, and the mask.
     pub mark: Option<(u32, u32)>,
-    /// Whether it asks for nothing (as the three default rules do).
+    /// Whether it matches everything (as the three default rules do).
     pub matches_all: bool,
 }
 
@@ -89,7 +89,7 @@ impl Netlink {
         Ok(Self { socket, sequence: 0 })
     }
 
-    /// Sends one request and gathers what comes back until its end.
+    /// Sends one request and collects the replies.
     fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
@@ -106,7 +106,7 @@ impl Netlink {
             let mut rest: &[u8] = &datagram;
             while let Some((head, tail)) = split_message(rest) {
                 rest = tail;
-                // A message that the crate cannot decode (a newer kernel's) is one we know nothing of.
+                // A message that the crate cannot decode (from a newer kernel) is ignored.
                 let Ok(reply) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(head) else { continue };
                 if reply.header.sequence_number != self.sequence {
                     continue;
@@ -124,7 +124,8 @@ impl Netlink {
         }
     }
 
-    /// A request that changes something: `true` if it did, `false` if the kernel answered with one of `already`.
+    /// A request that changes something: `true` if it did, `false` if the kernel answered with one of the errors in
+    /// `already`.
     fn change(
         &mut self,
         what: impl FnOnce() -> String,
@@ -165,7 +166,7 @@ impl Netlink {
         query.header.family = family.address_family();
         let dump = match self.request(RouteNetlinkMessage::GetRule(query), NLM_F_DUMP) {
             Ok(dump) => dump,
-            // No IPv6 in this kernel.
+            // This kernel has no IPv6.
             Err(e) if matches!(e.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP)) => Vec::new(),
             Err(e) => return Err(Error::netlink("list the rules", e)),
         };
@@ -241,7 +242,7 @@ impl Netlink {
         target: &Target,
         metric: u32,
     ) -> Result<(), Error> {
-        // Without its device the route is gone.
+        // The route is gone with its device.
         let Ok(message) = self.default_route(family, table, target, metric) else { return Ok(()) };
         let what = || format!("delete the default route of table {table}");
         self.change(what, RouteNetlinkMessage::DelRoute(message), 0, &GONE).map(drop)
@@ -273,7 +274,7 @@ impl Netlink {
         Ok(message)
     }
 
-    /// All unicast routes that lead straight to an interface or through it.
+    /// All unicast routes that lead directly to an interface or through it.
     pub(super) fn device_routes(&mut self) -> Result<Vec<DeviceRoute>, Error> {
         let mut all = Vec::new();
         for family in Family::BOTH {
@@ -316,7 +317,7 @@ impl Netlink {
 /// RT_TABLE_LOCAL
 pub(super) const LOCAL_TABLE: u32 = 255;
 
-/// What the kernel answers when there is nothing to delete.
+/// The kernel's errors when there is nothing to delete.
 const GONE: [i32; 4] = [libc::ENOENT, libc::ESRCH, libc::ENODEV, libc::EAFNOSUPPORT];
 
 fn rule_message(family: Family, preference: u32, table: u32) -> RuleMessage {
@@ -331,14 +332,14 @@ fn rule_message(family: Family, preference: u32, table: u32) -> RuleMessage {
 fn mark_rule(family: Family, preference: u32, mark: u32, mask: u32, table: u32) -> RuleMessage {
     let mut message = rule_message(family, preference, table);
     message.attributes.extend([RuleAttribute::FwMark(mark), RuleAttribute::FwMask(mask)]);
-    // So that `ip rule` shows it as it shows those made by hand.
+    // So that `ip rule` shows it like rules made by hand.
     message.attributes.push(RuleAttribute::Protocol(RouteProtocol::Boot));
     message
 }
 
 fn local_rule(family: Family, preference: u32) -> RuleMessage {
     let mut message = rule_message(family, preference, LOCAL_TABLE);
-    // The kernel's own has that protocol, and what is put back must not differ.
+    // The kernel's own rule has that protocol, and the restored one must not differ.
     message.attributes.push(RuleAttribute::Protocol(RouteProtocol::Kernel));
     message
 }
@@ -402,7 +403,7 @@ pub(super) fn device_route(route: &RouteMessage) -> Option<DeviceRoute> {
     Some(DeviceRoute { net, table, interface: interface?, metric })
 }
 
-/// Splits the first netlink message off a datagram that may hold several.
+/// Splits the first netlink message off a datagram that may contain several.
 pub(super) fn split_message(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let len = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
     if len < 16 {

@@ -12,7 +12,7 @@ use super::netlink::Family;
 use super::settings::{HostSettings, stand_in};
 use crate::selector::PortRange;
 
-/// Where a base chain is hooked in: type, hook, priority.
+/// The hook of a base chain: type, hook, priority.
 pub(super) type Hook = (&'static str, &'static str, i32);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,38 +26,38 @@ pub(super) struct Chain {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ruleset {
     table: String,
-    closed: Closed,
+    closed: NonForwarding,
     zones: bool,
     sets: Vec<Set>,
     chains: Vec<Chain>,
 }
 
-/// What the table has to know besides the settings.
+/// Facts that the table depends on besides the settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Closed {
+pub(super) struct NonForwarding {
     /// Interfaces that did not forward IPv4 before.
     pub(super) v4: Vec<String>,
     /// Interfaces that did not forward IPv6 before.
     pub(super) v6: Vec<String>,
 }
 
-/// The comment by which our rules in other tables' chains are found again.
+/// The comment by which our rules in other tables' chains are recognised.
 pub(super) fn comment(instance: &str) -> String {
     format!("enotun {instance}")
 }
 
-// Priorities, as <linux/netfilter_ipv4.h> names them. Marking inbound packets and choosing their zone comes before
-// connection tracking (-200) but after defragmentation (-400); our own filter before other filters. On the way out it comes
-// after translation of destinations (-100), for what is selected is where packets really go, and after what sets other
+// Priorities, as named in <linux/netfilter_ipv4.h>. Marking inbound packets and choosing their zone comes before
+// connection tracking (-200) but after defragmentation (-400); our own filter comes before other filters. Outbound
+// marking comes after DNAT (-100), since selection goes by the real destination, and after other software sets its
 // marks (-150).
 const RAW: i32 = -300;
 const BEHIND_NAT: i32 = -99;
 const FILTER: i32 = 0;
 
 impl Ruleset {
-    /// `zones`: connections may be tracked, so the two legs are kept apart. Without that need the zone is left out, for
-    /// setting one turns tracking on for every packet of the host.
-    pub(super) fn new(settings: &HostSettings, divert: &Divert, closed: &Closed, zones: bool) -> Self {
+    /// `zones`: connections may be tracked, so the two legs are kept apart. Otherwise the zone is left out, because
+    /// setting one turns on tracking for every packet of the host.
+    pub(super) fn new(settings: &HostSettings, divert: &Divert, closed: &NonForwarding, zones: bool) -> Self {
         let (plain, wire) = (settings.tun.clone(), settings.wire_tun());
         let gateway = !settings.gateway.is_empty();
         let sets = sets(settings, divert, closed);
@@ -67,7 +67,7 @@ impl Ruleset {
         let mark = |value| Part::Mark { mask: settings.mark_mask, value };
         let is_remote =
             |ip, address, port, set| Part::Is(Left::Concat(vec![(ip, address), ("tcp", port)]), Right::Set(set));
-        // What goes to a selected remote, or comes from it, then does what `chain` says.
+        // Traffic to or from a selected remote continues in `chain`.
         let selected = |address, port, own_port, chain| {
             let remote = [("ip", "remote4"), ("ip6", "remote6")].into_iter().filter(|(_, set)| filled(set));
             let ports = [(port, "anywhere"), (own_port, "local")].into_iter().filter(|(_, set)| filled(set));
@@ -84,7 +84,7 @@ impl Ruleset {
             rules.push(vec![Part::Is(Left::Field("ip6", address), Right::Prefix(link_local_net())), then]);
             rules
         };
-        // Connections that stay diverted whatever is selected now do what `then` says.
+        // Connections that stay diverted whatever is selected now get `then`.
         let kept = |address, port, own_port, then: Part| {
             let kept = [("ip", "kept4"), ("ip6", "kept6")].into_iter().filter(|(_, set)| filled(set));
             let key = |ip| Left::Concat(vec![(ip, address), ("tcp", port), ("tcp", own_port)]);
@@ -92,10 +92,10 @@ impl Ruleset {
         };
         let devices = || Right::OneOf(vec!["lo".to_owned(), plain.clone(), wire.clone()]);
 
-        // The order in the chains below is for TCP that is not selected, which each packet of the host may be: the fewest
-        // comparisons. Which device it is of is asked when all else fits.
+        // The chains below are ordered for the fewest comparisons on unselected TCP, which is most of the host's
+        // traffic. The device is checked only when everything else matches.
 
-        // Plaintext on its way out, from this host. To its own addresses it stays on loopback.
+        // Outbound plaintext of this host. Traffic to its own addresses stays on loopback.
         let mut output = vec![vec![tcp(), Part::Goto("tcp_out")]];
         output.push(vec![to("lo"), Part::Goto("own_errors")]);
         output.extend(quotes_tcp("icmp_out", "icmp6_out"));
@@ -108,7 +108,7 @@ impl Ruleset {
         out.push(vec![Part::Goto("out_now")]);
         let out_now = vec![vec![to("lo"), Part::Return], vec![mark(settings.mark_plain())]];
 
-        // Everything that comes in.
+        // All inbound traffic.
         let mut prerouting = Vec::new();
         if zones {
             prerouting.push(vec![from(&wire), Part::Zone(settings.zone), Part::Return]);
@@ -149,7 +149,7 @@ impl Ruleset {
             chain("tcp_out", tcp_out),
             chain("own_now", vec![vec![mark(settings.mark_wire())]]),
         ]);
-        // At a gateway, plaintext on its way out from the hosts inside. What stays inside is left alone.
+        // At a gateway: outbound plaintext of the hosts inside. What stays inside is left alone.
         if gateway {
             let mut inside = excepted("daddr", "dport", None);
             inside.push(vec![Part::Is(Left::DestinationType, local()), Part::Return]);
@@ -164,7 +164,7 @@ impl Ruleset {
         if gateway {
             chains.push(chain("errors_inside", quotes_tcp("icmp_out", "icmp6_out")));
         }
-        // ICMP errors that this host itself makes out of packets of the wire side are for the engine as well.
+        // ICMP errors that this host itself generates for packets of the wire side go to the engine as well.
         chains.push(chain("own_errors", quotes_tcp("icmp_own", "icmp6_own")));
         chains.push(Chain { name: "prerouting", hook: Some(("filter", "prerouting", RAW)), rules: prerouting });
         chains.push(Chain { name: "output", hook: Some(("route", "output", BEHIND_NAT)), rules: output });
@@ -179,7 +179,7 @@ impl Ruleset {
         zones: bool,
         chains: Vec<Chain>,
     ) -> Self {
-        let closed = Closed::default();
+        let closed = NonForwarding::default();
         let sets = sets(settings, divert, &closed);
         Self { table, closed, zones, sets, chains }
     }
@@ -189,33 +189,33 @@ impl Ruleset {
         &self.table
     }
 
-    /// Whether the two legs are in different zones of connection tracking.
+    /// Whether the two legs are in different conntrack zones.
     pub(super) fn zones(&self) -> bool {
         self.zones
     }
 
-    /// How many chains it has.
+    /// Number of its chains.
     pub(super) fn chain_count(&self) -> usize {
         self.chains.len()
     }
 
-    /// The same for other selectors.
+    /// The same table for other selectors.
     pub(super) fn selecting(&self, settings: &HostSettings, divert: &Divert) -> Self {
         Self::new(settings, divert, &self.closed, self.zones)
     }
 
-    /// The transactions that put the table in place of an earlier one, to be run one after the other.
+    /// The transactions that replace an earlier version of the table, to be run one after the other.
     ///
-    /// One would not do. The kernel switches to the new rules and only then, set by set, to the new contents of sets with
-    /// ranges (`nft_pipapo_commit`): for a moment the rules find nothing in them, and packets of encrypted connections
-    /// would pass undiverted, in the clear. So a copy stands in while the table is replaced. While there are two, both do
-    /// the same to a packet.
+    /// One would not be enough. The kernel switches to the new rules first and only then, set by set, to the new
+    /// contents of sets with ranges (`nft_pipapo_commit`): for a moment the rules find nothing in them, and packets
+    /// of encrypted connections would pass undiverted, in the clear. So a copy stands in while the table is replaced.
+    /// While both exist, they do the same to a packet.
     pub(super) fn replacement(&self) -> [Value; 3] {
         let copy = Self { table: stand_in(&self.table), ..self.clone() };
         [copy.json(), self.json(), delete_table(&copy.table)]
     }
 
-    /// The transaction that makes the table anew.
+    /// The transaction that creates the table anew.
     fn json(&self) -> Value {
         let table = json!({"family": "inet", "name": self.table});
         let mut commands = vec![
@@ -227,7 +227,7 @@ impl Ruleset {
         json!({"nftables": commands})
     }
 
-    /// The transaction that fills the table, which is there and empty.
+    /// The transaction that fills the existing, empty table.
     pub(super) fn contents(&self) -> Value {
         json!({"nftables": self.commands()})
     }
@@ -252,7 +252,7 @@ impl Ruleset {
         commands
     }
 
-    /// One line per set, chain and rule, in nft's own language.
+    /// One line per set, chain and rule, in nft syntax.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         let table = format!("inet {}", self.table);
@@ -283,9 +283,9 @@ impl Ruleset {
     }
 }
 
-/// What is done with link-local addresses where they are `required`: since they cannot be diverted, no connection begins.
-/// `interface`: by which it goes or comes; what stays inside of this host, or of a gateway's network, is not concerned.
-/// `ports`: the remote and the local one.
+/// The rules for link-local addresses where they are `required`: since they cannot be diverted, new connections are
+/// refused. `interface`: where packets leave or arrive; what stays inside this host, or a gateway's network, is not
+/// affected. `ports`: the remote and the local one.
 pub(super) fn refuse_link_local(
     interface: &'static str,
     gateway: bool,
@@ -302,8 +302,8 @@ pub(super) fn refuse_link_local(
     rules
 }
 
-/// Rules that send ICMP errors about TCP (RFC 792, RFC 4443 section 3) to chains that look at the quoted packet.
-/// Those that leave this host (or come from inside) quote decrypted data, which must not get onto the wire as it is.
+/// Rules that send ICMP errors about TCP (RFC 792, RFC 4443 section 3) to chains that match the quoted packet. Those
+/// that leave this host (or come from inside) quote decrypted data, which must not reach the network unchanged.
 fn quotes_tcp(v4: &'static str, v6: &'static str) -> Vec<Vec<Part>> {
     let kinds = |words: &[&str]| Right::OneOf(words.iter().map(|word| (*word).to_owned()).collect());
     let errors4 = kinds(&["destination-unreachable", "time-exceeded", "parameter-problem"]);
@@ -331,8 +331,8 @@ fn to(name: &str) -> Part {
     Part::Is(Left::Meta("oifname"), Right::Word(name.to_owned()))
 }
 
-/// Only our two legs may be forwarded where forwarding was off, and none may loop.
-fn forward(settings: &HostSettings, interfaces: &Closed) -> Vec<Chain> {
+/// Where forwarding was off, only our two legs may be forwarded, and no packet may loop.
+fn forward(settings: &HostSettings, interfaces: &NonForwarding) -> Vec<Chain> {
     let (plain, wire) = (settings.tun.as_str(), settings.wire_tun());
     let loops = || {
         let both = Right::OneOf(vec![plain.to_owned(), wire.clone()]);
@@ -367,8 +367,8 @@ fn forward(settings: &HostSettings, interfaces: &Closed) -> Vec<Chain> {
     ]
 }
 
-/// What the rules look up.
-fn sets(settings: &HostSettings, divert: &Divert, closed: &Closed) -> Vec<Set> {
+/// The sets that the rules use.
+fn sets(settings: &HostSettings, divert: &Divert, closed: &NonForwarding) -> Vec<Set> {
     const NET4: &[&str] = &["ipv4_addr", "inet_service"];
     const NET6: &[&str] = &["ipv6_addr", "inet_service"];
     let of = |entries: &[(IpNet, PortRange)], v6: bool| {
@@ -410,14 +410,15 @@ fn sets(settings: &HostSettings, divert: &Divert, closed: &Closed) -> Vec<Set> {
     sets
 }
 
-/// Ports: one by one if they are not too many, for then the kernel keeps them in a bitmap, which is the fastest to look up.
+/// Ports: individually if there are not too many, because the kernel then keeps them in a bitmap, which is the
+/// fastest to look up.
 fn ports(name: &'static str, ranges: impl Iterator<Item = PortRange>) -> Set {
-    const MANY: usize = 1024;
+    const MAX_QUOTE_RULES: usize = 1024;
     let mut ranges: Vec<PortRange> = ranges.collect();
     ranges.sort_unstable();
-    let single = ranges.iter().flat_map(|range| range.first..=range.last).take(MANY + 1);
+    let single = ranges.iter().flat_map(|range| range.first..=range.last).take(MAX_QUOTE_RULES + 1);
     let single: Vec<PortRange> = single.map(|port| PortRange { first: port, last: port }).collect();
-    let interval = single.len() > MANY;
+    let interval = single.len() > MAX_QUOTE_RULES;
     let elements = if interval { ranges } else { single };
     Set { name, types: &["inet_service"], interval, elements: elements.into_iter().map(Element::Ports).collect() }
 }
@@ -427,8 +428,8 @@ fn names(name: &'static str, members: &[String]) -> Set {
     Set { name, types: &["ifname"], interval: false, elements }
 }
 
-/// The chains for ICMP errors about TCP. The quoted packet cannot be looked up in a set (its fields have no type), so there
-/// is a rule per selector; only those errors pass by them.
+/// The chains for ICMP errors about TCP. The quoted packet cannot be looked up in a set (its fields have no type), so
+/// there is one rule per selector; only those errors traverse them.
 fn quoting(divert: &Divert) -> Vec<Chain> {
     let chain = |name, rules| Chain { name, hook: None, rules };
     vec![
@@ -441,10 +442,11 @@ fn quoting(divert: &Divert) -> Vec<Chain> {
     ]
 }
 
-/// Selectors from which on it is not worth a rule for each, whether an ICMP error is about a selected connection.
-const MANY: usize = 256;
+/// Above this number of selectors, one rule each is not worth it to find out whether an ICMP error is about a
+/// selected connection.
+const MAX_QUOTE_RULES: usize = 256;
 
-/// Which way a quoted packet went.
+/// The direction of a quoted packet.
 #[derive(Clone, Copy)]
 enum Quote {
     ToRemote,
@@ -453,7 +455,7 @@ enum Quote {
 
 /// One rule per selector, matching the remote address and the ports of a quoted packet.
 fn quoted(divert: &Divert, family: Family, quote: Quote, target: &'static str) -> Vec<Vec<Part>> {
-    // Where the remote address, the remote and the local port are, in bits from the start of the ICMP header (IPv4
+    // Offsets of the remote address, the remote and the local port, in bits from the start of the ICMP header (IPv4
     // without options).
     let (source, ports, width) = match family {
         Family::V4 => (160, 224, 32),
@@ -482,8 +484,8 @@ fn quoted(divert: &Divert, family: Family, quote: Quote, target: &'static str) -
     };
     let v6 = family == Family::V6;
     let mut rules: Vec<Vec<Part>> = Vec::new();
-    if divert.remote.len() + divert.kept.len() + divert.local.len() > MANY {
-        // All of them then: the engine passes on what it does not know. But not those from this host to itself.
+    if divert.remote.len() + divert.kept.len() + divert.local.len() > MAX_QUOTE_RULES {
+        // Divert all of them: the engine passes on what it does not know. But not those from this host to itself.
         return if target == "own_now" { rules } else { vec![vec![Part::Goto(target)]] };
     }
     for (net, range) in divert.remote.iter().filter(|(net, _)| net.addr().is_ipv6() == v6) {
@@ -507,12 +509,12 @@ pub(super) fn delete_table(table: &str) -> Value {
     json!({"nftables": [{"add": table}, {"delete": table}]})
 }
 
-/// A pair of interfaces between which another table's forward chain must let packets pass.
+/// A pair of interfaces between which another table's forward chain must accept packets.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct AcceptRule {
-    /// Where the packet comes from, if that matters.
+    /// The input interface, if it matters.
     pub from: Option<String>,
-    /// Where it goes, if that matters.
+    /// The output interface, if it matters.
     pub to: Option<String>,
 }
 
@@ -531,7 +533,7 @@ impl fmt::Display for AcceptRule {
     }
 }
 
-/// Commands that put `passes` at the head of another table's chain.
+/// Commands that insert `passes` at the head of another table's chain.
 pub(super) fn insert_passes(chain: (&str, &str, &str), passes: &[AcceptRule], comment: &str) -> Vec<Value> {
     let (family, table, chain) = chain;
     let insert = |pass: &AcceptRule| {

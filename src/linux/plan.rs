@@ -1,15 +1,16 @@
-//! From what the host is like to the list of changes. Pure.
+//! From the state of the host to the list of changes. Pure.
 
 use super::change::Change;
 use super::divert::Divert;
 use super::facts::{HostFacts, Link, conf, is_local};
 use super::netlink::{Family, Target};
-use super::nft::{self, AcceptRule, Closed, Ruleset};
+use super::nft::{self, AcceptRule, NonForwarding, Ruleset};
 use super::{Error, HostSettings};
 
-/// The metric of the routes that drop what our devices would take if they were there.
-const LAST: u32 = u32::MAX;
-/// The metric of the default routes into the devices: routes that users add win even without a longer prefix.
+/// The metric of the blackhole routes behind our devices.
+const BLACKHOLE_METRIC: u32 = u32::MAX;
+/// The metric of the default routes into the devices: routes added by users take precedence even without a longer
+/// prefix.
 pub(super) const DEVICE_METRIC: u32 = 8547;
 
 /// What `up` does, in this order; `down` undoes it in reverse.
@@ -17,7 +18,7 @@ pub(super) const DEVICE_METRIC: u32 = 8547;
 pub struct Plan {
     /// MTU of both devices, in bytes.
     pub mtu: u32,
-    /// The table that the change `NftTable` stands for.
+    /// The table that the change `NftTable` refers to.
     pub ruleset: Ruleset,
     /// The changes.
     pub changes: Vec<Change>,
@@ -37,8 +38,8 @@ impl Plan {
             return Err(Error::NoInterface(missing.clone()));
         }
         let plan = Planner { facts, settings, wire: settings.wire_tun() };
-        // The order: our filter is in place before anything may be forwarded; the marks lead nowhere before there
-        // are rules.
+        // The order matters: our filter is in place before anything can be forwarded; the marks have no effect before
+        // there are rules.
         let mut changes = vec![Change::NftTable { table: settings.nft_table() }];
         changes.extend(plan.names());
         changes.extend(plan.foreign_passes());
@@ -89,12 +90,12 @@ impl Planner<'_> {
         name == self.settings.tun || name == self.wire
     }
 
-    /// Interfaces that packets of others come in by.
+    /// Interfaces on which packets of others arrive.
     fn nics(&self) -> impl Iterator<Item = &Link> {
         self.facts.links.iter().filter(|link| !link.loopback && !link.port && !self.is_ours(&link.name))
     }
 
-    /// At least the largest MTU of the interfaces that are up: what they let in is forwarded into the devices.
+    /// At least the largest MTU of the interfaces that are up: what they accept is forwarded into the devices.
     fn mtu(&self) -> u32 {
         self.nics().filter(|link| link.up).map(|link| link.mtu).max().unwrap_or(0).clamp(1500, 65_535)
     }
@@ -113,8 +114,8 @@ impl Planner<'_> {
         changes
     }
 
-    /// Another firewall's forward chain does not know our devices. Both legs still pass filters of their own: the plain
-    /// leg of a host in its input and output chains.
+    /// Another firewall's forward chain does not know our devices. Both legs still traverse its other filters: the
+    /// plain leg of a host, its input and output chains.
     fn foreign_passes(&self) -> Vec<Change> {
         let pass =
             |from: Option<&str>, to: Option<&str>| AcceptRule { from: from.map(Into::into), to: to.map(Into::into) };
@@ -138,7 +139,7 @@ impl Planner<'_> {
         Change::Sysctl { path: conf(family, name, key), value: value.to_owned(), old: None, along: Vec::new() }
     }
 
-    /// A sysctl of the host, unless it is so already (or does not exist).
+    /// A sysctl of the host, unless it has that value already (or does not exist).
     fn set(&self, path: String, value: i64) -> Option<Change> {
         let old = self.facts.number(&path)?;
         let change = Change::Sysctl { path, value: value.to_string(), old: Some(old.to_string()), along: Vec::new() };
@@ -148,10 +149,10 @@ impl Planner<'_> {
     fn devices(&self) -> Vec<Change> {
         let (plain, wire) = (self.settings.tun.as_str(), self.wire.as_str());
         let mut changes = vec![
-            // What comes out of either has a source that is reached another way.
+            // The source of whatever comes out of either device is reached another way.
             self.own(Family::V4, plain, "rp_filter", "0"),
             self.own(Family::V4, wire, "rp_filter", "0"),
-            // Out of the wire device come packets from our own addresses.
+            // Packets from our own addresses come out of the wire device.
             self.own(Family::V4, wire, "accept_local", "1"),
             self.own(Family::V4, wire, "forwarding", "1"),
             self.own(Family::V4, plain, "forwarding", if self.settings.gateway.is_empty() { "0" } else { "1" }),
@@ -159,7 +160,7 @@ impl Planner<'_> {
         if self.facts.has_ipv6() {
             for name in [plain, wire] {
                 changes.push(self.own(Family::V6, name, "disable_ipv6", "0"));
-                // No link-local addresses: nobody to solicit routers or report groups to.
+                // No link-local addresses: there is nobody to solicit routers from or report groups to.
                 changes.push(self.own(Family::V6, name, "addr_gen_mode", "1"));
             }
             if self.forces_forwarding() {
@@ -172,16 +173,16 @@ impl Planner<'_> {
         changes
     }
 
-    /// With early demultiplexing the kernel gives an inbound segment its socket before it is routed, and then refuses
-    /// to forward it. The setting is for IPv6 as well.
+    /// With early demultiplexing the kernel assigns an inbound segment to its socket before routing, and then refuses
+    /// to forward it. The setting applies to IPv6 as well.
     fn early_demux(&self) -> Option<Change> {
         self.set("net/ipv4/tcp_early_demux".to_owned(), 0)
     }
 
-    /// The reverse path filter in force is the higher one of `all` and the interface's, and our devices have no
-    /// addresses, so that even the loose one refuses what comes out of them. `all` is lowered, the others raised to
-    /// what was in force. With src_valid_mark the filter routes with the mark of inbound packets, which leads to our device
-    /// and not to the interface: strict becomes loose there.
+    /// The effective reverse path filter is the higher one of `all` and the interface's. Our devices have no
+    /// addresses, so that even loose mode drops what comes out of them. `all` is lowered, the others are raised to
+    /// what was in force. With src_valid_mark the filter routes with the mark of inbound packets, which leads to our
+    /// device and not to the interface: strict becomes loose there.
     fn reverse_path(&self) -> Vec<Change> {
         let path = |name: &str| conf(Family::V4, name, "rp_filter");
         let flag = |name: &str| self.facts.number(&conf(Family::V4, name, "src_valid_mark")).unwrap_or(0) != 0;
@@ -202,15 +203,15 @@ impl Planner<'_> {
         changes
     }
 
-    /// Whether IPv6 forwarding can be had for single interfaces (Linux 6.17).
+    /// Whether IPv6 forwarding can be enabled per interface (Linux 6.17).
     fn forces_forwarding(&self) -> bool {
         self.facts.sysctls.contains_key(&conf(Family::V6, "all", "force_forwarding"))
     }
 
-    /// Forwarding for what comes in by each interface, and which interfaces forwarded nothing before.
-    fn forwarding(&self) -> (Vec<Change>, Closed) {
+    /// Forwarding of what each interface receives, and the interfaces that did not forward before.
+    fn forwarding(&self) -> (Vec<Change>, NonForwarding) {
         let mut changes = Vec::new();
-        let mut closed = Closed::default();
+        let mut closed = NonForwarding::default();
         for nic in self.nics() {
             let change = self.set(conf(Family::V4, &nic.name, "forwarding"), 1);
             if change.is_some() {
@@ -232,8 +233,8 @@ impl Planner<'_> {
             }
             return (changes, closed);
         }
-        // Only `all` decides. It makes every interface a router's, which ignores router advertisements unless told not
-        // to, and forgets default routes learned from them: accept_ra comes first.
+        // Only `all` decides. It turns every interface into a router's, which ignores router advertisements unless
+        // told otherwise, and forgets default routes learned from them: accept_ra comes first.
         let mut along = Vec::new();
         for name in self.facts.links.iter().map(|link| link.name.as_str()).chain(["default"]) {
             if self.is_ours(name) {
@@ -252,14 +253,14 @@ impl Planner<'_> {
         (changes, closed)
     }
 
-    /// Each table leads into its device, and drops what it gets if that is gone: it fails closed.
+    /// Each table leads into its device, and drops packets if that is gone: it fails closed.
     fn routes(&self) -> Vec<Change> {
         let mut changes = Vec::new();
         for family in self.families() {
             for (table, device) in
                 [(self.settings.table_plain, &self.settings.tun), (self.settings.table_wire, &self.wire)]
             {
-                changes.push(Change::Route { family, table, target: Target::Blackhole, metric: LAST });
+                changes.push(Change::Route { family, table, target: Target::Blackhole, metric: BLACKHOLE_METRIC });
                 let target = Target::Device(device.clone());
                 changes.push(Change::Route { family, table, target, metric: DEVICE_METRIC });
             }
@@ -298,7 +299,7 @@ mod tests {
         Link { name: name.to_owned(), mtu, up: true, loopback: name == "lo", ..Link::default() }
     }
 
-    /// A host as Debian sets it up: no forwarding, an interface that takes router advertisements.
+    /// A host as Debian sets it up: no forwarding, an interface that accepts router advertisements.
     fn host() -> HostFacts {
         let mut facts = HostFacts { links: vec![link("lo", 65_536), link("eth0", 1500)], ..HostFacts::default() };
         for family in Family::BOTH {

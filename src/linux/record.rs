@@ -1,4 +1,4 @@
-//! The record of what was changed: written before the first change, removed after the last one is undone.
+//! The record of changes: written before the first change, removed after the last one is undone.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -17,16 +17,16 @@ use crate::selector::Rule;
 pub(super) struct Record {
     pub(super) instance: String,
     pub(super) namespace: Namespace,
-    /// What was selected last; a daemon that dies may leave encrypted connections among it.
+    /// The last selectors; a daemon that dies may leave encrypted connections among what they match.
     pub(super) rules: Vec<Rule>,
-    /// Connections that were diverted besides.
+    /// Connections that were diverted as well.
     #[serde(default)]
     pub(super) kept: Vec<KeptFlow>,
     /// The changes, in the order they were made.
     pub(super) changes: Vec<Change>,
 }
 
-/// Which network namespace of which boot.
+/// Identifies a network namespace and its boot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Namespace {
     boot: String,
@@ -52,7 +52,8 @@ impl Namespace {
         self.boot == other.boot && self.cookie == other.cookie
     }
 
-    /// Whether the namespace is no more: another boot, its inode number given to `current`, or nobody holding it.
+    /// Whether the namespace no longer exists: another boot, its inode number reused by `current`, or nobody holding
+    /// it.
     fn is_gone(&self, current: &Self) -> bool {
         if self.boot != current.boot || (self.device, self.inode) == (current.device, current.inode) {
             return true;
@@ -60,7 +61,7 @@ impl Namespace {
         self.path().is_none()
     }
 
-    /// A file that stands for the namespace: one made by `ip netns`, or of a process in it.
+    /// A file that represents the namespace: one made by `ip netns`, or of a process in it.
     fn path(&self) -> Option<PathBuf> {
         let holds = |path: &PathBuf| {
             fs::metadata(path).is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == (self.device, self.inode))
@@ -71,10 +72,10 @@ impl Namespace {
     }
 }
 
-/// Moves this thread into the network namespace that the instance's record is of, if there is a record.
+/// Moves this thread into the network namespace of the instance's record, if there is a record.
 ///
 /// # Errors
-/// If the record cannot be read, or the namespace not be entered.
+/// If the record cannot be read, or the namespace cannot be entered.
 pub fn enter_namespace(settings: &HostSettings) -> Result<(), Error> {
     let Some(record) = read(&settings.record_path())? else { return Ok(()) };
     let Some(path) = record.namespace.path() else { return Err(Error::OtherNamespace(record.instance)) };
@@ -83,7 +84,7 @@ pub fn enter_namespace(settings: &HostSettings) -> Result<(), Error> {
         .map_err(|errno| Error::file(path, errno.into()))
 }
 
-/// The record of an instance, held by whoever has the lock.
+/// The record of an instance, held by the owner of the lock.
 #[derive(Debug)]
 pub(super) struct Store {
     path: PathBuf,
@@ -123,7 +124,7 @@ impl Store {
         }
     }
 
-    /// Writes the record, whole or not at all.
+    /// Writes the record atomically.
     pub(super) fn save(&self, record: &Record) -> Result<(), Error> {
         let fail = |source| Error::file(&self.path, source);
         let text = serde_json::to_vec_pretty(record).map_err(|error| fail(error.into()))?;
@@ -173,7 +174,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Record>, Error> {
     }
 }
 
-/// Removes a file; that there is none is as good.
+/// Removes a file; it may be missing.
 pub(super) fn remove_if_there(path: &Path) -> Result<(), Error> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::file(path, e)),

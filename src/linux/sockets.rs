@@ -1,6 +1,6 @@
-//! The host's own connections, as the kernel has them, and closing them (SOCK_DESTROY) for when a daemon died and its
-//! connections' keys with it: the kernel would go on sending their data, and once nothing is diverted any more, send it as it
-//! is.
+//! The host's own connections according to the kernel, and closing them (SOCK_DESTROY) after a daemon died, and with
+//! it the keys: the kernel would keep sending their data and, once nothing is diverted any more, send it in the
+//! clear.
 
 use std::collections::HashSet;
 use std::io;
@@ -37,7 +37,7 @@ pub(super) struct Connection {
     id: [u8; ID_LEN],
 }
 
-/// The TCP connections of this host that do not stay inside it and that `wanted` says by their local and remote address.
+/// This host's TCP connections that leave it and that `wanted` selects by local and remote address.
 pub(super) fn find(
     wanted: impl Fn(std::net::SocketAddr, std::net::SocketAddr) -> bool,
 ) -> Result<Vec<Connection>, Error> {
@@ -48,7 +48,7 @@ pub(super) fn find(
         .collect())
 }
 
-/// Closes `connections`. How many that were.
+/// Closes `connections`. Returns how many were closed.
 pub(super) fn close(connections: &[Connection]) -> Result<usize, Error> {
     let mut closed = 0;
     for Connection { family, id, .. } in connections {
@@ -61,7 +61,7 @@ pub(super) fn close(connections: &[Connection]) -> Result<usize, Error> {
     Ok(closed)
 }
 
-/// Local and remote addresses of this host's TCP connections that are open and do not stay inside it.
+/// Local and remote addresses of this host's open TCP connections that leave it.
 pub(super) fn open() -> Result<Vec<Ends>, Error> {
     let all = connections(OPEN).map_err(|source| Error::netlink("list the TCP connections", source))?;
     let all: HashSet<_> = all.iter().filter_map(|(family, id)| ends(*family, id)).collect();
@@ -95,7 +95,7 @@ fn ends(family: u8, id: &[u8; ID_LEN]) -> Option<Ends> {
     Some(((address(4)?, port(0)?).into(), (address(20)?, port(2)?).into()))
 }
 
-/// One request on a socket of its own; the payloads of what comes back.
+/// One request on its own socket; returns the payloads of the replies.
 fn request(kind: u16, flags: u16, family: u8, states: u32, id: &[u8; ID_LEN]) -> io::Result<Vec<Vec<u8>>> {
     let mut bytes = Vec::with_capacity(HEADER + 8 + ID_LEN);
     let len = u32::try_from(HEADER + 8 + ID_LEN).unwrap_or(0);

@@ -1,4 +1,4 @@
-//! The system calls that no crate in use wraps: TUN ioctls and the network namespace's cookie.
+//! System calls that no crate in use wraps: TUN ioctls and the cookie of the network namespace.
 
 use std::ffi::{c_int, c_short, c_uint, c_ulong};
 use std::io;
@@ -12,7 +12,7 @@ pub(super) const IFF_TUN: c_short = 0x0001;
 pub(super) const IFF_MULTI_QUEUE: c_short = 0x0100;
 pub(super) const IFF_NO_PI: c_short = 0x1000;
 pub(super) const IFF_VNET_HDR: c_short = 0x4000;
-/// Fail instead of attaching to a device that exists.
+/// Fail instead of attaching to an existing device.
 pub(super) const IFF_TUN_EXCL: c_short = i16::MIN;
 pub(super) const TUN_F_CSUM: c_uint = 0x01;
 pub(super) const TUN_F_TSO4: c_uint = 0x02;
@@ -54,8 +54,8 @@ pub(super) fn tun_set_offload(fd: BorrowedFd<'_>, bits: c_uint) -> io::Result<()
     check(result)
 }
 
-/// The number of the network namespace that `socket` is of. Unlike the inode of /proc/self/ns/net it is never
-/// used again while the kernel runs.
+/// The cookie of the network namespace of `socket`. Unlike the inode of /proc/self/ns/net it is never reused while
+/// the kernel runs.
 pub(super) fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
     let mut cookie = 0_u64;
     let mut len: libc::socklen_t = 8;

@@ -1,7 +1,7 @@
 //! Opening the TUN devices.
 //!
-//! The ioctls are ours because neither crate fits: `tun` 0.8 knows no multi-queue and no TUNSETOFFLOAD, `tun-rs` 2.8
-//! cannot adopt a descriptor that has a virtio header, which handing descriptors to another process needs.
+//! The ioctls are our own because neither crate fits: `tun` 0.8 has neither multi-queue nor TUNSETOFFLOAD, `tun-rs`
+//! 2.8 cannot adopt a descriptor with a virtio header, which handing descriptors to another process needs.
 
 use std::fs::OpenOptions;
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,8 +25,8 @@ pub struct Offloads {
 /// Bytes of the virtio header before each packet.
 pub const VIRTIO_HEADER_LEN: usize = 10;
 
-/// Makes the device `name`, which must not exist, with `queues` queues. Each descriptor is non-blocking; the
-/// device is down, and goes when the last descriptor is closed.
+/// Creates the device `name`, which must not exist, with `queues` queues. Each descriptor is non-blocking; the device
+/// is down, and disappears when the last descriptor is closed.
 pub(super) fn open(name: &str, queues: u16) -> Result<(Vec<OwnedFd>, Offloads), Error> {
     if !is_interface_name(name) {
         return Err(Error::TunName(name.to_owned()));
@@ -69,7 +69,7 @@ fn open_clone_device() -> Result<OwnedFd, Error> {
     }
 }
 
-/// The most the kernel grants: all, all but ECN, checksums alone, nothing.
+/// The most the kernel grants: all, all but ECN, checksums only, nothing.
 fn ask_for_offloads(fd: &OwnedFd) -> Offloads {
     let tcp = sys::TUN_F_CSUM | sys::TUN_F_TSO4 | sys::TUN_F_TSO6;
     let granted = [tcp | sys::TUN_F_TSO_ECN, tcp, sys::TUN_F_CSUM]
@@ -84,7 +84,7 @@ fn ask_for_offloads(fd: &OwnedFd) -> Offloads {
     }
 }
 
-/// What the kernel's dev_valid_name takes, less what would need quoting somewhere.
+/// What the kernel's dev_valid_name accepts, except what would need quoting somewhere.
 pub(crate) fn is_interface_name(name: &str) -> bool {
     (1..=15).contains(&name.len())
         && name != "."

@@ -1,4 +1,4 @@
-//! What changes about the host while we are up: routes that users point at the plain device, interfaces, addresses.
+//! Changes of the host while we are up: routes that users point at the plain device, interfaces, addresses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -22,40 +22,40 @@ use super::{Error, TunDevices};
 const GROUPS: [u32; 7] = [1, 5, 7, 8, 9, 11, 19];
 // <linux/netfilter/nfnetlink.h>: NFNLGRP_NFTABLES
 const FIREWALL_GROUPS: [u32; 1] = [7];
-/// Changes come in bursts; one event tells of all of a burst.
+/// Changes come in bursts; one event covers a burst.
 const QUIET: Duration = Duration::from_millis(100);
-/// A burst that goes on for longer is told of before its end.
-const BURST_MAX: Duration = Duration::from_secs(2);
+/// A longer burst is reported before its end.
+const MAX_BURST: Duration = Duration::from_secs(2);
 
-/// What has changed.
+/// A change of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// These, and no others, are the prefixes that users route into the plain device now
-    /// (`ip route add PREFIX dev tun0 table enotun`). Each asks to be selected.
+    /// The current set of prefixes that users route into the plain device (`ip route add PREFIX dev tun0 table
+    /// enotun`), each of which is to be selected.
     Prefixes(Vec<IpNet>),
     /// Interfaces, addresses, routing rules or firewall rules have changed: call [`super::Host::refresh`].
     Host,
-    /// An interface that had lost its link came back with another address: this machine may be a copy that was given a
-    /// place of its own in the network, or has moved.
+    /// An interface that had lost its link came back with another address: this machine may be a copy with its own
+    /// place in the network, or has moved.
     AddressChange,
 }
 
-/// Yields what changes.
+/// Yields changes.
 pub struct Watcher {
     socket: TokioSocket,
-    /// Whatever is changed with nft or iptables-nft, our own changes included.
+    /// Changes made with nft or iptables-nft, our own included.
     firewall: TokioSocket,
     plain: u32,
     wire: u32,
     routes: BTreeMap<(u32, IpNet), u32>,
-    /// What was last told.
+    /// The prefixes last reported.
     told: BTreeSet<IpNet>,
     host_changed: bool,
     flaps: FlapDetector,
 }
 
-/// Starts watching. Prefixes that are routed already make the first event. Needs tokio's I/O driver.
+/// Starts watching. Prefixes that are already routed produce the first event. Needs tokio's I/O driver.
 ///
 /// # Errors
 /// If netlink refuses.
@@ -89,7 +89,7 @@ pub fn watch(devices: &TunDevices) -> Result<Watcher, Error> {
 }
 
 impl Watcher {
-    /// Waits for the next change. May be dropped and called again without losing one.
+    /// Waits for the next change. Cancel-safe: no change is lost if it is dropped and called again.
     ///
     /// # Errors
     /// If netlink fails for good.
@@ -100,7 +100,7 @@ impl Watcher {
             }
             self.receive().await?;
             let began = Instant::now();
-            while began.elapsed() < BURST_MAX
+            while began.elapsed() < MAX_BURST
                 && let Ok(received) = tokio::time::timeout(QUIET, self.receive()).await
             {
                 received?;
@@ -141,7 +141,7 @@ impl Watcher {
                 }
                 Ok(())
             }
-            // Messages were lost: ask for everything again.
+            // Messages were lost: query everything again.
             Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {
                 self.host_changed = true;
                 self.read_addresses()?;
@@ -181,7 +181,7 @@ impl Watcher {
             }
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => {
                 self.host_changed |= !self.is_ours(link.header.index);
-                // Of another family it means that a bridge or the like has let it go.
+                // For another family it means that a bridge or the like has released it.
                 if link.header.interface_family == AddressFamily::Unspec {
                     self.flaps.link_gone(link.header.index);
                 }
@@ -204,7 +204,7 @@ impl Watcher {
         [self.plain, self.wire].contains(&index)
     }
 
-    /// Tunnels and dial-up lines get another address whenever they please; they are not what a copy's network card is.
+    /// Tunnels and dial-up lines change their address at any time; they do not stand for a copy's NIC.
     fn note_link(&mut self, link: &LinkMessage) {
         let flags = link.header.flags;
         if self.is_ours(link.header.index) || flags.intersects(LinkFlags::Loopback | LinkFlags::Pointopoint) {
@@ -231,7 +231,7 @@ impl Watcher {
         Ok(())
     }
 
-    /// A user's route into the plain device, for unicast.
+    /// A user's unicast route into the plain device.
     fn asks_for_us(&self, route: &DeviceRoute) -> bool {
         route.interface == self.plain && route.metric != DEVICE_METRIC && !route.net.addr().is_multicast()
     }
@@ -244,14 +244,14 @@ impl Watcher {
     }
 }
 
-/// The address in a message, unless it is one that changes by itself: of the link only, or temporary (RFC 8981).
+/// The address in a message, unless it changes by itself: link-local, or temporary (RFC 8981).
 fn lasting_address(message: &AddressMessage) -> Option<IpAddr> {
     let temporary =
         message.header.family == AddressFamily::Inet6 && message.header.flags.contains(AddressHeaderFlags::Secondary);
     if message.header.scope != AddressScope::Universe || temporary {
         return None;
     }
-    // On Ethernet both say the same.
+    // On Ethernet both are the same.
     message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(ip) | AddressAttribute::Address(ip) => Some(*ip),
         _ => None,

@@ -1,4 +1,4 @@
-//! What cannot be said together: a promise of security is never lost without a word.
+//! Which rules conflict: a security promise is never lost silently.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
@@ -6,13 +6,13 @@ use std::ops::ControlFlow;
 use super::scope::Scope;
 use super::{Policy, PortRange, Remote, Rule, Selector, any_v4, any_v6};
 
-/// Two rules of different policies that match some of the same connections, neither being a part of the other. Of these
-/// connections the winner decides.
+/// Two rules with different policies that match some of the same connections, neither being part of the other. For
+/// these connections the winner decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Overlap {
-    /// The rule that yields, by its place among the rules.
+    /// The rule that yields, by its index among the rules.
     pub loser: usize,
-    /// The rule that decides.
+    /// The rule that decides, likewise.
     pub winner: usize,
 }
 
@@ -25,7 +25,7 @@ pub enum RuleError {
         alternative = port_alternative(.0)
     )]
     RequiredName(Selector),
-    /// An exception by host name from what is required.
+    /// An exception to what is required, by host name.
     #[error(
         "`{off}` is off by a host name, which makes no exception to `{required}` (required): DNS answers can be forged; list its addresses"
     )]
@@ -79,8 +79,8 @@ fn way_out(both: Option<&Selector>) -> String {
 /// Whether `rules` can be in force together.
 ///
 /// # Errors
-/// If a host name is `required`; or if connections are `required` by one rule and `off` by another, none of which is
-/// narrower, and no rule of their own says which it is.
+/// If a host name is `required`; or if connections are `required` by one rule and `off` by another, neither is
+/// narrower, and no rule of their own decides.
 pub fn check(rules: &[Rule]) -> Result<(), RuleError> {
     let named = |rule: &&Rule| rule.selector.name().is_some();
     if let Some(rule) = rules.iter().filter(named).find(|rule| rule.policy == Policy::Required) {
@@ -124,7 +124,7 @@ pub fn overlaps(rules: &[Rule], most: usize) -> Vec<Overlap> {
     found.into_iter().collect()
 }
 
-/// Families in which the two cross, and what both match there: `None` if that is all that either matches.
+/// Address families in which the two cross, and what both match there: `None` if that is all that either matches.
 fn crossing<'a>(one: &'a Selector, other: &'a Selector) -> impl Iterator<Item = Option<Scope>> + 'a {
     [any_v4(), any_v6()].into_iter().filter_map(move |any| {
         let (one, other) = (Scope::of(one, any)?, Scope::of(other, any)?);
@@ -143,14 +143,14 @@ fn meets_every_address(name: &Selector, other: &Selector) -> bool {
     }
 }
 
-/// Tells `see` of each overlap, once for each address family.
+/// Calls `see` for each overlap, once per address family.
 fn each_overlap(rules: &[&Rule], mut see: impl FnMut(Overlap) -> ControlFlow<()>) {
     let Some(first) = rules.first() else { return };
     if rules.iter().all(|rule| rule.policy == first.policy) {
         return;
     }
     for any in [any_v4(), any_v6()] {
-        // Networks are nested or disjoint: what overlaps has a prefix that is a prefix of the other's.
+        // Networks are nested or disjoint: one overlapping network's prefix is a prefix of the other's.
         let scopes: Vec<(usize, Scope)> = rules
             .iter()
             .enumerate()

@@ -1,4 +1,4 @@
-//! What can be asked for the connections of one selector, beside its policy: words behind it, with commas, as in
+//! Options for the connections of one selector, beside its policy: words that follow it, separated by commas, as in
 //! `10.0.0.0/8:443,no-resume`.
 
 use std::fmt;
@@ -11,12 +11,12 @@ use super::{Policy, Rule, Selector, SelectorError};
 /// Declares [`RuleOptions`] once: fields, documentation, words.
 macro_rules! options {
     ($($(#[$doc:meta])* $name:ident: $word:literal,)*) => {
-        /// Options of a rule. All are off unless they are given.
+        /// Options of a rule. All are off unless given.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
         pub struct RuleOptions { $($(#[$doc])* pub $name: bool,)* }
 
         impl RuleOptions {
-            /// The words of those that are on.
+            /// The words of the options that are on.
             #[must_use]
             pub fn words(self) -> Vec<&'static str> {
                 [$((self.$name, $word),)*].into_iter().filter_map(|(on, word)| on.then_some(word)).collect()
@@ -37,27 +37,27 @@ macro_rules! options {
 }
 
 options! {
-    /// Neither propose nor accept to resume a session (TC-22).
+    /// Neither propose nor accept session resumption (TC-22).
     no_resume: "no-resume",
-    /// Cache no session for others to resume (TC-22).
+    /// Do not cache the session for later connections to resume (TC-22).
     no_cache: "no-cache",
-    /// Say that the application knows of the encryption: a = 1 (ENO-8).
+    /// Tell the peer that the application knows of the encryption: a = 1 (ENO-8).
     aware: "aware",
-    /// The same, and no encryption unless the peer's application knows of it, too (ENO-8).
+    /// The same, and encrypt only if the peer's application knows of it, too (ENO-8).
     mandatory_aware: "mandatory-aware",
-    /// Be B where this host opens, for exactly one side of a simultaneous open (ENO-7).
+    /// Take role B when this host opens, for exactly one side of a simultaneous open (ENO-7).
     role_b: "role-b",
 }
 
 impl RuleOptions {
-    /// Whether none is on.
+    /// Whether all are off.
     #[must_use]
     pub fn is_none(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// All words there are, for messages.
+/// All words, for messages.
 pub(super) fn words() -> String {
     RuleOptions::ALL.words().join(", ")
 }
@@ -83,7 +83,7 @@ impl<'de> Deserialize<'de> for RuleOptions {
 pub struct Selected {
     /// Which connections.
     pub selector: Selector,
-    /// What is asked for them beside the policy.
+    /// Options beside the policy.
     pub options: RuleOptions,
 }
 

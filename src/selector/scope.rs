@@ -13,8 +13,8 @@ pub(crate) struct Scope {
 }
 
 impl Scope {
-    /// What `selector` matches of the family of `any` (0.0.0.0/0 or ::/0), if it is anything that is known: a host name
-    /// matches nothing until it is resolved.
+    /// What `selector` matches in the family of `any` (0.0.0.0/0 or ::/0), as far as known: a host name matches
+    /// nothing until it is resolved.
     pub(crate) fn of(selector: &Selector, any: IpNet) -> Option<Self> {
         let (remote, remote_ports, local_ports) = match selector {
             Selector::Local(ports) => (any, PortRange::ALL, *ports),
@@ -27,25 +27,25 @@ impl Scope {
         Some(Self { remote, remote_ports: real(remote_ports), local_ports: real(local_ports) })
     }
 
-    /// What `selector` matches, of each family that it matches anything of.
+    /// What `selector` matches, for each family in which it matches anything.
     pub(crate) fn both(selector: &Selector) -> impl Iterator<Item = Self> {
         let selector = selector.clone();
         [any_v4(), any_v6()].into_iter().filter_map(move |any| Self::of(&selector, any))
     }
 
-    /// Whether every connection of `other` is one of these.
+    /// Whether it includes every connection of `other`.
     pub(crate) fn covers(&self, other: &Self) -> bool {
         self.remote.contains(&other.remote)
             && self.remote_ports.covers(other.remote_ports)
             && self.local_ports.covers(other.local_ports)
     }
 
-    /// Whether these are some of `other`'s connections, and not all of them.
+    /// Whether it is a proper subset of `other`.
     pub(crate) fn is_narrower_than(&self, other: &Self) -> bool {
         self != other && other.covers(self)
     }
 
-    /// The connections that are in both.
+    /// The intersection.
     pub(crate) fn and(&self, other: &Self) -> Option<Self> {
         let remote = match (self.remote.contains(&other.remote), other.remote.contains(&self.remote)) {
             (true, _) => other.remote,
@@ -57,7 +57,7 @@ impl Scope {
         Some(Self { remote, remote_ports, local_ports })
     }
 
-    /// Whether they have connections in common, and neither is narrower.
+    /// Whether they intersect, and neither is narrower.
     pub(crate) fn crosses(&self, other: &Self) -> bool {
         self.and(other).is_some() && !self.is_narrower_than(other) && !other.is_narrower_than(self)
     }
@@ -77,7 +77,7 @@ impl Scope {
 /// Every port that a connection can have.
 const EVERY_PORT: PortRange = PortRange { first: 1, ..PortRange::ALL };
 
-/// No connection has port 0, so that with it and without it is the same.
+/// No connection has port 0, so that it makes no difference.
 pub(super) fn real(ports: PortRange) -> PortRange {
     PortRange { first: ports.first.max(1), last: ports.last.max(1) }
 }

@@ -9,14 +9,14 @@ use ipnet::IpNet;
 use super::scope::{Scope, real};
 use super::{PortRange, Remote, Rule, Selector, any_v4, any_v6, canonical};
 
-/// All rules, ready to be asked about one connection.
+/// All rules, indexed for looking up one connection.
 ///
-/// A rule is narrower than another if it matches some of the same connections and no others. Of the rules that match, those
-/// to which a narrower one matches as well do not count. Of the rest `required` decides, else `off`, else `opportunistic`;
-/// of equal policies the longest prefix, the fewest ports, the rule given last.
+/// A rule is narrower than another if it matches some of the same connections and no others. Of the rules that match,
+/// those for which a narrower one also matches do not count. Of the rest `required` decides, then `off`, then
+/// `opportunistic`; among equal policies the longest prefix, the fewest ports, the rule given last.
 ///
-/// A lookup costs one hash per prefix length in use (at most 33 or 129), whatever the number of rules; only port ranges of
-/// one network that overlap without one being within the other are compared one by one.
+/// A lookup costs one hash per prefix length in use (at most 33 or 129), whatever the number of rules; only port
+/// ranges of one network that overlap without one being within the other are compared one by one.
 #[derive(Clone, Debug, Default)]
 pub struct PolicyTable {
     rules: Vec<Rule>,
@@ -28,8 +28,8 @@ pub struct PolicyTable {
 /// Indices of rules.
 type Indices = Box<[usize]>;
 
-/// Non-overlapping port ranges in rising order, each with the rules that match there and to which none of the same network is
-/// narrower.
+/// Non-overlapping port ranges in ascending order, each with the rules that match there and to which none of the same
+/// network is narrower.
 #[derive(Clone, Debug, Default)]
 struct Ports(Vec<(PortRange, Indices)>);
 
@@ -164,13 +164,13 @@ impl PolicyTable {
         })
     }
 
-    /// The rules as they were given.
+    /// The rules as given.
     #[must_use]
     pub fn rules(&self) -> &[Rule] {
         &self.rules
     }
 
-    /// Adds a rule in place of the one with the same selector, if there is one.
+    /// Adds a rule, replacing the one with the same selector, if any.
     pub fn enable(&mut self, rule: Rule) {
         let mut rules = std::mem::take(&mut self.rules);
         rules.retain(|old| old.selector != rule.selector);
@@ -178,7 +178,7 @@ impl PolicyTable {
         *self = Self::new(rules);
     }
 
-    /// Takes the rule with exactly this selector away; `false` if there was none.
+    /// Removes the rule with exactly this selector; `false` if there was none.
     pub fn disable(&mut self, selector: &Selector) -> bool {
         let mut rules = std::mem::take(&mut self.rules);
         let before = rules.len();

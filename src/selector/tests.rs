@@ -172,7 +172,7 @@ fn of_crossing_rules_of_one_policy_the_longest_prefix_the_fewest_ports_and_the_l
     assert_eq!(deciding(&["0.0.0.0/0", ":1-65535,aware"], 80).as_deref(), Some(":1-65535"));
 }
 
-/// Numbers that are the same every time.
+/// The same pseudorandom numbers every time.
 fn numbers(mut state: u64) -> impl FnMut(u64) -> u64 {
     move |n| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -180,7 +180,7 @@ fn numbers(mut state: u64) -> impl FnMut(u64) -> u64 {
     }
 }
 
-/// Selectors of a small space, where they collide a lot.
+/// Selectors from a small space, where they collide a lot.
 fn colliding(next: &mut impl FnMut(u64) -> u64) -> Vec<Rule> {
     let mut rules = Vec::new();
     for _ in 0..1 + next(7) {

@@ -6,7 +6,7 @@ use super::checksum;
 use super::outgoing::{HEADER_ROOM, HeaderBuf};
 use super::packet::Flags;
 
-/// What stands in the IP header besides lengths.
+/// IP header fields other than addresses and lengths.
 #[derive(Debug, Clone, Copy)]
 pub struct IpFields {
     /// DSCP and ECN.
@@ -21,7 +21,7 @@ pub struct IpFields {
     pub dont_fragment: bool,
 }
 
-/// What stands in the TCP header, as numbers of either space.
+/// TCP header fields, with numbers of either sequence space.
 #[derive(Debug, Clone, Copy)]
 pub struct TcpFields<'a> {
     /// Sequence number.
@@ -38,9 +38,9 @@ pub struct TcpFields<'a> {
     pub options: &'a [u8],
 }
 
-/// Builds IP and TCP header for `payload_len` bytes from `src` to `dst`. The TCP checksum field holds the
-/// pseudo-header's sum, for the device or [`super::split`] to complete. Returns the headers and where the TCP header starts;
-/// `None` if the packet would be longer than IP can say, or the addresses are not of one family.
+/// Builds IP and TCP headers for `payload_len` bytes from `src` to `dst`. The TCP checksum field holds the
+/// pseudo-header's sum, for the device or [`super::split`] to complete. Returns the headers and where the TCP header
+/// starts; `None` if the packet would exceed the IP length limit, or the addresses are of different families.
 #[must_use]
 pub fn headers(
     src: SocketAddr,

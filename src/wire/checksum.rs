@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
-/// The one's complement sum of `bytes`, folded to 16 bits, added to `start`. `bytes` is taken to begin
-/// at an even position.
+/// The one's complement sum of `bytes`, folded to 16 bits, added to `start`. `bytes` is assumed to begin at an even
+/// position.
 #[must_use]
 pub fn sum(start: u16, bytes: &[u8]) -> u16 {
-    // Native-endian 64-bit words: the one's complement sum does not mind the byte order as long as the
-    // result is swapped at the end (RFC 1071, section 2(B)).
+    // Native-endian 64-bit words: the one's complement sum is independent of byte order as long as the result is
+    // swapped at the end (RFC 1071, section 2(B)).
     let mut total: u64 = u64::from(start.to_be());
     let mut words = bytes.chunks_exact(8);
     for word in &mut words {
@@ -33,7 +33,7 @@ pub fn pseudo_header(src: IpAddr, dst: IpAddr, protocol: u8, length: usize) -> u
     let mut s = match (src, dst) {
         (IpAddr::V4(s), IpAddr::V4(d)) => sum(sum(0, &s.octets()), &d.octets()),
         (IpAddr::V6(s), IpAddr::V6(d)) => sum(sum(0, &s.octets()), &d.octets()),
-        // Not a packet; whatever comes out will not verify.
+        // Not a packet: the result will not verify.
         _ => 0,
     };
     let length = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();

@@ -1,6 +1,6 @@
-//! Segments of one stream that follow each other, put together to a super-packet before the engine sees them, where neither
-//! the network card nor the kernel has done it (GRO). It is the inverse of [`super::split`]: only what that would cut into
-//! the same segments again is put together (but for IPv4 identifications, which mean nothing where DF is set, RFC 6864).
+//! GRO: coalesces consecutive segments of one stream into a super-packet before the engine sees them, where neither
+//! NIC nor kernel has done it. The inverse of [`super::split`]: segments are coalesced only if splitting restores
+//! exactly the same segments (except IPv4 identifications, which are meaningless with DF set, RFC 6864).
 
 use std::ops::Range;
 
@@ -8,32 +8,32 @@ use super::checksum::{pseudo_header, sum};
 use super::packet::{Checksum, Flags, Offload, Packet};
 use super::seq::C;
 
-/// What is shorter is not worth a look at what comes next.
+/// For shorter packets it is not worth looking at the next one.
 const MIN_PACKET: usize = 400;
-/// The longest packet there can be.
+/// The longest possible IP packet.
 const MAX_PACKET: usize = 65_535;
 
-/// A segment to which others may be added, and those that were.
+/// A first segment and those appended to it.
 #[derive(Debug)]
 pub struct Aggregate {
     first: Packet<C>,
-    /// Length of the whole.
+    /// Length of the whole packet.
     len: usize,
-    /// Nothing can be added any more: the last one was short, or pushed.
+    /// Nothing can be appended any more: the last segment was short, or had PSH.
     ended: bool,
 }
 
 impl Aggregate {
-    /// Begins with `bytes`. `None` if nothing can be added to it.
+    /// Begins with `bytes`. `None` if nothing can be appended to it.
     #[must_use]
     pub fn begin(bytes: &[u8], offload: Offload) -> Option<Self> {
         if bytes.len() < MIN_PACKET || offload.gso.is_some() {
             return None;
         }
         let first = Packet::<C>::parse(bytes).ok()?;
-        // Options or extension headers of IP are for each packet.
+        // IP options and extension headers belong to the individual packet.
         let plain_header = if first.src.is_ipv4() { 20 } else { 40 };
-        // With anything but ACK and ECE a segment means something by itself.
+        // Any flag other than ACK and ECE gives a segment a meaning of its own.
         let plain_flags = first.flags.without(Flags::ECE) == Flags::ACK;
         let fits = first.tcp.start == plain_header && first.payload.end == bytes.len() && first.dont_fragment;
         let right = offload.checksum != Checksum::Unverified || first.checksum_is_right(bytes);
@@ -44,14 +44,14 @@ impl Aggregate {
         })
     }
 
-    /// Whether more may follow.
+    /// Whether more segments may be appended.
     #[must_use]
     pub fn is_open(&self) -> bool {
         !self.ended
     }
 
-    /// Adds what `more` carries behind the segments in `packet`, whose memory goes on for long enough, if it is the next
-    /// segment of the stream and like the others in all else.
+    /// Appends the payload of `more` to `packet`, whose buffer is large enough, if `more` is the next segment of the
+    /// stream and otherwise like the first.
     pub fn add(&mut self, packet: &mut [u8], more: &[u8], offload: Offload) -> bool {
         let payload_at = self.first.payload.start;
         let size = self.first.payload.len();
@@ -83,7 +83,8 @@ impl Aggregate {
         true
     }
 
-    /// Parts of the headers that must be the same: all but lengths, identification, sequence number, flags and checksums.
+    /// Header ranges that must be identical: everything but lengths, identification, sequence number, flags and
+    /// checksums.
     fn invariant_parts(&self) -> [Range<usize>; 7] {
         let (tcp, end) = (self.first.tcp.start, self.first.tcp.end);
         let [a, b, c] = if self.is_v4() { [0..2, 6..10, 12..20] } else { [0..4, 6..24, 24..40] };
@@ -94,7 +95,7 @@ impl Aggregate {
         self.first.src.is_ipv4()
     }
 
-    /// Where the IP header says how long the packet is, and what it says of one of `len` bytes.
+    /// Where the IP header states the packet's length, and what it states for a packet of `len` bytes.
     fn length_field(&self) -> Range<usize> {
         if self.is_v4() { 2..4 } else { 4..6 }
     }
@@ -112,8 +113,8 @@ impl Aggregate {
         sum(self.pseudo_header(segment.len()), segment) == 0xffff
     }
 
-    /// Makes the headers right for all that was added; the length of the whole, and what is to be said of it. `None`:
-    /// nothing was added, and the packet is as it came.
+    /// Completes the headers for all that was appended. Returns the packet's length and offload; `None` if nothing
+    /// was appended and the packet is unchanged.
     #[must_use]
     pub fn finish(self, packet: &mut [u8]) -> Option<(usize, Offload)> {
         if self.len == self.first.payload.end {

@@ -2,7 +2,7 @@ use super::*;
 use crate::wire::split::split_bytes;
 use etherparse::PacketBuilder;
 
-/// Which address family, first sequence number, and lengths of what follows each other.
+/// Consecutive segments: address family, first sequence number, and payload lengths.
 fn segments(v6: bool, seq: u32, lens: &[usize]) -> Vec<Vec<u8>> {
     let mut at = 0_usize;
     let mut all = Vec::new();
@@ -14,7 +14,7 @@ fn segments(v6: bool, seq: u32, lens: &[usize]) -> Vec<Vec<u8>> {
     all
 }
 
-/// One segment, changed by `change` before its checksums are made.
+/// One segment, changed by `change` before its checksums are computed.
 fn segment(v6: bool, seq: u32, id: u16, data: &[u8], psh: bool, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let start = if v6 {
         PacketBuilder::ipv6([1; 16], [2; 16], 64)
@@ -37,7 +37,7 @@ fn segment(v6: bool, seq: u32, id: u16, data: &[u8], psh: bool, change: impl FnO
     bytes
 }
 
-/// Makes the checksums right.
+/// Computes the checksums.
 fn seal(bytes: &mut [u8]) {
     let tcp = if bytes[0] >> 4 == 4 { 20 } else { 40 };
     if tcp == 20 {
@@ -52,7 +52,7 @@ fn seal(bytes: &mut [u8]) {
     bytes[tcp + 16..tcp + 18].copy_from_slice(&sum.to_be_bytes());
 }
 
-/// What becomes of segments that are read one after the other: packets, each with what is said of it.
+/// What segments read one after another become: packets, each with its offload.
 fn merged(segments: &[Vec<u8>]) -> Vec<(Vec<u8>, Offload)> {
     let mut out = Vec::new();
     let mut rest = segments;
@@ -154,7 +154,7 @@ fn damage_is_not_hidden_by_a_checksum_that_is_made_anew() {
         assert_eq!(merged.len(), if n == 1 { 3 } else { 2 }, "segment {n}");
         assert!(merged.iter().any(|(bytes, offload)| *offload == Offload::NONE && *bytes == damaged[n]));
     }
-    // Without DF the identification has a meaning.
+    // Without DF the identification is meaningful.
     let fragmentable: Vec<Vec<u8>> =
         (0..2).map(|n| segment(false, 100 + 1000 * n, 0, &[5; 1000], false, |bytes| bytes[6] = 0)).collect();
     assert_eq!(merged(&fragmentable).len(), 2);

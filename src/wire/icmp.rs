@@ -1,4 +1,4 @@
-//! ICMP errors about TCP segments: whom they are about, and the same error with other numbers in it.
+//! ICMP errors about TCP segments: which connection they concern, and the same error with translated numbers.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -15,7 +15,7 @@ pub struct IcmpError {
     pub dst: SocketAddr,
     /// Sequence number of that segment.
     pub seq: u32,
-    /// The MTU it tells, if it says "too big".
+    /// The MTU it reports, if it is "too big".
     pub mtu: Option<u32>,
     time_exceeded: bool,
     outer: (IpAddr, IpAddr),
@@ -27,12 +27,12 @@ pub struct IcmpError {
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 const TCP: u8 = 6;
-/// ICMP and ICMPv6 errors have this much before the packet they quote.
+/// Length of the ICMP or ICMPv6 header before the quoted packet.
 const ICMP_HEADER: usize = 8;
-/// What at least is quoted of the TCP header (RFC 792): ports and sequence number.
+/// The minimum of a TCP header that is quoted (RFC 792): ports and sequence number.
 const QUOTED_TCP: usize = 8;
 
-/// What an error quotes of a segment whose time had run out.
+/// What an error quotes of a segment whose TTL expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expired<'a> {
     /// Its IPv4 identification, or the last 16 bits of its IPv6 flow label.
@@ -42,20 +42,20 @@ pub struct Expired<'a> {
 }
 
 impl IcmpError {
-    /// Who sent the error.
+    /// The sender of the error.
     #[must_use]
     pub fn reporter(&self) -> IpAddr {
         self.outer.0
     }
 
-    /// Whether its checksum is right, computed over `bytes`, which is what was parsed.
+    /// Whether its checksum is correct, computed over `bytes`, which is what was parsed.
     #[must_use]
     pub fn checksum_is_right(&self, bytes: &[u8]) -> bool {
         let Some(icmp) = bytes.get(self.icmp_at..self.icmp_end) else { return false };
         checksum::sum(self.pseudo_header(icmp.len()), icmp) == 0xffff
     }
 
-    /// What the checksum begins with.
+    /// The pseudo-header part of the checksum.
     fn pseudo_header(&self, len: usize) -> u16 {
         match self.outer.0 {
             IpAddr::V4(_) => 0,
@@ -63,7 +63,7 @@ impl IcmpError {
         }
     }
 
-    /// What is quoted, if the error is "time exceeded" (RFC 792, RFC 4443 section 3.3). `bytes` is what was parsed.
+    /// The quote, if the error is "time exceeded" (RFC 792, RFC 4443 section 3.3). `bytes` is what was parsed.
     #[must_use]
     pub fn time_exceeded<'a>(&self, bytes: &'a [u8]) -> Option<Expired<'a>> {
         let quote = bytes.get(self.icmp_at + ICMP_HEADER..).filter(|_| self.time_exceeded)?;
@@ -123,8 +123,8 @@ impl IcmpError {
         })
     }
 
-    /// The same error about sequence number `seq`, with `mtu` if it tells one. Of the segment it quotes ports and
-    /// sequence number only: what follows them is of the wrong space, and may be plaintext.
+    /// The same error about sequence number `seq`, with `mtu` if it reports one. Of the quoted segment it keeps ports
+    /// and sequence number only: what follows them belongs to the other space, and may be plaintext.
     #[must_use]
     pub fn translated(&self, bytes: &[u8], seq: u32, mtu: Option<u32>) -> Option<Vec<u8>> {
         let mut out = bytes.get(..self.tcp_at + QUOTED_TCP)?.to_vec();

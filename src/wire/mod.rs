@@ -1,4 +1,4 @@
-//! Packets as bytes: views, builders, offload facts and the two kinds of sequence numbers. Pure.
+//! Packets as bytes: views, builders, offload metadata and the two sequence spaces. Pure.
 
 pub mod build;
 pub mod checksum;

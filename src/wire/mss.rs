@@ -1,9 +1,10 @@
-//! How large segments are.
+//! Segment sizes.
 
 /// Linux's `TCP_MIN_SND_MSS`, the default of `tcp_min_snd_mss`: the smallest MSS that is obeyed. All TCP options and 8 bytes fit.
 pub const MIN_SND_MSS: usize = 48;
 
-/// Bytes of payload in a segment with `options` bytes of TCP options to whoever has announced `mss`, which counts both (RFC 6691).
+/// Payload bytes of a segment with `options` bytes of TCP options to a peer that announced `mss`, which covers both
+/// (RFC 6691).
 #[must_use]
 pub fn payload_room(mss: usize, options: usize) -> usize {
     mss.max(MIN_SND_MSS).saturating_sub(options).max(1)

@@ -1,7 +1,7 @@
-//! TCP options: the few that the engine must understand, and an option area under construction.
+//! TCP options: the few that the engine must understand, and a builder for option areas.
 //!
-//! Option areas are walked byte by byte here: generic parsers stop at kinds they do not know, and with that at
-//! ENO's (kind 69).
+//! Option areas are walked byte by byte here: generic parsers stop at kinds they do not know, and so at ENO's (kind
+//! 69).
 
 /// Option kinds (IANA registry "TCP Option Kind Numbers").
 pub mod kind {
@@ -18,20 +18,20 @@ pub mod kind {
     pub const MPTCP: u8 = 30;
     pub const FAST_OPEN: u8 = 34;
     pub const ENO: u8 = 69;
-    /// The two that are shared for experiments (RFC 6994); Fast Open was here once, and ENO's predecessor.
+    /// The two shared experimental kinds (RFC 6994), used in the past by Fast Open and by ENO's predecessor.
     pub const EXPERIMENTS: [u8; 2] = [253, 254];
 }
 
-/// The most bytes an option area can have.
+/// Maximum length of an option area.
 pub const MAX_AREA: usize = 40;
 
-/// RFC 6994 experiment identifier of TCP Fast Open before it had a kind of its own.
+/// RFC 6994 experiment identifier of TCP Fast Open before it had its own kind.
 const FAST_OPEN_EXPERIMENT: [u8; 2] = [0xf9, 0x89];
-/// The same of what came before ENO (RFC 8547, section 11).
+/// The same of ENO's predecessor (RFC 8547, section 11).
 const ENO_EXPERIMENT: [u8; 2] = [0x45, 0x4e];
 
-/// Options one after another, kind and length included; ends at an end-of-list or at the first thing
-/// that cannot be an option. NOPs are left out.
+/// Options one after another, kind and length included; ends at an end-of-list or at the first malformed option. NOPs
+/// are skipped.
 #[derive(Debug, Clone)]
 pub struct Walk<'a>(&'a [u8]);
 
@@ -70,7 +70,7 @@ impl<'a> Iterator for Walk<'a> {
 pub struct Timestamps {
     /// The sender's clock.
     pub value: u32,
-    /// What it echoes.
+    /// The value it echoes.
     pub echo: u32,
 }
 
@@ -82,7 +82,7 @@ fn u32_at(option: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_be_bytes(option.get(at..at + 4)?.try_into().ok()?))
 }
 
-/// What the options of a SYN say, as far as it matters here.
+/// The options of a SYN that matter here.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SynOptions {
     /// Maximum segment size.
@@ -95,12 +95,12 @@ pub struct SynOptions {
     pub timestamps: Option<Timestamps>,
     /// Multipath TCP.
     pub mptcp: bool,
-    /// A signature over the segment (MD5 or AO), which no rewriter can keep right.
+    /// The segment is signed (MD5 or AO), which a rewriter would invalidate.
     pub signed: bool,
 }
 
 impl SynOptions {
-    /// Reads `area`.
+    /// Parses `area`.
     #[must_use]
     pub fn parse(area: &[u8]) -> Self {
         let mut found = Self::default();
@@ -123,25 +123,25 @@ fn timestamps(option: &[u8]) -> Option<Timestamps> {
     Some(Timestamps { value: u32_at(option, 2)?, echo: u32_at(option, 6)? })
 }
 
-/// What the options of a segment that is no SYN say, as far as it matters here.
+/// The options of a non-SYN segment that matter here.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SegmentOptions {
     /// Timestamps.
     pub timestamps: Option<Timestamps>,
     /// SACK blocks, left and right edges as sequence numbers.
     pub sack: [(u32, u32); 4],
-    /// How many of them there are.
+    /// Number of SACK blocks.
     pub sack_blocks: usize,
     /// Whether there is an ENO option (ENO-1).
     pub eno: bool,
 }
 
 impl SegmentOptions {
-    /// Reads `area`.
+    /// Parses `area`.
     #[must_use]
     pub fn parse(area: &[u8]) -> Self {
         let mut found = Self::default();
-        // The arrangement that nearly all segments have: NOP NOP timestamps (RFC 7323, appendix A).
+        // The layout of nearly all segments: NOP NOP timestamps (RFC 7323, appendix A).
         if let [1, 1, kind::TIMESTAMPS, 10, rest @ ..] = area
             && rest.len() == 8
         {
@@ -179,7 +179,7 @@ pub fn is_fast_open(kind_: u8, option: &[u8]) -> bool {
     kind_ == kind::FAST_OPEN || is_experiment(kind_, option, FAST_OPEN_EXPERIMENT)
 }
 
-/// Whether `option` is ENO's, of the kind that it has or of those it had before, which never stand beside it (ENO-20).
+/// Whether `option` is ENO's, of its own kind or of its predecessor's, which never appear together (ENO-20).
 #[must_use]
 pub fn is_eno_or_its_predecessor(kind_: u8, option: &[u8]) -> bool {
     kind_ == kind::ENO || is_experiment(kind_, option, ENO_EXPERIMENT)
@@ -203,7 +203,7 @@ impl Default for OptionBuf {
 }
 
 impl OptionBuf {
-    /// Bytes in it, before padding.
+    /// Bytes used, before padding.
     #[must_use]
     pub fn used(&self) -> usize {
         self.len
@@ -215,7 +215,7 @@ impl OptionBuf {
         MAX_AREA - self.len
     }
 
-    /// Appends a whole option; false (and nothing done) if it does not fit.
+    /// Appends a whole option; false, without effect, if it does not fit.
     #[must_use]
     pub fn push(&mut self, option: &[u8]) -> bool {
         let Some(room) = self.bytes.get_mut(self.len..self.len + option.len()) else { return false };
@@ -224,7 +224,7 @@ impl OptionBuf {
         true
     }
 
-    /// Appends timestamps in the usual arrangement, two NOPs before them.
+    /// Appends timestamps in the usual layout, preceded by two NOPs.
     #[must_use]
     pub fn push_timestamps(&mut self, ts: Timestamps) -> bool {
         let mut option = [kind::NOP, kind::NOP, kind::TIMESTAMPS, 10, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -233,7 +233,7 @@ impl OptionBuf {
         self.push(&option)
     }
 
-    /// Appends as many of `blocks` as fit, two NOPs before them.
+    /// Appends as many of `blocks` as fit, preceded by two NOPs.
     pub fn push_sack(&mut self, blocks: &[(u32, u32)]) {
         let fit = (self.room().saturating_sub(4) / 8).min(4).min(blocks.len());
         if fit == 0 {

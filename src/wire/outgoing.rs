@@ -2,10 +2,10 @@
 
 use super::packet::{Checksum, Gso, Offload};
 
-/// Room for the headers of a packet that the engine builds: IP with options or a few extension headers, and TCP.
+/// Space for the headers of a packet that the engine builds: IP with options or a few extension headers, and TCP.
 pub const HEADER_ROOM: usize = 160;
 
-/// Headers under construction, without an allocation.
+/// Headers under construction, without allocation.
 #[derive(Debug, Clone)]
 pub struct HeaderBuf {
     bytes: [u8; HEADER_ROOM],
@@ -19,7 +19,7 @@ impl Default for HeaderBuf {
 }
 
 impl HeaderBuf {
-    /// Appends `bytes`; false (and nothing done) if there is no room.
+    /// Appends `bytes`; false, without effect, if there is no room.
     #[must_use]
     pub fn push(&mut self, bytes: &[u8]) -> bool {
         let Some(room) = self.bytes.get_mut(self.len..self.len + bytes.len()) else { return false };
@@ -27,20 +27,20 @@ impl HeaderBuf {
         self.len += bytes.len();
         true
     }
-    /// What is in it.
+    /// Its contents.
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or(&[])
     }
-    /// What is in it, to be patched.
+    /// Its contents, to be patched.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         self.bytes.get_mut(..self.len).unwrap_or(&mut [])
     }
 }
 
-/// A packet that the engine built: headers, and a payload in pieces that stay where they are (the store
-/// of frames in flight, the plaintext that waits for the kernel's acknowledgement). It is written with one
-/// gathering write; nothing is copied.
+/// A packet that the engine built: headers, and a payload in pieces that stay where they are (the store of frames in
+/// flight, the plaintext awaiting the kernel's acknowledgement). It is written with a single gathering write; nothing
+/// is copied.
 ///
 /// The TCP checksum is always [`Checksum::Partial`]: the field holds the pseudo-header's sum.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ pub struct Outgoing<'a> {
     pub header: &'a [u8],
     /// The payload, in order.
     pub payload: &'a [&'a [u8]],
-    /// What the device is told.
+    /// Offload metadata for the device.
     pub offload: Offload,
 }
 
@@ -60,13 +60,13 @@ impl Outgoing<'_> {
         self.header.len() + self.payload.iter().map(|p| p.len()).sum::<usize>()
     }
 
-    /// Whether it holds nothing at all.
+    /// Whether it is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Headers and payload as one piece of memory (for tests and devices without gathering writes).
+    /// Headers and payload in contiguous memory (for tests and devices without gathering writes).
     #[must_use]
     pub fn to_vec(&self) -> Vec<u8> {
         let mut all = Vec::with_capacity(self.len());
@@ -79,8 +79,8 @@ impl Outgoing<'_> {
 }
 
 impl Offload {
-    /// What goes with a packet built by the engine: the TCP header starts at `tcp_at`, its checksum is
-    /// partial; `gso_size` is given if there is more than one segment in it.
+    /// The offload of a packet built by the engine: the TCP header starts at `tcp_at`, its checksum is partial;
+    /// `gso_size` is given if it contains more than one segment.
     #[must_use]
     pub fn partial(tcp_at: usize, header_len: usize, v6: bool, gso_size: Option<u16>) -> Self {
         let narrow = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);

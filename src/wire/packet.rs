@@ -1,4 +1,4 @@
-//! A packet as read from a device: what the virtio header says of it, and where its parts are.
+//! A packet as read from a device: what its virtio header says, and where its parts are.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
@@ -8,15 +8,15 @@ use etherparse::{IpSlice, TcpSlice};
 use super::checksum;
 use super::seq::Seq;
 
-/// What is known of a packet's checksum.
+/// The state of a packet's checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Checksum {
-    /// It is in the packet and nobody has looked at it.
+    /// It is in the packet, not verified.
     Unverified,
     /// The kernel or the hardware has verified it.
     Verified,
-    /// It is left to be computed: the sum of everything from `start` on goes to `start + offset`, which
-    /// now holds the pseudo-header's sum. Such a packet has not been on a wire.
+    /// It is still to be computed: the sum of everything from `start` on goes to `start + offset`, which now holds
+    /// the pseudo-header's sum. Such a packet has not been on a wire.
     Partial {
         /// Bytes from the start of the packet.
         start: u16,
@@ -28,15 +28,15 @@ pub enum Checksum {
 /// A super-packet: segments of `size` payload bytes each (the last may be shorter), under one header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gso {
-    /// The kind as in the virtio header: 1 TCPv4, 4 TCPv6, others pass through as they are.
+    /// The kind as in the virtio header: 1 TCPv4, 4 TCPv6; others pass through unchanged.
     pub kind: u8,
     /// Payload bytes of one segment.
     pub size: u16,
-    /// Bytes before the payload, as the kernel says (a hint: it can be wrong on forwarded packets).
+    /// Bytes before the payload according to the kernel (a hint: it can be wrong on forwarded packets).
     pub header_len: u16,
 }
 
-/// The facts of a virtio header.
+/// The metadata of a virtio header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Offload {
     /// The state of the checksum.
@@ -46,7 +46,7 @@ pub struct Offload {
 }
 
 impl Offload {
-    /// A single packet with a checksum that nobody has verified.
+    /// A single packet with an unverified checksum.
     pub const NONE: Self = Self { checksum: Checksum::Unverified, gso: None };
 }
 
@@ -69,17 +69,17 @@ impl Flags {
     pub const CWR: Self = Self(0x080);
     pub const AE: Self = Self(0x100);
 
-    /// Those of a TCP header's bytes 12 and 13, the first of which has the data offset besides.
+    /// The flags in a TCP header's bytes 12 and 13, the first of which also has the data offset.
     #[must_use]
     pub fn of(bytes: [u8; 2]) -> Self {
         Self(u16::from_be_bytes(bytes) & 0x1ff)
     }
-    /// Those in byte 13.
+    /// The flags in byte 13.
     #[must_use]
     pub fn low(self) -> u8 {
         self.0.to_be_bytes()[1]
     }
-    /// Those in byte 12.
+    /// The flags in byte 12.
     #[must_use]
     pub fn high(self) -> u8 {
         self.0.to_be_bytes()[0]
@@ -102,7 +102,7 @@ impl Flags {
     }
 }
 
-/// A parsed TCP packet: numbers copied out, parts as ranges, so that the bytes stay free to be changed.
+/// A parsed TCP packet: numbers copied out, parts as ranges, so that the bytes remain free to be changed.
 #[derive(Debug, Clone)]
 pub struct Packet<S> {
     /// Source address and port.
@@ -115,9 +115,9 @@ pub struct Packet<S> {
     pub ack: Seq<S>,
     /// Flags.
     pub flags: Flags,
-    /// Window field as it stands.
+    /// Window field, unscaled.
     pub window: u16,
-    /// Urgent pointer as it stands.
+    /// Urgent pointer field.
     pub urgent: u16,
     /// DSCP and ECN.
     pub traffic_class: u8,
@@ -133,19 +133,19 @@ pub struct Packet<S> {
     pub payload: Range<usize>,
 }
 
-/// Why a packet is not one that the engine works on.
+/// Why the engine does not process a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotTcp {
-    /// Another protocol: none of our business.
+    /// Another protocol: passed through.
     OtherProtocol,
-    /// A fragment of a TCP packet, or of one that may be: its ports and meaning cannot be known.
+    /// A fragment of a TCP packet, or of one that may be: its ports and meaning are unknown.
     Fragment,
-    /// Its headers cannot be read, or it says it is TCP and cannot be.
+    /// Its headers cannot be parsed, or it claims to be TCP and cannot be.
     Malformed,
 }
 
-/// Whether what is behind the IPv6 fragment header of `bytes` may be TCP for all that this fragment says. In all but the first
-/// what follows is no header: another header named there hides the protocol.
+/// Whether what follows the IPv6 fragment header of `bytes` may be TCP as far as this fragment tells. In all
+/// fragments but the first no header follows: another header named there hides the protocol.
 fn may_be_tcp(bytes: &[u8]) -> bool {
     const HOP_BY_HOP: u8 = 0;
     const TCP: u8 = 6;
@@ -178,9 +178,9 @@ impl<S> Packet<S> {
     /// Parses `bytes`, an IP packet.
     ///
     /// # Errors
-    /// If it is no whole TCP packet.
+    /// If it is not a whole TCP packet.
     pub fn parse(bytes: &[u8]) -> Result<Self, NotTcp> {
-        // What cannot be read to its end may be TCP for whoever reads it otherwise.
+        // What cannot be parsed to its end may be TCP to somebody who parses it differently.
         let ip = IpSlice::from_slice(bytes).map_err(|_| NotTcp::Malformed)?;
         let payload = ip.payload();
         if payload.ip_number != etherparse::IpNumber::TCP {
@@ -241,7 +241,7 @@ impl<S> Packet<S> {
         bytes.get(self.tcp.start + 20..self.tcp.end).unwrap_or(&[])
     }
 
-    /// Whether the TCP checksum is right, computed over `bytes`.
+    /// Whether the TCP checksum is correct, computed over `bytes`.
     #[must_use]
     pub fn checksum_is_right(&self, bytes: &[u8]) -> bool {
         let Some(segment) = bytes.get(self.tcp.start..self.payload.end) else { return false };
@@ -249,7 +249,7 @@ impl<S> Packet<S> {
         checksum::sum(pseudo, segment) == 0xffff
     }
 
-    /// Whether a router has marked it as having met congestion (RFC 3168, section 5).
+    /// Whether a router has marked it as having experienced congestion (RFC 3168, section 5).
     #[must_use]
     pub fn is_congested(&self) -> bool {
         self.traffic_class & 3 == 3
@@ -318,7 +318,8 @@ mod tests {
             assert_eq!(verdict(&bytes), Err(NotTcp::OtherProtocol), "{why}");
         }
         assert_eq!(verdict(&behind(fragment(6, 100))), Err(NotTcp::Fragment));
-        // Its protocol stands in the first fragment only. What is here in its place is data, and can be read as anything.
+        // The protocol is stated in the first fragment only. Here there is data in its place, which can be read as
+        // anything.
         let hidden = v6(44, &[&fragment(60, 100)[..], &[17, 0, 1, 4, 0, 0, 0, 0, 9, 9, 9, 9, 9, 9, 9, 9]].concat());
         assert_eq!(verdict(&hidden), Err(NotTcp::Fragment));
     }

@@ -1,10 +1,10 @@
-//! A TCP segment as read from a device: its header, its bytes and what the virtio header says of them, in one.
+//! A TCP segment as read from a device: its header, bytes and virtio metadata in one.
 
 use std::ops::Deref;
 
 use super::packet::{Checksum, NotTcp, Offload, Packet};
 
-/// A segment (or a super-packet of several) of the space `S`. Its header's fields are read as its own.
+/// A segment (or a super-packet of several) of the space `S`. Its header fields can be read directly.
 #[derive(Debug)]
 pub struct Segment<'a, S> {
     header: Packet<S>,
@@ -24,7 +24,7 @@ impl<'a, S> Segment<'a, S> {
     /// Parses `bytes`, an IP packet.
     ///
     /// # Errors
-    /// If it is no whole TCP packet.
+    /// If it is not a whole TCP packet.
     pub fn parse(offload: Offload, bytes: &'a mut [u8]) -> Result<Self, NotTcp> {
         let header = Packet::parse(bytes)?;
         Ok(Self { header, offload, bytes })
@@ -36,13 +36,13 @@ impl<'a, S> Segment<'a, S> {
         self.bytes
     }
 
-    /// What the virtio header says of it.
+    /// What the virtio header says about it.
     #[must_use]
     pub fn offload(&self) -> Offload {
         self.offload
     }
 
-    /// All that stands before the payload.
+    /// Everything before the payload.
     #[must_use]
     pub fn headers(&self) -> &[u8] {
         &self.bytes[..self.header.payload.start]
@@ -65,7 +65,7 @@ impl<'a, S> Segment<'a, S> {
         &mut self.bytes[self.header.payload.clone()]
     }
 
-    /// Whether what it says can be acted on: its checksum is right, or whoever handed it over answers for it.
+    /// Whether it can be acted on: its checksum is correct, or whoever handed it over vouches for it.
     #[must_use]
     pub fn is_undamaged(&self) -> bool {
         self.offload.checksum != Checksum::Unverified || self.header.checksum_is_right(self.bytes)

@@ -1,11 +1,11 @@
-//! Sequence numbers of the two spaces of a connection, and offsets in its streams.
+//! Sequence numbers of a connection's two spaces, and offsets in its streams.
 //!
-//! P is the space the local kernel sees (plaintext), C the one on the wire (Init message, then
-//! frames). Both start at the same initial sequence number, since the SYN passes with its own. The two are
-//! different types: mixing them does not compile.
+//! P is the space that the local kernel sees (plaintext), C the one on the wire (Init message, then frames). Both
+//! start at the same initial sequence number, since the SYN passes with its own. They are different types: mixing
+//! them does not compile.
 //!
-//! On packets there are 32-bit [`Seq`]s; everywhere else 64-bit [`Offset`]s, where 0 is the first byte
-//! after the SYN (TC-26) and the SYN itself is -1, so that nothing wraps in a connection's life.
+//! Packets have 32-bit [`Seq`]s; everything else uses 64-bit [`Offset`]s, where 0 is the first byte after the SYN
+//! (TC-26) and the SYN itself is -1, so that nothing wraps in a connection's life.
 
 use core::cmp::Ordering;
 use core::fmt;
@@ -19,7 +19,7 @@ pub enum P {}
 #[derive(Debug, Clone, Copy)]
 pub enum C {}
 
-/// A 32-bit sequence number as it stands in a TCP header.
+/// A 32-bit sequence number as in a TCP header.
 pub struct Seq<S>(pub u32, PhantomData<S>);
 
 /// A position in a byte stream: bytes after the SYN. The SYN is at -1; a FIN takes one position.

@@ -1,8 +1,8 @@
-//! Super-packets cut into what a device or network without offloads takes: single segments with complete checksums.
+//! Splits super-packets for a device or network without offloads: into single segments with complete checksums.
 //!
-//! The same cut as the kernel's own (`tcp_gso_segment`): IPv4 identifications count up, the sequence number advances,
-//! CWR stays on the first segment only, FIN and PSH on the last only. The payload is not copied: a segment
-//! is a header and slices of the payload it was cut from.
+//! The result equals the kernel's own (`tcp_gso_segment`): IPv4 identifications count up, the sequence number
+//! advances, CWR stays on the first segment only, FIN and PSH on the last only. The payload is not copied: a segment
+//! is a header and slices of the original payload.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -12,10 +12,10 @@ use super::checksum::{pseudo_header, sum};
 use super::outgoing::Outgoing;
 use super::packet::{Checksum, Flags, GSO_ECN, Gso, Offload, Packet};
 
-/// Why a packet could not be cut or its checksum not be completed.
+/// Why a packet could not be split or its checksum not be completed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotSplit {
-    /// A super-packet of another kind than TCP.
+    /// A super-packet of a kind other than TCP.
     #[error("a super-packet of kind {0:#x} cannot be split")]
     Kind(u8),
     /// The headers are not IP and TCP.
@@ -24,16 +24,17 @@ pub enum NotSplit {
     /// The segment size is 0.
     #[error("a super-packet with segments of 0 bytes")]
     NoSize,
-    /// Its checksum is not left to be computed: computing it now would hide damage done before.
+    /// Its checksum is not partial: computing it now would hide earlier corruption.
     #[error("a super-packet with a checksum that nobody has verified")]
     Unverified,
-    /// The checksum's place is outside of the headers.
+    /// The checksum's position is outside the headers.
     #[error("a checksum to be completed outside of the packet")]
     ChecksumPlace,
 }
 
-/// Cuts a packet into single segments and hands each, header and pieces of payload, to `each`. Returns how many there
-/// were. A packet that is none of TCP's super-packets comes out as it is, with its checksum completed if it was partial.
+/// Splits a packet into single segments and passes each, header and pieces of payload, to `each`. Returns their
+/// number. A packet that is not a TCP super-packet is passed on as it is, with its checksum completed if it was
+/// partial.
 ///
 /// `header` holds at least everything before the payload.
 ///
@@ -74,21 +75,21 @@ pub fn split(
     }
 }
 
-/// [`split`] for a whole packet in one piece of memory, as read from a device.
+/// [`split`] for a whole packet in contiguous memory, as read from a device.
 ///
 /// # Errors
 /// As for [`split`].
 pub fn split_bytes(bytes: &[u8], offload: Offload, each: impl FnMut(&[u8], &[&[u8]])) -> Result<usize, NotSplit> {
     let Some(gso) = offload.gso else { return split(bytes, &[], offload, each) };
     tcp_kind(gso)?;
-    // The kernel's header_len is a hint that can be wrong on forwarded packets: look for ourselves.
+    // The kernel's header_len is a hint that can be wrong on forwarded packets: parse instead.
     let parts = Packet::<()>::parse(bytes).map_err(|_| NotSplit::Headers)?;
     let header = bytes.get(..parts.payload.start).ok_or(NotSplit::Headers)?;
     let payload = bytes.get(parts.payload).ok_or(NotSplit::Headers)?;
     split(header, &[payload], offload, each)
 }
 
-/// The segments of a packet that the engine built, each as one piece of memory (for tests).
+/// The segments of a packet that the engine built, each in contiguous memory (for tests).
 ///
 /// # Errors
 /// As for [`split`].
@@ -98,7 +99,7 @@ pub fn segments(packet: &Outgoing<'_>) -> Result<Vec<Vec<u8>>, NotSplit> {
     Ok(all)
 }
 
-/// The segments of a whole packet, each as one piece of memory (for tests).
+/// The segments of a whole packet, each in contiguous memory (for tests).
 ///
 /// # Errors
 /// As for [`split_bytes`].
@@ -108,11 +109,11 @@ pub fn segments_of_bytes(bytes: &[u8], offload: Offload) -> Result<Vec<Vec<u8>>,
     Ok(all)
 }
 
-/// Completes a checksum of [`Checksum::Partial`]: the sum of everything from `start` on goes to `start + offset`, which
-/// holds the pseudo-header's sum until then.
+/// Completes a checksum of [`Checksum::Partial`]: the sum of everything from `start` on goes to `start + offset`,
+/// which holds the pseudo-header's sum until then.
 ///
 /// # Errors
-/// If that place is not in `bytes`.
+/// If that position is not in `bytes`.
 pub fn complete_checksum(bytes: &mut [u8], start: u16, offset: u16) -> Result<(), NotSplit> {
     complete(bytes, &[], start, offset)
 }
@@ -128,7 +129,7 @@ fn complete(header: &mut [u8], payload: &[&[u8]], start: u16, offset: u16) -> Re
     Ok(())
 }
 
-/// The checksum field for a sum. 0 is never sent: in UDP it means that there is none.
+/// The checksum field for a sum. 0 is never sent: in UDP it means "no checksum".
 fn finish(total: u16) -> u16 {
     match !total {
         0 => 0xffff,
@@ -136,7 +137,7 @@ fn finish(total: u16) -> u16 {
     }
 }
 
-/// The sum of `first` and then `pieces`, which follow each other, at odd positions too.
+/// The sum of `first` followed by `pieces`, which may begin at odd positions.
 fn sum_pieces(start: u16, first: &[u8], pieces: &[&[u8]]) -> u16 {
     let mut total = sum(start, first);
     let mut odd = first.len() % 2 == 1;
@@ -155,7 +156,7 @@ fn add(a: u16, b: u16) -> u16 {
     total.wrapping_add(u16::from(carry))
 }
 
-/// Whether a super-packet is TCP's, and of which IP version. The ECN flag beside the kind does not matter here.
+/// Whether a super-packet is TCP, and of which IP version. The ECN flag in the kind does not matter here.
 fn tcp_kind(gso: Gso) -> Result<bool, NotSplit> {
     match gso.kind & !GSO_ECN {
         1 => Ok(false),
@@ -186,7 +187,7 @@ impl Cut {
         if checksum == Checksum::Unverified {
             return Err(NotSplit::Unverified);
         }
-        // Lax: the lengths in the headers speak of payload that is elsewhere.
+        // Lax: the lengths in the headers cover payload that is elsewhere.
         let (ip, _) = LaxIpSlice::from_slice(header).map_err(|_| NotSplit::Headers)?;
         let (src, dst): (IpAddr, IpAddr) = match &ip {
             LaxIpSlice::Ipv4(v4) if !v6 => {
@@ -204,7 +205,7 @@ impl Cut {
         let fixed = tcp.payload.first_chunk::<20>().ok_or(NotSplit::Headers)?;
         let tcp_len = usize::from(fixed[12] >> 4) * 4;
         let tcp_at = header.len().checked_sub(tcp.payload.len()).ok_or(NotSplit::Headers)?;
-        // More than headers in `header` would be payload at the wrong place.
+        // Anything after the headers in `header` would be payload in the wrong place.
         if tcp_len != tcp.payload.len() {
             return Err(NotSplit::Headers);
         }
@@ -221,7 +222,7 @@ impl Cut {
         })
     }
 
-    /// Makes `header` that of the segment number `index`, which begins `at` bytes into the payload.
+    /// Turns `header` into that of segment number `index`, which begins `at` bytes into the payload.
     fn patch(&self, header: &mut [u8], payload: &[&[u8]], index: usize, at: usize, len: usize) -> Result<(), NotSplit> {
         let total = u16::try_from(self.header_len + len).map_err(|_| NotSplit::Headers)?;
         let (ip, tcp) = header.split_at_mut_checked(self.tcp_at).ok_or(NotSplit::Headers)?;
@@ -260,14 +261,14 @@ fn put<const N: usize>(bytes: &mut [u8], at: usize, value: [u8; N]) -> Result<()
     Ok(())
 }
 
-/// Slices of which some bytes were taken from the front.
+/// Slices from whose front some bytes were taken.
 struct Pieces<'a, 'b> {
     slices: &'b [&'a [u8]],
     used: usize,
 }
 
 impl<'a> Pieces<'a, '_> {
-    /// Makes `out` the next `len` bytes, or what is left.
+    /// Sets `out` to the next `len` bytes, or what is left.
     fn take(&mut self, mut len: usize, out: &mut Vec<&'a [u8]>) {
         out.clear();
         while len > 0 {

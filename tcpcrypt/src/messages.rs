@@ -79,7 +79,7 @@ impl<'a> Init1<'a> {
     /// Parses a whole message; what follows the key is ignored (TC-3).
     ///
     /// # Errors
-    /// [`Malformed`](crate::Malformed), by kind.
+    /// [`Malformed`], by kind.
     pub fn parse(tep: Tep, message: &'a [u8]) -> Result<Self, Error> {
         let mut reader = body(Role::A, message)?;
         let nciphers = usize::from(reader.u8()?);
@@ -120,7 +120,7 @@ impl<'a> Init2<'a> {
     /// Parses a whole message; what follows the key is ignored (TC-3).
     ///
     /// # Errors
-    /// [`Malformed`](crate::Malformed), by kind.
+    /// [`Malformed`], by kind.
     pub fn parse(tep: Tep, message: &'a [u8]) -> Result<Self, Error> {
         let mut reader = body(Role::B, message)?;
         let cipher = reader.u16()?;

@@ -13,26 +13,26 @@ use core::hint::black_box;
 const DEEP: usize = 64 * 1024;
 
 /// Deeper than a few calls of HKDF reach.
-const SHALLOW: usize = 8 * 1024;
+const SHALLOW_BYTES: usize = 8 * 1024;
 
 /// Runs `f` and wipes the stack that it used. Its result is moved, so it may contain secrets only behind a pointer.
 pub fn wiped<R>(f: impl FnOnce() -> R) -> R {
     let result = apart(f);
-    wipe::<DEEP>();
+    wipe::<DEEP_BYTES>();
     result
 }
 
 /// Runs `f` and wipes the stack that it used if `f` returns true.
 pub fn wiped_if(f: impl FnOnce() -> bool) {
     if apart(f) {
-        wipe::<DEEP>();
+        wipe::<DEEP_BYTES>();
     }
 }
 
 /// [`wiped`] for code that needs no more stack than HKDF.
 pub(crate) fn wiped_shallow<R>(f: impl FnOnce() -> R) -> R {
     let result = apart(f);
-    wipe::<SHALLOW>();
+    wipe::<SHALLOW_BYTES>();
     result
 }
 

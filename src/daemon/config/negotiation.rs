@@ -1,4 +1,4 @@
-//! What the file says of the protocol: what is offered, resumption, rekeying.
+//! The protocol part of the file: offers, resumption, rekeying.
 
 use std::time::Duration;
 
@@ -14,21 +14,21 @@ use crate::engine;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Negotiation {
-    /// TEPs by rising priority.
+    /// TEPs in order of increasing preference.
     #[serde(deserialize_with = "teps")]
     pub teps: Option<Vec<Tep>>,
-    /// AEADs by rising priority.
+    /// AEADs in order of increasing preference.
     #[serde(deserialize_with = "aeads")]
     pub aeads: Option<Vec<AeadId>>,
     /// Send a = 1 on every connection.
     pub aware: bool,
-    /// No encryption unless the peer sends a = 1.
+    /// Encrypt only if the peer sends a = 1.
     pub mandatory_aware: bool,
     /// Send b = 1 in every SYN.
     pub role_b: bool,
 }
 
-/// The cache of sessions, see [`engine::SessionLimits`].
+/// The session cache, see [`engine::SessionLimits`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Resumption {
@@ -65,7 +65,7 @@ pub struct Rekey {
 /// More than this under one key is beyond what the AEADs are analysed for (RFC 8446, section 5.5: 2^24.5 full records).
 const FRAMES_MAX: u64 = 1 << 24;
 const BYTES_MAX: u64 = 1 << 38;
-/// Secrets kept for each chain are derived one from the other: there is no use in very many.
+/// The secrets kept for each chain derive from one another: very many are useless.
 const LOOK_AHEAD_MAX: u8 = 64;
 
 impl Negotiation {
@@ -130,7 +130,7 @@ impl Rekey {
     }
 }
 
-/// Whether a list of what is offered can be one: not empty, nothing twice.
+/// Whether a list is a valid offer: not empty, no duplicates.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -147,7 +147,7 @@ pub fn check_offer<T: PartialEq + std::fmt::Display>(list: &[T]) -> Result<(), S
 /// Parses the name of a TEP.
 ///
 /// # Errors
-/// Which there are.
+/// The known ones.
 pub fn parse_tep(name: &str) -> Result<Tep, String> {
     let known = || Tep::ALL.map(Tep::short_name).join(", ");
     Tep::from_name(name).ok_or_else(|| format!("`{name}` is not a TEP; known are {}", known()))
@@ -156,7 +156,7 @@ pub fn parse_tep(name: &str) -> Result<Tep, String> {
 /// Parses the name of an AEAD.
 ///
 /// # Errors
-/// Which there are.
+/// The known ones.
 pub fn parse_aead(name: &str) -> Result<AeadId, String> {
     let known = || AeadId::ALL.map(AeadId::short_name).join(", ");
     AeadId::from_name(name).ok_or_else(|| format!("`{name}` is not an AEAD; known are {}", known()))

@@ -1,9 +1,9 @@
-//! Where in a configuration file something stands.
+//! Positions in a configuration file.
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// What is wrong about a value: its key as it is documented (`limits.max-flows`), and a message that names it.
+/// An invalid value: its key as documented (`limits.max-flows`), and a message that names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidValue {
     pub(super) key: String,
@@ -11,7 +11,7 @@ pub struct InvalidValue {
 }
 
 impl InvalidValue {
-    /// The message says what is wrong and what is allowed; the key is put before it.
+    /// The message says what is wrong and what is allowed; the key is prepended.
     pub(super) fn new(key: impl Into<String>, message: impl std::fmt::Display) -> Self {
         let key = key.into();
         Self { message: format!("{key}: {message}"), key }
@@ -23,7 +23,7 @@ pub(super) fn line_at(text: &str, byte: usize) -> Option<usize> {
     text.get(..byte).map(|before| before.matches('\n').count() + 1)
 }
 
-/// The line of a key's value; of a list's, the line of the first item that `is_it`, if there is one.
+/// The line of a key's value; for a list, the line of the first item that `is_it`, if there is one.
 pub(super) fn line_of(text: &str, key: &str, is_it: impl Fn(&str) -> bool) -> Option<usize> {
     let table = DeTable::parse(text).ok()?;
     let mut value: Option<&Spanned<DeValue<'_>>> = None;
@@ -43,7 +43,7 @@ pub(super) fn line_of(text: &str, key: &str, is_it: impl Fn(&str) -> bool) -> Op
     line_at(text, item.unwrap_or(value).span().start)
 }
 
-/// The key, as it is documented, that the byte belongs to: to it, or to its value.
+/// The key, as documented, whose name or value the byte is part of.
 pub(super) fn key_at(text: &str, byte: usize) -> Option<String> {
     within(DeTable::parse(text).ok()?.get_ref(), byte)
 }
