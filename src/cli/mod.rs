@@ -123,7 +123,7 @@ enum Command {
     Doctor,
 }
 
-/// Reads the arguments and does what they say.
+/// Parses the arguments and executes the command.
 #[must_use]
 pub fn main() -> ExitCode {
     main_with(crate::crypto::provider())

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 pub use negotiation::{Negotiation, Rekey, Resumption, check_offer, parse_aead, parse_tep};
 pub use position::InvalidValue;
-use range::{BUSY_POLL_MOST, DAY, ENTRIES_MAX, HELD_LEAST, HELD_MOST, HOUR, in_range};
+use range::{BUSY_POLL_MAX, DAY, ENTRIES_MAX, HELD_MIN, HELD_MOST, HOUR, in_range};
 
 use super::instance::Instance;
 use crate::engine;
@@ -159,7 +159,7 @@ impl Limits {
     }
 }
 
-/// Routing tables of the kernel's own: unspecified (0), compat (252), default (253), main (254), local (255).
+/// The kernel's own routing tables: unspecified (0), compat (252), default (253), main (254), local (255).
 const RESERVED_TABLES: [u32; 5] = [0, 252, 253, 254, 255];
 /// Three consecutive preferences must fit before that of the main table, 32766.
 const PREFERENCE_MAX: u32 = 32_763;

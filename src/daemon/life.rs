@@ -26,7 +26,7 @@ use crate::selector::PolicyTable;
 
 /// Interval of the health and limit checks.
 const TICK: Duration = Duration::from_secs(1);
-/// How often host names are looked up again, and how often those that could not be found.
+/// How often host names are resolved again, and how often those without an address.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(60);
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// How often kept connections are checked for whether they have ended.
@@ -36,7 +36,7 @@ const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
 /// Time for the last packets to leave before the devices go.
 const DRAIN: Duration = Duration::from_millis(200);
 
-/// Signals, caught from the start: one that comes during `up` is acted on when that is done.
+/// Signals, caught from the start: one that arrives during `up` is handled afterwards.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -268,7 +268,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Acts on what has changed about the host.
+    /// Reacts to a change of the host.
     async fn handle_change(&mut self, change: Result<linux::Event, linux::Error>) -> anyhow::Result<ControlFlow<()>> {
         match change {
             Ok(linux::Event::Prefixes(prefixes)) => {
@@ -324,7 +324,7 @@ impl Daemon {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Looks all host names up again, beside everything else.
+    /// Resolves all host names again, in the background.
     fn resolve_again(&mut self) {
         let names = self.selectors.names();
         if self.resolving || names.is_empty() {

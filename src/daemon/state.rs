@@ -57,7 +57,7 @@ pub(super) struct Daemon {
     pub(super) events: mpsc::Sender<Event>,
     pub(super) resolving: bool,
     /// The file was read again, and whether its names have addresses has not been said yet.
-    pub(super) names_are_new: bool,
+    pub(super) report_unresolved: bool,
 }
 
 /// What happens beside requests and signals.

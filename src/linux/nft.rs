@@ -503,7 +503,7 @@ fn quoted(divert: &Divert, family: Family, quote: Quote, target: &'static str) -
     rules
 }
 
-/// The transaction that removes the table, if there is one.
+/// The transaction that removes the table, if it exists.
 pub(super) fn delete_table(table: &str) -> Value {
     let table = json!({"table": {"family": "inet", "name": table}});
     json!({"nftables": [{"add": table}, {"delete": table}]})

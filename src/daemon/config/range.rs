@@ -19,11 +19,11 @@ pub(super) fn in_range(
 /// Entries of a table: at 1 kB each this is more memory than a host has to spare.
 pub(super) const ENTRIES_MAX: u64 = 1 << 24;
 /// One frame of the largest size, twice over; less would stop connections rather than bound them.
-pub(super) const HELD_LEAST: u64 = 1 << 17;
+pub(super) const HELD_MIN: u64 = 1 << 17;
 pub(super) const HELD_MOST: u64 = 1 << 40;
 /// Seconds.
 pub(super) const HOUR: u64 = 3600;
 pub(super) const DAY: u64 = 24 * HOUR;
 
 /// Busy polling for longer than this gains nothing any more.
-pub(super) const BUSY_POLL_MOST: u32 = 10_000;
+pub(super) const BUSY_POLL_MAX: u32 = 10_000;
