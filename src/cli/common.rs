@@ -1,4 +1,4 @@
-//! What commands have in common.
+//! Shared by all commands.
 
 use std::net::SocketAddr;
 
@@ -9,10 +9,10 @@ use super::address;
 use crate::daemon::instance::Instance;
 use crate::selector::{Policy, SelectorError};
 
-/// The device and instance if nothing is said.
+/// The default device and instance.
 pub(super) const DEFAULT_TUN: &str = "tun0";
 
-/// What every command takes.
+/// Common options.
 #[derive(Debug, Args)]
 pub(super) struct Common {
     /// Which daemon, if several run on this machine [default: the TUN device's name, tun0]
@@ -43,7 +43,7 @@ pub(super) struct Connection {
     pub(super) remote: SocketAddr,
 }
 
-/// Why a command did not succeed, with its exit status.
+/// Why a command failed, with its exit status.
 #[derive(Debug)]
 pub(super) struct CommandError {
     pub(super) status: u8,
@@ -60,7 +60,7 @@ impl CommandError {
     }
 }
 
-/// Parses a policy, its possible values being part of the help.
+/// Parses a policy; the possible values appear in the help.
 pub(super) fn policy_parser() -> impl clap::builder::TypedValueParser<Value = Policy> {
     PossibleValuesParser::new(["opportunistic", "required", "off"])
         .try_map(|text| text.parse::<Policy>().map_err(|error: SelectorError| error))

@@ -1,4 +1,4 @@
-//! A daemon that is up: what it consists of, and how what is selected gets into force.
+//! The state of a running daemon, and how selectors are put in force.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime};
@@ -19,10 +19,10 @@ use crate::io::WorkerHandle;
 use crate::linux::{self, Host, KeptFlow, TunDevice};
 use crate::selector::PolicyTable;
 
-/// The packet loop answers in less; with this it is stuck.
+/// The packet loop answers faster; otherwise it is stuck.
 pub(super) const WORKER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a device was when it came up.
+/// A device as it was when it came up.
 pub(super) struct DeviceInfo {
     pub(super) name: String,
     pub(super) side: &'static str,
@@ -44,32 +44,32 @@ pub(super) struct Daemon {
     pub(super) log: Log,
     pub(super) selectors: Selectors,
     pub(super) worker: WorkerHandle,
-    /// Taken out while a thread works with it.
+    /// `None` while a thread works with it.
     pub(super) host: Option<Host>,
     pub(super) devices: Vec<DeviceInfo>,
     pub(super) recovered: bool,
     pub(super) since: (SystemTime, Instant),
     pub(super) kept: Vec<KeptFlow>,
-    /// The connections of probes that are running, which are diverted whatever is selected.
+    /// The connections of running probes, which are diverted whatever is selected.
     pub(super) probing: Vec<(u64, Vec<KeptFlow>)>,
     pub(super) probes_made: u64,
     pub(super) alerts: Alerts,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) resolving: bool,
-    /// The file was read again, and whether its names have addresses has not been said yet.
+    /// The file was reloaded, and names without an address were not reported yet.
     pub(super) report_unresolved: bool,
 }
 
-/// What happens beside requests and signals.
+/// Events other than requests and signals.
 pub(super) enum Event {
-    /// Host names were looked up; then a request that waited for it is carried out.
+    /// Host names were resolved; then a request that waited for this is executed.
     Resolved(Resolved, Option<PendingRequest>),
     /// A probe is over.
     Probed(u64),
 }
 
 impl Daemon {
-    /// Tells the engine what was open before the selectors were in force.
+    /// Tells the engine which connections were open before the selectors were in force.
     pub(super) async fn admit(&self) -> anyhow::Result<()> {
         let open = blocking(linux::all_connections).await?.unwrap_or_else(|error| {
             tracing::warn!(
@@ -81,8 +81,8 @@ impl Daemon {
         timeout(WORKER_TIMEOUT, admitted).await.context("the packet loop is stuck")?.map_err(Into::into)
     }
 
-    /// Puts the selectors in force, in the engine first: what the firewall then diverts is known there. On an error
-    /// the `before` are in force again.
+    /// Applies the selectors, to the engine first, so that it knows what the firewall then diverts. On an error the
+    /// selectors in `before` are restored.
     pub(super) async fn apply(&mut self, before: Selectors) -> anyhow::Result<()> {
         let error = match self.try_apply().await {
             Ok(()) => return Ok(()),
@@ -97,19 +97,19 @@ impl Daemon {
         let rules = self.selectors.rules();
         let table = PolicyTable::new(rules.clone());
         let lookup = table.clone();
-        // In one step with the new policy: no connection can become encrypted in between that is not in the list.
+        // Atomic with the new policy: no connection that is not in the list can become encrypted in between.
         let kept = self.worker.call_async(move |engine, _, _| {
             engine.change_policy(table);
             kept(engine, &lookup)
         });
         self.kept = timeout(WORKER_TIMEOUT, kept).await.context("the packet loop is stuck")??;
         let updated = self.update_host().await;
-        // Listed when nothing new can be among it that went past the engine.
+        // Listed when no new connection that bypassed the engine can be among them.
         self.admit().await?;
         updated
     }
 
-    /// Looks again which connections stay diverted although nothing selects them.
+    /// Checks again which connections stay diverted although nothing selects them.
     pub(super) async fn keep(&mut self) -> anyhow::Result<()> {
         let table = PolicyTable::new(self.selectors.rules());
         let kept = self.worker.call_async(move |engine, _, _| kept(engine, &table));
@@ -137,25 +137,25 @@ impl Daemon {
         Ok(result?)
     }
 
-    /// What the engine counted, or an error if the packet loop is gone or stuck.
+    /// The engine's counters, or an error if the packet loop is gone or stuck.
     pub(super) async fn counters(&self) -> anyhow::Result<Counters> {
         let counters = self.worker.call_async(|engine, _, _| engine.counters().clone());
         timeout(WORKER_TIMEOUT, counters).await.context("the packet loop is stuck")?.map_err(Into::into)
     }
 
-    pub(super) fn resolve_then(&self, names: BTreeSet<String>, asked: Option<PendingRequest>) {
+    pub(super) fn resolve_then(&self, names: BTreeSet<String>, request: Option<PendingRequest>) {
         let events = self.events.clone();
         tokio::spawn(async move {
             let resolved = resolve(names).await;
-            // Nobody listens when the daemon is shutting down.
-            let _ = events.send(Event::Resolved(resolved, asked)).await;
+            // The receiver is gone when the daemon is shutting down.
+            let _ = events.send(Event::Resolved(resolved, request)).await;
         });
     }
 }
 
 /// Connections that are (becoming) encrypted and that no rule selects any more: they stay diverted until they end,
-/// since neither may their ciphertext reach an application nor their plaintext the wire. So do those that were aborted,
-/// until the kernel is known to have noticed.
+/// since neither may their ciphertext reach an application nor their plaintext the wire. The same applies to those
+/// that were aborted, until the kernel is known to have noticed.
 pub(super) fn kept(engine: &Engine, table: &PolicyTable) -> Vec<KeptFlow> {
     let live = |flow: &FlowInfo| matches!(flow.state, FlowState::Negotiating | FlowState::Encrypted);
     let live = engine.flows().into_iter().filter(live).map(|flow| (flow.local, flow.remote));
@@ -171,7 +171,7 @@ fn diverted(table: &PolicyTable, local: std::net::SocketAddr, remote: std::net::
         .is_some_and(|rule| rule.policy != crate::selector::Policy::Off)
 }
 
-/// Does what takes a while, or has a runtime of its own, in another thread.
+/// Runs blocking work, or work with a runtime of its own, in another thread.
 pub(super) async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> anyhow::Result<R> {
     Ok(tokio::task::spawn_blocking(work).await?)
 }

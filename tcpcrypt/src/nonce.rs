@@ -34,7 +34,7 @@ pub struct SessionNonce {
 }
 
 impl SessionNonce {
-    /// From both nonces; `own` is that of the host which had `original_role`.
+    /// From both nonces; `own` is that of the host that had `original_role`.
     #[must_use]
     pub fn new(original_role: Role, own: &ResumeNonce, peer: &ResumeNonce) -> Self {
         let (a, b) = match original_role {

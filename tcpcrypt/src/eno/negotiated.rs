@@ -1,4 +1,4 @@
-//! What the two SYN-form options came to.
+//! The result of the two SYN-form options.
 
 use alloc::vec::Vec;
 
@@ -19,7 +19,7 @@ pub struct Negotiated {
 }
 
 impl Negotiated {
-    /// This host's option and the peer's, out of the transcript.
+    /// This host's option and the peer's, parsed from the transcript.
     #[must_use]
     pub fn options(&self) -> Option<(SynOption<'_>, SynOption<'_>)> {
         let len = self.transcript.get(1).copied().map(usize::from)?;
