@@ -10,7 +10,7 @@
 use core::hint::black_box;
 
 /// Deeper than any cipher, hash or curve here reaches, even in unoptimised builds (`tests/secrets` checks).
-const DEEP: usize = 64 * 1024;
+const DEEP_BYTES: usize = 64 * 1024;
 
 /// Deeper than a few calls of HKDF reach.
 const SHALLOW_BYTES: usize = 8 * 1024;
