@@ -4,10 +4,12 @@
 //! that already has some, both are kept, in two layers, and authentication decides (a single forged segment must
 //! not stall or kill a connection). `first` holds what came first, `last` what came later and differed.
 
+mod layer;
+
 use std::collections::BTreeMap;
-use std::ops::Bound::{Excluded, Unbounded};
 use std::ops::Range;
 
+use self::layer::{Layer, PIECE};
 use crate::wire::Offset;
 
 /// What an inserted segment was.
@@ -30,138 +32,10 @@ pub(crate) enum Prefer {
     Last,
 }
 
-#[derive(Debug, Default)]
-struct Piece {
-    bytes: Vec<u8>,
-    /// That many of `bytes` were removed from the front: moving the rest up for every frame that is opened costs more.
-    skip: usize,
-}
-
-impl Piece {
-    fn data(&self) -> &[u8] {
-        self.bytes.get(self.skip..).unwrap_or(&[])
-    }
-
-    fn len(&self) -> usize {
-        self.data().len()
-    }
-}
-
-/// Pieces that touch are merged up to this many bytes.
-const PIECE: usize = 64 << 10;
 /// What a piece costs besides its bytes, about, with its range.
 const PIECE_COST: usize = 128;
 /// In more pieces than this no stream is kept, apart from those that its bytes need: nothing honest crumbles that much.
 const MAX_CRUMBS: usize = 256;
-
-/// Pieces by where they start, not overlapping; neighbours that fit into one are one.
-#[derive(Debug)]
-struct Layer<S> {
-    pieces: BTreeMap<Offset<S>, Piece>,
-    /// The memory of all pieces.
-    memory: usize,
-}
-
-impl<S> Default for Layer<S> {
-    fn default() -> Self {
-        Self { pieces: BTreeMap::new(), memory: 0 }
-    }
-}
-
-impl<S> Layer<S> {
-    fn insert(&mut self, start: Offset<S>, piece: Piece) {
-        self.memory += piece.bytes.capacity();
-        self.pieces.insert(start, piece);
-    }
-
-    fn take(&mut self, start: Offset<S>) -> Option<Piece> {
-        let piece = self.pieces.remove(&start)?;
-        self.memory -= piece.bytes.capacity();
-        Some(piece)
-    }
-
-    /// The last piece that starts at or before `at`: where, and where it ends.
-    fn before(&self, at: Offset<S>) -> Option<(Offset<S>, &Piece)> {
-        self.pieces.range(..=at).next_back().map(|(start, piece)| (*start, piece))
-    }
-
-    fn at(&self, at: Offset<S>) -> Option<&[u8]> {
-        let (start, piece) = self.before(at)?;
-        piece.data().get(at.ahead_of(start)..).filter(|held| !held.is_empty())
-    }
-
-    /// Where the first piece behind `at` starts.
-    fn next_start(&self, at: Offset<S>) -> Option<Offset<S>> {
-        self.pieces.range((Excluded(at), Unbounded)).next().map(|(start, _)| *start)
-    }
-
-    /// Adds the parts of `bytes` for which there are none yet; whether there were any.
-    fn fill(&mut self, start: Offset<S>, bytes: &[u8]) -> bool {
-        let end = start + bytes.len();
-        let mut at = start;
-        let mut added = false;
-        while at < end {
-            if let Some(held) = self.at(at) {
-                at += held.len();
-                continue;
-            }
-            let until = self.next_start(at).map_or(end, |next| next.min(end));
-            self.put(at, bytes.get(at.ahead_of(start)..until.ahead_of(start)).unwrap_or(&[]));
-            added = true;
-            at = until;
-        }
-        added
-    }
-
-    /// Adds `bytes` where there are none, merged with what they touch.
-    fn put(&mut self, start: Offset<S>, bytes: &[u8]) {
-        let end = start + bytes.len();
-        let left = self.before(start).filter(|(at, piece)| *at + piece.len() == start);
-        // With what was removed from its front: or it would grow for ever.
-        let left = left.filter(|(_, piece)| piece.bytes.len() + bytes.len() <= PIECE);
-        let (at, mut piece) = match left.map(|(at, _)| at).and_then(|at| Some((at, self.take(at)?))) {
-            Some(left) => left,
-            None => (start, Piece::default()),
-        };
-        let right = self.pieces.get(&end).filter(|right| piece.bytes.len() + bytes.len() + right.len() <= PIECE);
-        let right = if right.is_some() { self.take(end) } else { None };
-        piece.bytes.reserve(bytes.len() + right.as_ref().map_or(0, Piece::len));
-        piece.bytes.extend_from_slice(bytes);
-        if let Some(right) = right {
-            piece.bytes.extend_from_slice(right.data());
-        }
-        self.insert(at, piece);
-    }
-
-    /// Removes everything in `range`.
-    fn remove(&mut self, range: &Range<Offset<S>>) {
-        let mut from = range.start;
-        if let Some((start, piece)) = self.before(from)
-            && start + piece.len() > from
-        {
-            from = start;
-        }
-        while let Some(start) = self.pieces.range(from..).next().map(|(start, _)| *start).filter(|s| *s < range.end) {
-            let Some(mut piece) = self.take(start) else { return };
-            let head = range.start.ahead_of(start);
-            let tail = range.end.ahead_of(start);
-            if tail < piece.len() {
-                let rest = if head == 0 {
-                    Piece { skip: piece.skip + tail, bytes: std::mem::take(&mut piece.bytes) }
-                } else {
-                    Piece { bytes: piece.data().get(tail..).unwrap_or(&[]).to_vec(), skip: 0 }
-                };
-                self.insert(start + tail, rest);
-            }
-            if head > 0 {
-                piece.bytes.truncate(piece.skip + head);
-                piece.bytes.shrink_to_fit();
-                self.insert(start, piece);
-            }
-            from = range.start;
-        }
-    }
-}
 
 /// Bytes of one stream beyond a point, with gaps, some in two versions. Most streams have none.
 #[derive(Debug)]
@@ -263,20 +137,24 @@ impl<S> Held<S> {
 
     /// Bytes of memory held.
     fn held(&self) -> usize {
-        self.first.memory + self.last.memory + self.pieces() * PIECE_COST
+        self.memory() + self.pieces() * PIECE_COST
     }
 
     fn pieces(&self) -> usize {
-        self.first.pieces.len() + self.last.pieces.len()
+        self.first.len() + self.last.len()
+    }
+
+    fn memory(&self) -> usize {
+        self.first.memory() + self.last.memory()
     }
 
     fn is_crumbled(&self) -> bool {
-        self.pieces() > MAX_CRUMBS + (self.first.memory + self.last.memory) / (PIECE / 4)
+        self.pieces() > MAX_CRUMBS + self.memory() / (PIECE / 4)
     }
 
     /// Whether some place has two versions.
     fn has_conflicts(&self) -> bool {
-        !self.last.pieces.is_empty()
+        !self.last.is_empty()
     }
 
     /// Takes in what a segment brought. Of a stream in too many pieces the last ones are dropped; the sender sends them again.
@@ -312,9 +190,7 @@ impl<S> Held<S> {
 
     /// The piece that lies behind all others.
     fn furthest(&self) -> Option<Range<Offset<S>>> {
-        let last =
-            |layer: &Layer<S>| layer.pieces.last_key_value().map(|(start, piece)| (*start, *start + piece.len()));
-        last(&self.first).max(last(&self.last)).map(|(start, end)| start..end)
+        self.first.furthest().max(self.last.furthest()).map(|(start, end)| start..end)
     }
 
     /// Notes that `start..end` is held.
@@ -428,17 +304,8 @@ impl<S> Held<S> {
 
     /// Gives back memory that is not in use.
     fn shrink(&mut self) {
-        for layer in [&mut self.first, &mut self.last] {
-            layer.memory = 0;
-            for piece in layer.pieces.values_mut() {
-                if piece.skip > 0 {
-                    piece.bytes.drain(..piece.skip);
-                    piece.skip = 0;
-                }
-                piece.bytes.shrink_to_fit();
-                layer.memory += piece.bytes.capacity();
-            }
-        }
+        self.first.shrink();
+        self.last.shrink();
     }
 
     /// The ranges held beyond `after`, as SACK blocks would say it: the one with the latest arrival first.
@@ -581,8 +448,7 @@ mod tests {
                     assert!(r.copy(Prefer::First, at(n as i64), &mut out));
                     assert!(out.iter().enumerate().all(|(i, byte)| usize::from(*byte) == n + i));
                 }
-                let memory: usize = r.first.pieces.values().map(|piece| piece.bytes.capacity()).sum();
-                assert_eq!(r.first.memory, memory);
+                assert_eq!(r.first.memory(), r.first.count_memory());
             }
         }
     }
