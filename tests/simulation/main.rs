@@ -7,19 +7,24 @@
 #![allow(missing_docs, reason = "a test crate has no readers but its authors")]
 
 mod app;
+mod draw;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod host;
+mod judge;
 mod net;
 mod profile;
 mod run;
+mod scenario;
 mod watch;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use host::Setup;
+use judge::Report;
 use profile::{Profile, scenario};
-use run::{Report, Scenario, run};
+use run::run;
+use scenario::Scenario;
 
 fn number(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;
@@ -172,7 +177,7 @@ mod without_engines {
 
     pub(super) fn plain(scenario: &mut Scenario) {
         scenario.setups = [Setup::Without; 2];
-        scenario.expect = crate::run::Expect::Plain;
+        scenario.expect = crate::scenario::Expect::Plain;
         if scenario.conns.iter().any(|conn| conn.simultaneous) {
             // smoltcp by itself does not stand loss in a simultaneous open.
             for link in &mut scenario.links {

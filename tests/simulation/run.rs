@@ -1,108 +1,27 @@
 //! One run: two hosts, the network between them, virtual time, and what must hold at its end.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashSet};
+use std::collections::BinaryHeap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use enotun::engine::{Config, FlowState};
+use enotun::engine::FlowState;
 use enotun::selector::Policy;
 use enotun::time::Instant;
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp;
 use smoltcp::wire::IpEndpoint;
 
-use super::app::{self, App, Outcome, Plan};
-use super::host::{DeviceModel, Host, Setup};
-use super::net::{Counts, Direction, Link};
+use super::app::{self, App, Outcome};
+use super::host::Host;
+use super::judge::Report;
+use super::net::Direction;
+use super::scenario::{ConnPlan, Scenario};
 use super::watch::{Conn, Watch};
 use crate::harness::rng::{Rng, Stream};
 use crate::harness::seals;
 
-/// One connection to be made.
-#[derive(Debug, Clone)]
-pub struct ConnPlan {
-    pub v6: bool,
-    /// By host: which of its addresses.
-    pub aliases: [usize; 2],
-    /// The host that opens it.
-    pub client: usize,
-    pub start: Duration,
-    /// Uses the addresses and ports of that earlier connection, once it is over; `start` counts from then.
-    pub after: Option<usize>,
-    /// By host.
-    pub plans: [Plan; 2],
-    /// Nobody listens: it is refused.
-    pub refused: bool,
-    /// Both hosts open it at once.
-    pub simultaneous: bool,
-}
-
-/// What becomes of the connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expect {
-    /// Encrypted, if the SYN with ENO was not given up.
-    Encrypted,
-    Plain,
-    Either,
-    /// Nothing is delivered and nothing is on the wire in plain.
-    Refused,
-}
-
-/// A whole run, as a profile makes it from a seed.
-#[derive(Debug, Clone)]
-pub struct Scenario {
-    pub setups: [Setup; 2],
-    pub mtus: [usize; 2],
-    pub models: [DeviceModel; 2],
-    /// By sending host.
-    pub links: [Link; 2],
-    pub conns: Vec<ConnPlan>,
-    pub expect: Expect,
-    /// Every connection ends as its applications meant it to. Otherwise it may be reset, or hang.
-    pub survive: bool,
-    /// Every connection ends somehow.
-    pub ends: bool,
-    /// Rekeys asked for: when, by which host, on which connection.
-    pub rekeys: Vec<(Duration, usize, usize)>,
-    /// Policy becomes opportunistic only now (hosts set up as `Idle`).
-    pub enable_at: Option<Duration>,
-    /// That host's engine crashes and is started again.
-    pub crash: Option<(Duration, usize)>,
-    /// That host's engine goes down in order.
-    pub down: Option<(Duration, usize)>,
-    /// That host's cache of sessions is flushed.
-    pub flushes: Vec<(Duration, usize)>,
-    /// Milliseconds until the timestamps of both kernels wrap.
-    pub clock_before_wrap: u32,
-    pub deadline: Duration,
-    /// By host.
-    pub configs: [Config; 2],
-}
-
-/// What came of a run.
-pub struct Report {
-    pub faults: Vec<String>,
-    pub fingerprint: u64,
-    pub packets: u64,
-    pub delivered: u64,
-    pub encrypted: usize,
-    /// Of those, connections that resumed a session.
-    pub resumed: usize,
-    /// Generations beyond the first that were reached, at both ends together.
-    pub generations: u64,
-    /// Urgent bytes that were announced to the peer's kernel.
-    pub urgent: usize,
-    pub plain: usize,
-    pub hung: usize,
-    pub took: Duration,
-    pub held_most: usize,
-    pub counts: [Counts; 2],
-    pub trace: Vec<String>,
-    pub counters: Vec<Vec<(&'static str, u64)>>,
-}
-
-struct Flight {
+pub struct Flight {
     at: u64,
     number: u64,
     to: usize,
@@ -128,47 +47,47 @@ impl Ord for Flight {
 
 /// What an engine said of a connection while it lived.
 #[derive(Debug, Clone)]
-struct Said {
-    state: FlowState,
-    session_id: Option<String>,
-    role: Option<char>,
-    resumed: bool,
+pub struct Said {
+    pub state: FlowState,
+    pub session_id: Option<String>,
+    pub role: Option<char>,
+    pub resumed: bool,
 }
 
-struct Live {
-    plan: ConnPlan,
-    handles: [SocketHandle; 2],
-    apps: [App; 2],
-    ends: [SocketAddr; 2],
-    started: bool,
-    start_at: Option<Instant>,
-    said: [Option<Said>; 2],
+pub struct Live {
+    pub plan: ConnPlan,
+    pub handles: [SocketHandle; 2],
+    pub apps: [App; 2],
+    pub ends: [SocketAddr; 2],
+    pub started: bool,
+    pub start_at: Option<Instant>,
+    pub said: [Option<Said>; 2],
     /// By host: the highest generation it was seen to send with.
-    generations: [u64; 2],
+    pub generations: [u64; 2],
     /// By host: how many of its urgent bytes are written.
-    urged: [usize; 2],
+    pub urged: [usize; 2],
 }
 
-struct Sim<'a> {
-    scenario: &'a Scenario,
-    now: Instant,
-    hosts: [Host; 2],
+pub struct Sim<'a> {
+    pub scenario: &'a Scenario,
+    pub now: Instant,
+    pub hosts: [Host; 2],
     /// By sending host.
-    net: [Direction; 2],
-    flights: BinaryHeap<Reverse<Flight>>,
-    flights_made: u64,
-    conns: Vec<Live>,
-    watch: Watch,
-    rekeys: Vec<(Duration, usize, usize)>,
-    flushes: Vec<(Duration, usize)>,
-    enabled: bool,
-    crash: Option<(Duration, usize)>,
-    down: Option<(Duration, usize)>,
-    held_most: usize,
+    pub net: [Direction; 2],
+    pub flights: BinaryHeap<Reverse<Flight>>,
+    pub flights_made: u64,
+    pub conns: Vec<Live>,
+    pub watch: Watch,
+    pub rekeys: Vec<(Duration, usize, usize)>,
+    pub flushes: Vec<(Duration, usize)>,
+    pub enabled: bool,
+    pub crash: Option<(Duration, usize)>,
+    pub down: Option<(Duration, usize)>,
+    pub held_most: usize,
 }
 
 /// After the applications are done, time for TIME-WAIT, lingering, and what the network still holds.
-const AFTERWARDS: Duration = Duration::from_secs(600);
+pub const AFTERWARDS: Duration = Duration::from_secs(600);
 
 /// No run of a profile needs so many packets: something answers itself.
 const STORM: u64 = 1_500_000;
@@ -533,206 +452,5 @@ impl Sim<'_> {
             consider(Some(Instant::ZERO + at));
         }
         next
-    }
-
-    fn judge(mut self, hung: usize) -> Report {
-        let mut faults = std::mem::take(&mut self.watch.faults);
-        let scenario = self.scenario;
-        let (mut delivered, mut encrypted, mut plain, mut deadlocks) = (0, 0, 0, 0);
-        let (mut resumed, mut generations, mut urgent) = (0, 0, 0);
-        let mut all_ids = HashSet::new();
-        match seals::repeated() {
-            0 => {}
-            n => faults.push(format!("{n} frames were sealed with a key and nonce that had sealed another one")),
-        }
-        for (i, conn) in self.conns.iter().enumerate() {
-            let watched = &self.watch.conns[i];
-            // Plain TCP is at the mercy of whoever forges.
-            let ids = [0, 1].map(|h: usize| conn.said[h].as_ref().and_then(|s| s.session_id.clone()));
-            let any_encrypted = ids.iter().any(Option::is_some);
-            if !any_encrypted && scenario.links.iter().any(|l| l.attack + l.tamper_payload + l.tamper_header > 0.0) {
-                plain += 1;
-                continue;
-            }
-            let mut fault = |text: String| faults.push(format!("connection {i}: {text}"));
-            // smoltcp does not look at the acknowledgement of a segment outside the window. When both ends send again
-            // what the other has, neither learns of it, and so on for ever. With engines between, that does not happen.
-            let deadlocked = scenario.expect == Expect::Plain
-                && [0, 1].iter().all(|&h: &usize| {
-                    let socket = self.hosts[h].sockets.get::<tcp::Socket>(conn.handles[h]);
-                    socket.state() == tcp::State::Established && socket.send_queue() > 0
-                });
-            // smoltcp does not send its FIN again after it was shown that all data before has arrived. Nothing can be said
-            // of such a connection but that its data is there.
-            let forgotten = [0, 1].iter().any(|&h: &usize| {
-                let socket = self.hosts[h].sockets.get::<tcp::Socket>(conn.handles[h]);
-                let waits = matches!(socket.state(), tcp::State::FinWait1 | tcp::State::Closing | tcp::State::LastAck);
-                let silent = watched.last_fin[h].is_none_or(|at| self.now.since(at) > AFTERWARDS);
-                waits && silent && conn.apps[1 - h].received == conn.apps[h].sent
-            });
-            deadlocks += usize::from(deadlocked || forgotten);
-            for h in 0..2 {
-                let (app, peer) = (&conn.apps[h], &conn.apps[1 - h]);
-                delivered += app.received;
-                // What a host sends is not kept back by what it does not read. Loss may cost some retransmissions.
-                let slack = Duration::from_secs(100);
-                if !peer.plan.deaf.is_zero() && app.last_received > peer.last_sent + slack {
-                    fault(format!(
-                        "host {h} got the last byte {:?} after it was written",
-                        app.last_received.since(peer.last_sent)
-                    ));
-                }
-                if let Some(wrong) = app.wrong.as_ref() {
-                    fault(format!("host {h} was given wrong data: {wrong}"));
-                }
-                if app.outcome == Some(Outcome::Eof) && !(peer.closed && app.received == peer.sent) {
-                    fault(format!(
-                        "host {h} was told of an end of file after {} bytes; its peer wrote {} and {}",
-                        app.received,
-                        peer.sent,
-                        if peer.closed { "closed" } else { "did not close" }
-                    ));
-                }
-                if !scenario.survive {
-                    continue;
-                }
-                let socket = self.hosts[h].sockets.get::<tcp::Socket>(conn.handles[h]);
-                if conn.plan.refused {
-                    if h == conn.plan.client && app.outcome != Some(Outcome::Reset) {
-                        fault(format!("host {h}: not refused but {:?}, {}", app.outcome, socket.state()));
-                    }
-                } else if conn.plan.plans[1 - h].abort_after.is_some() {
-                    let never_open = h != conn.plan.client && !app.established;
-                    if app.outcome != Some(Outcome::Reset) && !never_open {
-                        fault(format!("host {h}: the peer aborted, seen {:?}, {}", app.outcome, socket.state()));
-                    }
-                } else if conn.plan.plans[h].abort_after.is_some() {
-                    if !app.aborted {
-                        fault(format!("host {h} never got to abort: {:?}, {}", app.outcome, socket.state()));
-                    }
-                } else if deadlocked || forgotten {
-                } else if app.outcome != Some(Outcome::Eof) || app.received != conn.plan.plans[1 - h].send {
-                    fault(format!(
-                        "host {h}: {} of {} bytes delivered, {} of {} written, end {:?}, state {}, {} waiting to be sent",
-                        app.received,
-                        conn.plan.plans[1 - h].send,
-                        app.sent,
-                        conn.plan.plans[h].send,
-                        app.outcome,
-                        socket.state(),
-                        socket.send_queue(),
-                    ));
-                }
-            }
-            let both_established = conn.apps[0].established && conn.apps[1].established;
-            generations += conn.generations.iter().sum::<u64>();
-            if any_encrypted {
-                encrypted += 1;
-                resumed += usize::from(conn.said.iter().flatten().any(|s| s.resumed));
-                // TC-10, TC-19: a session ID is of one connection.
-                if let Some(id) = ids.iter().flatten().next()
-                    && !all_ids.insert(id.clone())
-                {
-                    fault(format!("session ID {id} is that of another connection, too"));
-                }
-                if watched.urg_on_wire {
-                    fault("URG on the wire of an encrypted connection".into());
-                }
-                // Who forges can make a plain connection of one that was reset.
-                for h in (0..2).filter(|_| scenario.survive) {
-                    let (sent, seen) = (&watched.urgent_sent[h], &watched.urgent_seen[1 - h]);
-                    urgent += seen.len();
-                    if let Some(never) = seen.difference(sent).next() {
-                        fault(format!("host {}: byte {never} is called urgent, which is not", 1 - h));
-                    }
-                    // Earlier ones may have been superseded before they were sent.
-                    let last = sent.last().filter(|_| conn.apps[1 - h].outcome == Some(Outcome::Eof));
-                    if let Some(missed) = last.filter(|u| !seen.contains(u)) {
-                        fault(format!("host {} was not told that byte {missed} is urgent", 1 - h));
-                    }
-                }
-                if let Some(leak) = &watched.leak {
-                    fault(format!("plaintext on the wire of an encrypted connection, {leak}"));
-                }
-            } else if both_established {
-                plain += 1;
-            }
-            let completed = both_established && conn.apps.iter().all(|a| !a.aborted && a.outcome == Some(Outcome::Eof));
-            match scenario.expect {
-                Expect::Encrypted if watched.syn_without_eno && watched.syn_with_eno => {}
-                Expect::Encrypted => {
-                    if let Some(leak) = watched.leak.as_ref().filter(|_| !any_encrypted) {
-                        fault(format!("plaintext on the wire, {leak}"));
-                    }
-                    if completed && ids.iter().any(Option::is_none) {
-                        fault(format!("not encrypted at both ends: {:?}", conn.said));
-                    }
-                    if let [Some(a), Some(b)] = &ids
-                        && a != b
-                        // An engine that crashed may offer something else in the SYN that its kernel repeats (ENO-14): then
-                        // the keys differ, and nothing gets through.
-                        && (scenario.crash.is_none() || conn.apps.iter().any(|app| app.received > 0))
-                    {
-                        fault(format!("session IDs differ: {a} and {b}"));
-                    }
-                    let roles = [0, 1].map(|h: usize| conn.said[h].as_ref().and_then(|s| s.role));
-                    if ids.iter().all(Option::is_some) {
-                        let mut expected = [Some('B'); 2];
-                        let a = match scenario.setups.iter().position(|setup| *setup == Setup::RoleB) {
-                            Some(b) if conn.plan.simultaneous => 1 - b,
-                            _ => conn.plan.client,
-                        };
-                        expected[a] = Some('A');
-                        if roles != expected {
-                            fault(format!("roles are {roles:?}, not {expected:?}"));
-                        }
-                    }
-                }
-                Expect::Plain if any_encrypted => fault("encrypted, but should be plain".into()),
-                Expect::Plain | Expect::Either => {}
-                Expect::Refused => {
-                    if let Some(leak) = &watched.leak {
-                        fault(format!("plaintext on the wire, {leak}"));
-                    }
-                    if conn.apps.iter().any(|a| a.received > 0 || a.outcome == Some(Outcome::Eof)) {
-                        fault("something was delivered, but it should be refused".into());
-                    }
-                }
-            }
-        }
-        if hung > deadlocks && (scenario.survive || scenario.ends) {
-            faults.push(format!("{hung} connections were not done by the deadline"));
-        }
-        for (h, host) in self.hosts.iter_mut().enumerate() {
-            host.run_timers(self.now);
-            if let Some(held) =
-                host.engine.as_ref().map(|e| e.held_bytes()).filter(|n| *n > 0 && scenario.survive && hung == 0)
-            {
-                faults.push(format!("host {h} still holds {held} bytes"));
-            }
-            if let Some(engine) = host.engine.as_ref().filter(|_| scenario.survive && hung == 0) {
-                // A plain connection is forgotten only after a long silence.
-                for flow in engine.flows().into_iter().filter(|f| f.state != FlowState::Plain) {
-                    faults.push(format!("host {h} still holds {flow:?}"));
-                }
-            }
-        }
-        Report {
-            faults,
-            fingerprint: self.watch.fingerprint,
-            packets: self.watch.packets,
-            delivered,
-            encrypted,
-            resumed,
-            generations,
-            urgent,
-            plain,
-            hung,
-            held_most: self.held_most,
-            took: self.now.since(Instant::ZERO),
-            counts: [self.net[0].counts, self.net[1].counts],
-            trace: self.watch.trace.take().unwrap_or_default(),
-            counters: self.hosts.iter().filter_map(|h| h.engine.as_ref()).map(|e| e.counters().named()).collect(),
-        }
     }
 }
