@@ -62,6 +62,8 @@ impl Engine {
         for (after, seq) in ASK_AFTER.into_iter().zip([0, 1 << 30, 2 << 30]) {
             self.unknown.questions.extend(keys.iter().map(|key| (now + after, seq, *key)));
         }
+        // What it had begun to open is forgotten, too.
+        self.table.forgot_opening = Some(now);
     }
 
     /// Deals with a segment, no SYN, of a connection that is not known.

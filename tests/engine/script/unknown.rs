@@ -167,6 +167,20 @@ fn an_answer_with_eno_to_a_syn_that_took_another_way_passes() {
     assert!(sent.plain.is_empty() && sent.wire[0].has(RST));
 }
 
+/// A SYN that went out with ENO before a crash: its answer makes no plain connection (ENO-12).
+#[test]
+fn an_answer_with_eno_to_a_syn_of_an_instance_that_died_does_not_pass() {
+    let mut pair = Pair::new();
+    let syn = pair.a.kernel(&Pair::syn()).wire.remove(0);
+    pair.b.wire(&syn);
+    let syn_ack = pair.b.kernel(&Pair::syn_ack()).wire.remove(0);
+    pair.a = Host::new(Config::default());
+    let now = pair.a.now;
+    pair.a.engine.refuse(now, &[]);
+    let sent = pair.a.wire(&syn_ack);
+    assert!(sent.plain.is_empty() && sent.wire[0].has(RST), "{sent:?}");
+}
+
 #[test]
 fn refusals_are_limited_in_rate() {
     let mut host = Host::with_policy(Config::default(), Policy::Required);
