@@ -48,6 +48,8 @@ impl Engine {
     /// Refuses the connections `open`, by local and remote address: an instance that died may have encrypted them. Both ends are
     /// asked for them, so that they learn of it even if they are silent.
     pub fn refuse(&mut self, now: Instant, open: &[(SocketAddr, SocketAddr)]) {
+        // Openings of its are not listed.
+        self.table.forgot_opening = Some(now);
         let keys = open.iter().map(|(local, remote)| FlowKey::new(*local, *remote));
         let keys: Vec<FlowKey> = keys.filter(|key| self.table.get(key).is_none()).collect();
         for key in &keys {
