@@ -728,7 +728,7 @@ fn doctor_finds_what_is_wrong() {
     assert_eq!(ask(), "[sysctl net/ipv4/tcp_early_demux is 1, must be 0]");
     lab.sysctl("a", "net.ipv4.tcp_early_demux=0");
     lab.ip("a", "rule add pref 0 lookup local");
-    assert!(ask().contains("the local table's rule comes before"));
+    assert!(ask().contains("the local table's rule precedes"));
     lab.ip("a", "rule del pref 0");
     lab.ip("a", "link set eth0 mtu 9000");
     assert!(ask().contains("eth0 has MTU 9000"));
