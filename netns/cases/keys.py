@@ -6,8 +6,8 @@ import hashlib
 import json
 import subprocess
 
-from harness import (ECHO, ENOTUN, MARKER, PYTHON, TOOLS, Connection, check, command, echo_server, fails, fetch, many, need, nginx,
-                     no_offloads, plain, same, temporary, topology, wait_for, work)
+from harness import (ECHO, ENOTUN, MARKER, PYTHON, TOOLS, Connection, check, command, echo_server, fails, fetch, losing, many, need,
+                     nginx, no_offloads, plain, same, temporary, topology, wait_for, work)
 
 if plain:  # nothing to decrypt
     raise SystemExit
@@ -50,12 +50,12 @@ check("only the owner can read them", lambda: same((KEYS / "a").stat().st_mode &
 
 with a.capture() as wire:
     for node in (a, b):
-        node.nft("""table inet loss {
-            chain ingress {
+        node.nft(f"""table inet loss {{
+            chain ingress {{
                 type filter hook prerouting priority raw - 10
-                iifname "eth0" meta l4proto tcp numgen random mod 100 < 1 drop
-            }
-        }""")
+                {losing(1, 'iifname "eth0" meta l4proto tcp')}
+            }}
+        }}""")
     for family, server in net.server.items():
         name = f"IPv{family}"
         check(f"{name}: curl gets 100 kB over a wire that loses 1 %", fetch, a, server, 100_000)

@@ -1,7 +1,7 @@
 """Packet loss: 0, 1 and 2 % in each direction, at the router, so that the wire loses packets of at most an MTU. Everything
 arrives intact; the capture is of the side before the loss."""
 
-from harness import (ECHO, HTTP, MARKER, Connection, check, check_enotun, fetch, iperf, many, no_offloads, redis_session, scp_copies,
+from harness import (ECHO, HTTP, MARKER, Connection, check, check_enotun, fetch, iperf, losing, many, no_offloads, redis_session, scp_copies,
                      serve_all, ssh_says, topology)
 
 net = topology("routed")
@@ -17,7 +17,7 @@ def lose(percent):
         table inet loss {{
             chain forward {{
                 type filter hook forward priority filter
-                numgen random mod 100 < {percent} drop
+                {losing(percent)}
             }}
         }}""")
 

@@ -12,6 +12,6 @@ from harness.apps import (ECHO, HTTP, IPERF, REDIS, SIZES, SSH, Connection, echo
 from harness.capture import Capture
 from harness.checks import (PATIENCE, Failed, case, check, check_enotun, fails, need, note, plain, same, temporary, wait_for,
                             work)
-from harness.net import (ENOTUN, MARKER, PYTHON, TOOLS, Node, bracket, command, down, no_offloads, sessions_agree, topology)
+from harness.net import (ENOTUN, MARKER, PYTHON, TOOLS, Node, bracket, command, down, losing, no_offloads, sessions_agree, topology)
 
 __all__ = [name for name in dir() if not name.startswith("_")]

@@ -64,6 +64,14 @@ def no_offloads(*devices):
         node.run("ethtool", "-K", device, *"tso off gso off gro off".split())
 
 
+def losing(percent, what="meta l4proto tcp"):
+    """nftables' rules for a hook where so much is lost. SYNs are lost by turns: a connection of which three in a row are lost goes plain."""
+    if not percent:
+        return ""
+    return f"""{what} tcp flags & syn == 0 numgen random mod 100 < {percent} drop
+        {what} tcp flags & syn != 0 numgen inc mod {100 // percent} == 0 drop"""
+
+
 class Node:
     """A host: a network namespace, and the enotun in it."""
 
