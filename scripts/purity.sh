@@ -1,7 +1,8 @@
 #!/bin/sh
 # The protocol crate and the packet rewriter stay functions of (input, time, randomness):
 # - tcpcrypt/ is no_std, has no unsafe code, and no dependency that reaches the operating system;
-# - src/wire, src/store, src/flow and src/engine read no clock, take no randomness of their own, and never sleep.
+# - src/wire, src/store, src/flow and src/engine read no clock, take no randomness of their own, and never sleep;
+# - the packets of an encrypted connection leave in one place.
 # Exit status 1 and the offending lines if not.
 set -eu
 cd "$(dirname "$0")/.."
@@ -36,6 +37,11 @@ for folder in src/wire src/store src/flow src/engine; do
 done
 # shellcheck disable=SC2086 # a list of folders without blanks
 forbid 'clock, randomness or sleeping' "$clock|$random|$sleep" $pure
+
+# What a packet of an encrypted connection causes is decided first and carried out then, in one place.
+# shellcheck disable=SC2046 # files without blanks
+forbid 'a packet that leaves past emit.rs' '\.emit\(|\benv\.forward\(' \
+    $(find src/flow/connection -name '*.rs' ! -name emit.rs ! -name closed.rs)
 
 # What tcpcrypt depends on must not bring in what it may not do itself.
 tree=$(cargo tree --locked -p tcpcrypt -e normal,features --prefix none)

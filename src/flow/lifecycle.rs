@@ -106,13 +106,8 @@ impl Flow {
                     Step::Encrypted(encrypted, begin) => (encrypted, begin),
                 };
                 let next = match begin {
-                    // The kernel's acknowledgement goes out with Init1 as its payload.
-                    Begin::WithSegment if encrypted.send_init1(cx, segment) => Next::Stay,
-                    Begin::WithSegment => encrypted.from_kernel(cx, segment),
-                    Begin::Crossed => {
-                        encrypted.complete_crossing(cx);
-                        Next::Stay
-                    }
+                    Begin::WithSegment => encrypted.begin_with(cx, segment),
+                    Begin::Crossed => encrypted.begin_crossed(cx),
                 };
                 begun(cx, encrypted, next)
             }
@@ -146,10 +141,7 @@ impl Flow {
                 };
                 let next = match begin {
                     Begin::WithSegment => encrypted.from_wire(cx, segment),
-                    Begin::Crossed => {
-                        encrypted.complete_crossing(cx);
-                        Next::Stay
-                    }
+                    Begin::Crossed => encrypted.begin_crossed(cx),
                 };
                 encrypted.note_path(cx, next, Some(segment));
                 begun(cx, encrypted, next)

@@ -126,3 +126,60 @@ impl Actions {
         self.list = list;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEND: Action = Action::Send { from: Offset::START, to: Offset::START, cut: Cut::Path, flags: Flags(0) };
+
+    #[test]
+    fn an_acknowledgement_that_is_owed_goes_with_what_tells_the_peer_anyway() {
+        let mut actions = Actions::default();
+        assert!(!actions.acknowledgement_is_owed());
+        actions.owe_acknowledgement();
+        assert!(actions.acknowledgement_is_owed());
+        actions.push(Action::probe_peer(Flags::default()));
+        actions.push(Action::ACKNOWLEDGE_KERNEL);
+        assert!(actions.acknowledgement_is_owed(), "a probe tells the peer nothing");
+        for telling in [SEND, Action::ACKNOWLEDGE_PEER] {
+            let mut actions = Actions::default();
+            actions.owe_acknowledgement();
+            actions.push(telling);
+            assert!(!actions.acknowledgement_is_owed(), "{telling:?}");
+        }
+    }
+
+    #[test]
+    fn what_tells_the_kernel_is_known_from_the_list() {
+        let deliver = Action::Deliver { from: Offset::START, to: Offset::START, flags: Flags(0), congested: false };
+        for (action, tells) in [(SEND, false), (Action::ACKNOWLEDGE_KERNEL, true), (deliver, true)] {
+            let mut actions = Actions::default();
+            actions.push(action);
+            assert_eq!(actions.tells_kernel(), tells, "{action:?}");
+        }
+    }
+
+    #[test]
+    fn a_list_that_was_carried_out_leaves_nothing_but_its_memory() {
+        let mut actions = Actions::default();
+        actions.owe_acknowledgement();
+        actions.push(SEND);
+        let list = actions.take();
+        let memory = list.as_ptr();
+        assert_eq!(list, [SEND]);
+        actions.give_back(list);
+        assert!(!actions.acknowledgement_is_owed() && !actions.tells_peer());
+        actions.push(Action::ACKNOWLEDGE_PEER);
+        let list = actions.take();
+        assert_eq!(list.as_ptr(), memory);
+    }
+
+    #[test]
+    fn no_more_sack_blocks_are_kept_than_fit_an_option() {
+        let mut sack = SackBlocks::default();
+        assert!(sack.is_empty());
+        (0..9).for_each(|n| sack.push((n, n + 1)));
+        assert_eq!(sack.as_slice(), [(0, 1), (1, 2), (2, 3), (3, 4)]);
+    }
+}

@@ -8,27 +8,27 @@ use crate::flow::context::Context;
 use crate::wire::{Flags, P, Segment};
 
 impl Encrypted {
-    /// The kernel's acknowledgement of the SYN-ACK goes out with Init1, if that is how it begins; whether it does.
-    pub(crate) fn send_init1(&mut self, cx: &mut Context<'_>, segment: &Segment<'_, P>) -> bool {
+    /// Takes in the kernel's first segment behind its SYN, with which the connection begins. If it begins with Init1, the kernel's
+    /// acknowledgement of the SYN-ACK goes out with that.
+    pub(crate) fn begin_with(&mut self, cx: &mut Context<'_>, segment: &Segment<'_, P>) -> Next {
         if !self.keys.awaits_init2() {
-            return false;
+            return self.from_kernel(cx, segment);
         }
         let _nothing_was_delivered = self.receiver.note_kernel(cx, segment.ack, segment.window);
-        self.begin_sending(cx);
-        true
+        self.begin_sending(cx)
     }
 
     /// Both SYNs of a simultaneous open are acknowledged. The kernel's SYN-ACK may be lost, and will not come again.
-    pub(crate) fn complete_crossing(&mut self, cx: &mut Context<'_>) {
+    pub(crate) fn begin_crossed(&mut self, cx: &mut Context<'_>) -> Next {
         cx.actions.push(Action::ACKNOWLEDGE_KERNEL);
-        self.begin_sending(cx);
+        self.begin_sending(cx)
     }
 
     /// Sends what there is, or else an acknowledgement.
-    fn begin_sending(&mut self, cx: &mut Context<'_>) {
+    fn begin_sending(&mut self, cx: &mut Context<'_>) -> Next {
         cx.actions.owe_acknowledgement();
         let outcome = self.sender.flush(cx, self.keys.record(), Cut::Path, Flags::PSH);
-        let _ = self.conclude(cx, outcome.map(|()| Next::Stay));
+        self.conclude(cx, outcome.map(|()| Next::Stay))
     }
 
     /// Exchanges keys, now that there is time for it, and opens what came behind the peer's Init message.

@@ -60,3 +60,27 @@ impl Suspicion {
         suspicion.times >= STUBBORN_TIMES && now.since(suspicion.since) >= STUBBORN_TIME
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_same_damage_again_and_again_is_no_accident() {
+        let now = Instant::from_micros(1_000_000);
+        let here = Damage::of(Offset::START, 100, Some([7; TAG_LEN]));
+        let others = [
+            Damage::of(Offset::START + 1_usize, 100, Some([7; TAG_LEN])),
+            Damage::of(Offset::START, 101, Some([7; TAG_LEN])),
+            Damage::of(Offset::START, 100, Some([8; TAG_LEN])),
+            Damage::of(Offset::START, 100, None),
+        ];
+        assert!(others.iter().all(|other| *other != here));
+        let mut suspicion = None;
+        assert!((0..99).all(|_| !Suspicion::note(&mut suspicion, now, here)), "duplicated on the way");
+        assert!(!Suspicion::note(&mut suspicion, now + STUBBORN_TIME / 2, here));
+        assert!(Suspicion::note(&mut suspicion, now + STUBBORN_TIME, here));
+        assert!(!Suspicion::note(&mut suspicion, now + STUBBORN_TIME, others[0]), "that is another one");
+        assert!(!Suspicion::note(&mut suspicion, now + STUBBORN_TIME * 2, here), "and that is new again");
+    }
+}

@@ -74,3 +74,59 @@ impl OwnTimer {
         (self.retries, self.due) = (1, None);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How long after `now` the timer expires.
+    fn wait(timer: &mut OwnTimer, now: Instant) -> Duration {
+        timer.arm(now);
+        timer.due().expect("it is set").since(now)
+    }
+
+    #[test]
+    fn the_time_doubles_up_to_a_minute_and_ends_later_than_the_kernels() {
+        let mut timer = OwnTimer::new(Some(Duration::from_millis(100)));
+        let mut now = Instant::from_micros(1_000);
+        let start = now;
+        let mut waits = Vec::new();
+        loop {
+            let time = wait(&mut timer, now);
+            waits.push(time.as_millis());
+            now = now + time;
+            if !timer.expire() {
+                break;
+            }
+        }
+        assert_eq!(waits[..4], [300, 600, 1200, 2400]);
+        assert_eq!((waits.iter().max(), waits.len()), (Some(&60_000), usize::from(MAX_RETRIES) + 1));
+        assert!(now.since(start) >= Duration::from_secs(925), "{:?}", now.since(start));
+    }
+
+    #[test]
+    fn progress_and_patience_give_it_more_tries() {
+        let mut timer = OwnTimer::new(None);
+        assert_eq!(wait(&mut timer, Instant::ZERO), FIRST_RTO);
+        assert!(timer.is_first() && !timer.is_repeating());
+        for _ in 0..MAX_RETRIES {
+            assert!(timer.expire());
+            timer.arm(Instant::ZERO);
+        }
+        assert!(timer.is_repeating());
+        timer.be_patient();
+        assert!(timer.expire(), "a peer whose window is closed is waited for");
+        timer.note_progress();
+        assert_eq!(timer.due(), None);
+        assert_eq!(wait(&mut timer, Instant::ZERO), FIRST_RTO);
+    }
+
+    #[test]
+    fn a_loss_is_made_good_once() {
+        let mut timer = OwnTimer::new(None);
+        timer.arm(Instant::ZERO);
+        timer.note_loss();
+        timer.arm(Instant::ZERO);
+        assert!(timer.is_repeating() && !timer.is_first());
+    }
+}

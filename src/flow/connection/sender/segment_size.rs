@@ -68,3 +68,34 @@ impl SegmentSize {
 pub(super) fn piece(segment: usize) -> usize {
     segment.saturating_sub(OVERHEAD).max(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_router_says_counts_for_a_while_and_not_below_what_is_believed() {
+        let mut size = SegmentSize::new(1460);
+        assert_eq!((size.most(12), size.segment(12)), (1448, 1448));
+        size.limit(1200, Instant::ZERO);
+        assert_eq!(size.most(0), 1200);
+        size.limit(10, Instant::ZERO);
+        assert_eq!(size.most(0), MIN_MSS);
+        size.limit(1400, Instant::ZERO);
+        assert_eq!(size.most(0), MIN_MSS, "a larger one is no limit");
+        size.forget_limit(Instant::ZERO + LIMIT_AGE / 2);
+        assert_eq!(size.most(0), MIN_MSS);
+        size.forget_limit(Instant::ZERO + LIMIT_AGE);
+        assert_eq!(size.most(0), 1460);
+    }
+
+    #[test]
+    fn super_packets_show_what_the_path_takes_while_it_is_less() {
+        let mut size = SegmentSize::new(1460);
+        size.note_super_packet(1000, 12);
+        assert_eq!((size.segment(12), size.usual()), (1000 + OVERHEAD, 1000 + OVERHEAD));
+        assert_eq!(size.most(12), 1448);
+        size.note_super_packet(1448 - OVERHEAD, 12);
+        assert_eq!((size.segment(12), size.usual()), (1448, 1448));
+    }
+}
