@@ -29,10 +29,28 @@ fn block(text: &mut String, heading: &str, lines: &str) {
 }
 
 fn show(status: &Status) -> String {
-    let counter = |name: &str| status.counters.get(name).copied().unwrap_or(0);
     let mut text = String::new();
-    block(&mut text, "enotun", &format!("{}, instance {}, pid {}", status.version, status.instance, status.pid));
-    block(&mut text, "up", &format!("{} (since {})", duration(status.up_seconds), status.up_since));
+    show_instance(&mut text, status);
+    show_protection(&mut text, status);
+    show_connections(&mut text, status);
+    block(&mut text, "paths", &paths(&status.paths));
+    show_counts(&mut text, status);
+    show_host(&mut text, status);
+    if status.connections.encrypted > 0 {
+        text.push('\n');
+        text.push_str(NOT_AUTHENTICATED);
+        text.push('\n');
+    }
+    text
+}
+
+fn counter(status: &Status, name: &str) -> u64 {
+    status.counters.get(name).copied().unwrap_or(0)
+}
+
+fn show_instance(text: &mut String, status: &Status) {
+    block(text, "enotun", &format!("{}, instance {}, pid {}", status.version, status.instance, status.pid));
+    block(text, "up", &format!("{} (since {})", duration(status.up_seconds), status.up_since));
     let devices: Vec<String> = status
         .devices
         .iter()
@@ -41,25 +59,35 @@ fn show(status: &Status) -> String {
             format!("{} ({} side, MTU {}{slow})", device.name, device.side, device.mtu)
         })
         .collect();
-    block(&mut text, "devices", &devices.join(", "));
-    block(&mut text, "policy", &status.policy.to_string());
-    block(&mut text, "offers", &offers(&status.protocol));
-    block(&mut text, "resumption", &resumption(&status.protocol));
-    if counter("resumptions_proposed") + counter("resumptions_accepted") + counter("resumptions_unknown") > 0 {
+    block(text, "devices", &devices.join(", "));
+}
+
+/// What is protected, and how.
+fn show_protection(text: &mut String, status: &Status) {
+    block(text, "policy", &status.policy.to_string());
+    block(text, "offers", &offers(&status.protocol));
+    block(text, "resumption", &resumption(&status.protocol));
+    if counter(status, "resumptions_proposed")
+        + counter(status, "resumptions_accepted")
+        + counter(status, "resumptions_unknown")
+        > 0
+    {
         let counts = format!(
             "since start {} resumed; of {} proposed {} were refused and exchanged fresh keys; {} proposed by peers were unknown here",
-            counter("connections_resumed"),
-            counter("resumptions_proposed"),
-            counter("resumptions_refused"),
-            counter("resumptions_unknown")
+            counter(status, "connections_resumed"),
+            counter(status, "resumptions_proposed"),
+            counter(status, "resumptions_refused"),
+            counter(status, "resumptions_unknown")
         );
-        block(&mut text, "", &counts);
+        block(text, "", &counts);
     }
-    block(&mut text, "protected", &selectors::show(&status.selectors));
+    block(text, "protected", &selectors::show(&status.selectors));
+}
 
+fn show_connections(text: &mut String, status: &Status) {
     let now = &status.connections;
     block(
-        &mut text,
+        text,
         "connections",
         &format!(
             "{} encrypted, {} plain, {} negotiating, {} closed",
@@ -69,25 +97,28 @@ fn show(status: &Status) -> String {
     if !now.plain_reasons.is_empty() {
         let reasons: Vec<String> =
             now.plain_reasons.iter().map(|(reason, count)| format!("{reason} ({count})")).collect();
-        block(&mut text, "", &format!("plain because of {}", reasons.join(", ")));
+        block(text, "", &format!("plain because of {}", reasons.join(", ")));
     }
     if status.kept_connections > 0 {
         let kept =
             format!("{} of them stay diverted until they end, although no longer selected", status.kept_connections);
-        block(&mut text, "", &kept);
+        block(text, "", &kept);
     }
     block(
-        &mut text,
+        text,
         "since start",
         &format!(
             "{} encrypted, {} plain, {} refused (policy required), {} aborted",
-            counter("connections_encrypted"),
-            counter("connections_plain"),
-            counter("connections_refused"),
-            counter("connections_aborted")
+            counter(status, "connections_encrypted"),
+            counter(status, "connections_plain"),
+            counter(status, "connections_refused"),
+            counter(status, "connections_aborted")
         ),
     );
-    block(&mut text, "paths", &paths(&status.paths));
+}
+
+/// Counts that are worth a look.
+fn show_counts(text: &mut String, status: &Status) {
     let suspicious = [
         "frames_rejected",
         "conflicting_segments",
@@ -99,34 +130,32 @@ fn show(status: &Status) -> String {
         "orphans_refused",
     ];
     let named = |names: &[&str]| {
-        let counts = names.iter().map(|name| (name, counter(name))).filter(|(_, count)| *count > 0);
+        let counts = names.iter().map(|name| (name, counter(status, name))).filter(|(_, count)| *count > 0);
         counts.map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
     };
-    block(&mut text, "suspicious", &named(&suspicious));
+    block(text, "suspicious", &named(&suspicious));
     let limits: Vec<&str> = status.counters.keys().map(String::as_str).filter(|name| is_limit(name)).collect();
-    block(&mut text, "limits hit", &named(&limits));
-    block(&mut text, "dropped", &dropped(&status.io));
+    block(text, "limits hit", &named(&limits));
+}
+
+/// The state of the host, and what went wrong.
+fn show_host(text: &mut String, status: &Status) {
+    block(text, "dropped", &dropped(&status.io));
     let random = if status.random_ready { "seeded" } else { "NOT SEEDED YET; nothing is encrypted until it is" };
-    block(&mut text, "random", random);
+    block(text, "random", random);
     if let Some(path) = &status.exporting_keys {
         let warning = format!("KEYS OF ALL CONNECTIONS to {}: whoever reads it can read the traffic", path.display());
-        block(&mut text, "exporting", &warning);
+        block(text, "exporting", &warning);
     }
     if let Some(last) = &status.last_disruption {
-        block(&mut text, "disrupted", &disrupted(last));
+        block(text, "disrupted", &disrupted(last));
     }
     if status.recovered {
-        block(&mut text, "recovered", "after a crash; connections that were open then are refused");
+        block(text, "recovered", "after a crash; connections that were open then are refused");
     }
     let problems: Vec<String> =
         status.problems.iter().map(|problem| format!("{} {} {}", problem.at, problem.level, problem.message)).collect();
-    block(&mut text, "problems", &problems.join("\n"));
-    if now.encrypted > 0 {
-        text.push('\n');
-        text.push_str(NOT_AUTHENTICATED);
-        text.push('\n');
-    }
-    text
+    block(text, "problems", &problems.join("\n"));
 }
 
 /// Lines about paths, those that cost something first.

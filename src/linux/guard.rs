@@ -13,9 +13,10 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::chains::{Chain, refuse_link_local};
 use super::divert::{Divert, link_local_net};
 use super::expr::{Left, Part, Right};
-use super::nft::{self, Chain, Ruleset};
+use super::nft::Ruleset;
 use super::{Error, HostSettings, facts};
 
 /// Timeout for nft.
@@ -119,8 +120,8 @@ pub(super) fn rules(settings: &HostSettings, divert: &Divert, zones: bool, other
     let [tcp_out, outward] = selected(divert, ["daddr", "dport", "sport"], ["out", "stop_out", "own_out"]);
     let mut chains = Vec::new();
     if !divert.link_local.is_empty() {
-        chains.push(chain("own_out", nft::refuse_link_local("oifname", gateway, ["dport", "sport"], Part::Drop)));
-        chains.push(chain("own_in", nft::refuse_link_local("iifname", gateway, ["sport", "dport"], Part::Drop)));
+        chains.push(chain("own_out", refuse_link_local("oifname", gateway, ["dport", "sport"], Part::Drop)));
+        chains.push(chain("own_in", refuse_link_local("iifname", gateway, ["sport", "dport"], Part::Drop)));
     }
     chains.extend([
         chain("stop_in", stop_in),

@@ -6,6 +6,7 @@
 //! what `up` would do, [`doctor()`] reports problems, [`watch()`] yields changes made by others.
 
 mod apply;
+mod chains;
 mod change;
 mod conntrack;
 mod divert;
@@ -18,7 +19,9 @@ mod guard;
 mod netlink;
 mod nft;
 mod plan;
+mod quotes;
 mod record;
+mod sets;
 mod settings;
 mod sockets;
 mod sys;

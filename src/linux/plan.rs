@@ -4,7 +4,8 @@ use super::change::Change;
 use super::divert::Divert;
 use super::facts::{HostFacts, Link, conf, is_local};
 use super::netlink::{Family, Target};
-use super::nft::{self, AcceptRule, NonForwarding, Ruleset};
+use super::nft::{self, AcceptRule, Ruleset};
+use super::sets::NonForwarding;
 use super::{Error, HostSettings};
 
 /// The metric of the blackhole routes behind our devices.

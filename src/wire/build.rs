@@ -1,6 +1,6 @@
 //! Headers for packets that the engine builds.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::checksum;
 use super::outgoing::{HEADER_ROOM, HeaderBuf};
@@ -53,50 +53,8 @@ pub fn headers(
     let segment_len = tcp_len + payload_len;
     let mut header = HeaderBuf::default();
     let tcp_at = match (src.ip(), dst.ip()) {
-        (IpAddr::V4(s), IpAddr::V4(d)) => {
-            let total = u16::try_from(20 + segment_len).ok()?.to_be_bytes();
-            let id = ip.id.to_be_bytes();
-            let df = if ip.dont_fragment { 0x40 } else { 0 };
-            let mut h = [
-                0x45,
-                ip.traffic_class,
-                total[0],
-                total[1],
-                id[0],
-                id[1],
-                df,
-                0,
-                ip.ttl,
-                6,
-                0,
-                0,
-                0,
-                0,
-                0,
-                0,
-                0,
-                0,
-                0,
-                0,
-            ];
-            h[12..16].copy_from_slice(&s.octets());
-            h[16..20].copy_from_slice(&d.octets());
-            let sum = !checksum::sum(0, &h);
-            h[10..12].copy_from_slice(&sum.to_be_bytes());
-            header.push(&h).then_some(20)?
-        }
-        (IpAddr::V6(s), IpAddr::V6(d)) => {
-            let length = u16::try_from(segment_len).ok()?.to_be_bytes();
-            let first = (6u32 << 28) | (u32::from(ip.traffic_class) << 20) | (ip.flow_label & 0xf_ffff);
-            let mut h = [0; 40];
-            h[..4].copy_from_slice(&first.to_be_bytes());
-            h[4..6].copy_from_slice(&length);
-            h[6] = 6;
-            h[7] = ip.ttl;
-            h[8..24].copy_from_slice(&s.octets());
-            h[24..40].copy_from_slice(&d.octets());
-            header.push(&h).then_some(40)?
-        }
+        (IpAddr::V4(s), IpAddr::V4(d)) => header.push(&ipv4(s, d, ip, segment_len)?).then_some(20)?,
+        (IpAddr::V6(s), IpAddr::V6(d)) => header.push(&ipv6(s, d, ip, segment_len)?).then_some(40)?,
         _ => return None,
     };
     let mut h = [0; 20];
@@ -111,6 +69,36 @@ pub fn headers(
     h[16..18].copy_from_slice(&pseudo.to_be_bytes());
     h[18..20].copy_from_slice(&tcp.urgent.to_be_bytes());
     (header.push(&h) && header.push(tcp.options)).then_some((header, tcp_at))
+}
+
+/// An IPv4 header for a segment of so many bytes; `None` if it is too long.
+fn ipv4(src: Ipv4Addr, dst: Ipv4Addr, ip: &IpFields, segment_len: usize) -> Option<[u8; 20]> {
+    let mut h = [0; 20];
+    h[0] = 0x45;
+    h[1] = ip.traffic_class;
+    h[2..4].copy_from_slice(&u16::try_from(20 + segment_len).ok()?.to_be_bytes());
+    h[4..6].copy_from_slice(&ip.id.to_be_bytes());
+    h[6] = if ip.dont_fragment { 0x40 } else { 0 };
+    h[8] = ip.ttl;
+    h[9] = 6;
+    h[12..16].copy_from_slice(&src.octets());
+    h[16..20].copy_from_slice(&dst.octets());
+    let sum = !checksum::sum(0, &h);
+    h[10..12].copy_from_slice(&sum.to_be_bytes());
+    Some(h)
+}
+
+/// An IPv6 header for a segment of so many bytes; `None` if it is too long.
+fn ipv6(src: Ipv6Addr, dst: Ipv6Addr, ip: &IpFields, segment_len: usize) -> Option<[u8; 40]> {
+    let first = (6u32 << 28) | (u32::from(ip.traffic_class) << 20) | (ip.flow_label & 0xf_ffff);
+    let mut h = [0; 40];
+    h[..4].copy_from_slice(&first.to_be_bytes());
+    h[4..6].copy_from_slice(&u16::try_from(segment_len).ok()?.to_be_bytes());
+    h[6] = 6;
+    h[7] = ip.ttl;
+    h[8..24].copy_from_slice(&src.octets());
+    h[24..40].copy_from_slice(&dst.octets());
+    Some(h)
 }
 
 const _: () = assert!(HEADER_ROOM >= 40 + 60, "the longest headers built here must fit");
