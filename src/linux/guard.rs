@@ -216,7 +216,7 @@ mod tests {
         for gateway in [&[][..], &["eth1".to_owned()]] {
             let settings = HostSettings { gateway: gateway.to_vec(), ..HostSettings::default() };
             let divert = Divert::new(&list, &[]);
-            let closed = nft::NonForwarding::default();
+            let closed = crate::linux::sets::NonForwarding::default();
             for (ruleset, out) in [
                 (Ruleset::new(&settings, &divert, &closed, false), "reject with tcp reset"),
                 (rules(&settings, &divert, false, false), "drop"),
