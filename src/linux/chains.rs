@@ -1,20 +1,10 @@
 //! The chains of our nftables table: what leads packets to the two devices. Pure.
 
 use super::divert::{Divert, link_local_net};
-use super::expr::{Left, Part, Right, Set};
+use super::expr::{Chain, Left, Part, Right, Set};
 use super::quotes::quoting;
 use super::sets::NonForwarding;
 use super::settings::HostSettings;
-
-/// The hook of a base chain: type, hook, priority.
-pub(super) type Hook = (&'static str, &'static str, i32);
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Chain {
-    pub(super) name: &'static str,
-    pub(super) hook: Option<Hook>,
-    pub(super) rules: Vec<Vec<Part>>,
-}
 
 // Priorities, as named in <linux/netfilter_ipv4.h>. Marking inbound packets and choosing their zone comes before
 // connection tracking (-200) but after defragmentation (-400); our own filter comes before other filters. Outbound

@@ -237,3 +237,13 @@ impl Set {
         (!elements.is_empty()).then(|| json!({"add": {"element": element}}))
     }
 }
+
+/// The hook of a base chain: type, hook, priority.
+pub(super) type Hook = (&'static str, &'static str, i32);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Chain {
+    pub(super) name: &'static str,
+    pub(super) hook: Option<Hook>,
+    pub(super) rules: Vec<Vec<Part>>,
+}

@@ -13,9 +13,9 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::chains::{Chain, refuse_link_local};
+use super::chains::refuse_link_local;
 use super::divert::{Divert, link_local_net};
-use super::expr::{Left, Part, Right};
+use super::expr::{Chain, Left, Part, Right};
 use super::nft::Ruleset;
 use super::{Error, HostSettings, facts};
 

@@ -4,9 +4,9 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
-use super::chains::{Chain, chains};
+use super::chains::chains;
 use super::divert::Divert;
-use super::expr::{Left, Part, Right, Set};
+use super::expr::{Chain, Left, Part, Right, Set};
 use super::sets::{NonForwarding, sets};
 use super::settings::{HostSettings, stand_in};
 
@@ -190,20 +190,4 @@ pub(super) fn insert_passes(chain: (&str, &str, &str), passes: &[AcceptRule], co
 fn add_rule(table: &str, chain: &str, rule: &[Part]) -> Value {
     let expr: Vec<Value> = rule.iter().map(Part::json).collect();
     json!({"add": {"rule": {"family": "inet", "table": table, "chain": chain, "expr": expr}}})
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ports_are_told_one_by_one_unless_there_are_many() {
-        let range = |first, last| PortRange { first, last };
-        let few = ports("local", [range(80, 82), range(22, 22)].into_iter());
-        assert!(!few.interval);
-        assert_eq!(few.elements.iter().map(ToString::to_string).collect::<Vec<_>>(), ["22", "80", "81", "82"]);
-        let many = ports("local", [PortRange::ALL].into_iter());
-        assert!(many.interval);
-        assert_eq!(many.elements, [Element::Ports(PortRange::ALL)]);
-    }
 }

@@ -4,9 +4,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::chains::Chain;
 use super::divert::Divert;
-use super::expr::{Left, Part, Right};
+use super::expr::{Chain, Left, Part, Right};
 use super::netlink::Family;
 use crate::selector::PortRange;
 

@@ -76,3 +76,19 @@ fn names(name: &'static str, members: &[String]) -> Set {
     let elements = members.iter().cloned().map(Element::Name).collect();
     Set { name, types: &["ifname"], interval: false, elements }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_told_one_by_one_unless_there_are_many() {
+        let range = |first, last| PortRange { first, last };
+        let few = ports("local", [range(80, 82), range(22, 22)].into_iter());
+        assert!(!few.interval);
+        assert_eq!(few.elements.iter().map(ToString::to_string).collect::<Vec<_>>(), ["22", "80", "81", "82"]);
+        let many = ports("local", [PortRange::ALL].into_iter());
+        assert!(many.interval);
+        assert_eq!(many.elements, [Element::Ports(PortRange::ALL)]);
+    }
+}
