@@ -8,7 +8,7 @@
 # is kept in tests/fuzz/artifacts. tests/fuzz/README.md says how to use cargo-fuzz.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# Whatever the user has set: the programs are looked for there.
+# Override the user's setting: the programs are expected there.
 export CARGO_TARGET_DIR=$PWD/target
 
 seconds=${1:-30}
@@ -26,7 +26,7 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 export scratch seconds
 
-# one TARGET: its corpus first, then what libFuzzer makes of it.
+# one TARGET: its corpus first, then libFuzzer's mutations of it.
 one() {
     local target=$1 log=$scratch/$1.log inputs seeds
     inputs=tests/fuzz/artifacts/$target
