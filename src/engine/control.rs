@@ -1,4 +1,4 @@
-//! What the control plane asks of the engine, and tells it to do.
+//! The control plane's queries and commands.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,7 +9,7 @@ use crate::store::{Finding, PathInfo, PathKey, SessionInfo};
 use crate::time::Instant;
 use crate::wire::FlowKey;
 
-/// A command on one connection could not be carried out.
+/// Why a command on one connection failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FlowError {
     /// There is no such connection.
@@ -30,22 +30,22 @@ pub enum FlowError {
         local: SocketAddr,
         /// Address and port on the wire side.
         remote: SocketAddr,
-        /// Where it is in its life.
+        /// The state of its life cycle.
         state: FlowState,
-        /// Why, if there is something to say.
+        /// The reason, if any.
         reason: Option<String>,
     },
 }
 
 impl Engine {
-    /// All connections, in no order.
+    /// All connections, in no particular order.
     #[must_use]
     pub fn flows(&self) -> Vec<FlowInfo> {
         self.table.iter().map(|(key, flow)| flow.info(key)).collect()
     }
 
-    /// Of `open`, the local kernel's connections as local and remote address, those that are selected and unknown here: they pass
-    /// as they are.
+    /// Those of `open`, the local kernel's connections by local and remote address, that are selected and unknown
+    /// here: they pass unchanged.
     #[must_use]
     pub fn unknown(&self, open: &[(SocketAddr, SocketAddr)]) -> Vec<FlowInfo> {
         let passes = |(local, remote): &&(SocketAddr, SocketAddr)| {
@@ -69,7 +69,7 @@ impl Engine {
         self.table.get(&key).map(|flow| flow.info(&key))
     }
 
-    /// What an application can ask about one connection (ENO-19).
+    /// Everything an application can ask about one connection (ENO-19).
     ///
     /// # Errors
     /// If there is no such connection, or it has no session ID.
@@ -88,8 +88,8 @@ impl Engine {
         self.sessions.list(now)
     }
 
-    /// Connections, as local and remote address, that are over here, while the local kernel may go on with them: nobody has
-    /// heard yet whether it got the RST.
+    /// Connections, by local and remote address, that are over here while the local kernel may continue with them: it
+    /// is not known yet whether it got the RST.
     #[must_use]
     pub fn unheard(&self) -> Vec<(SocketAddr, SocketAddr)> {
         let closed = self.table.iter().filter(|(_, flow)| match flow {
@@ -99,43 +99,43 @@ impl Engine {
         closed.map(|(key, _)| key).chain(self.unknown.over()).map(|key| (key.local(), key.remote())).collect()
     }
 
-    /// How many sessions can be resumed.
+    /// Number of resumable sessions.
     #[must_use]
     pub fn session_count(&self) -> usize {
         self.sessions.len()
     }
 
-    /// Erases all sessions that could be resumed, or those with the host `peer`; returns how many there were. Connections
-    /// go on; their later ones make fresh keys.
+    /// Erases all resumable sessions, or those with the host `peer`; returns their number. Connections continue;
+    /// their later ones make fresh keys.
     pub fn flush_sessions(&mut self, peer: Option<IpAddr>) -> usize {
         self.sessions.flush(peer)
     }
 
-    /// What is remembered of paths: those that are avoided first, then by when they were used, the last first.
+    /// What is remembered about paths: avoided ones first, then by last use, most recent first.
     #[must_use]
     pub fn paths(&self, now: Instant) -> Vec<PathInfo> {
         self.paths.list(now)
     }
 
-    /// What is remembered of the path to `remote`.
+    /// What is remembered about the path to `remote`.
     #[must_use]
     pub fn path(&self, now: Instant, remote: SocketAddr) -> Option<PathInfo> {
         self.paths.info(now, PathKey::new(remote, true))
     }
 
-    /// Remembers what was found out about the path to `remote`.
+    /// Remembers a finding about the path to `remote`.
     pub fn learn_path(&mut self, now: Instant, remote: SocketAddr, finding: Finding) {
         self.paths.learn(now, PathKey::new(remote, true), finding);
     }
 
-    /// Forgets what is remembered of all paths, of those to and from one host, or of those to one of its ports; returns
-    /// how many there were.
+    /// Forgets what is remembered about all paths, those to and from one host, or those to one of its ports; returns
+    /// their number.
     pub fn forget_paths(&mut self, host: Option<IpAddr>, port: Option<u16>) -> usize {
         self.paths.forget(host, port)
     }
 
-    /// Erases what a connection resumed and what it has put into the cache, and keeps it from putting anything there
-    /// (TC-22). Returns whether there was something to erase.
+    /// Erases what a connection resumed and what it has cached, and keeps it from caching anything more (TC-22).
+    /// Returns whether there was anything to erase.
     ///
     /// # Errors
     /// If there is no such connection or it is not encrypted.
@@ -147,25 +147,25 @@ impl Engine {
         }
     }
 
-    /// What was counted since the start.
+    /// The counters since the start.
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// Bytes of memory held for connections: frames in flight, reassembly, plaintext that waits for the kernel.
+    /// Bytes of memory held for connections: frames in flight, reassembly, plaintext awaiting the kernel.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         self.table.held()
     }
 
-    /// Connections in the table.
+    /// Number of connections in the table.
     #[must_use]
     pub fn len(&self) -> usize {
         self.table.len()
     }
 
-    /// Timers that are set: one for each connection at most.
+    /// Number of timers set: at most one per connection.
     #[must_use]
     pub fn timers(&self) -> usize {
         self.table.timers()
@@ -206,8 +206,8 @@ impl Engine {
         result
     }
 
-    /// Aborts every connection that is encrypted or becoming so, on both sides: before the host's routes are put
-    /// back, after which the kernel would send their plaintext to the network itself.
+    /// Aborts every connection that is encrypted or becoming so, on both sides: before the host's routes are
+    /// restored, after which the kernel would send their plaintext to the network itself.
     pub fn abort_all(&mut self, now: Instant, env: &mut dyn Env) {
         self.leave_no_keys(|engine| engine.abort_each(now, env));
     }

@@ -6,17 +6,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::Instant;
 
-/// A sign that this machine's memory is older than the world around it, or in use a second time.
+/// A sign that this machine's memory is older than the world around it, or in use twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Disruption {
-    /// The hypervisor says that this machine is a copy, or was set back to an earlier state.
+    /// The hypervisor reports that this machine is a copy, or was rolled back.
     VmGeneration,
-    /// The hypervisor says that the machine was moved or restored, and cannot tell which.
+    /// The hypervisor reports that the machine was moved or restored, and cannot tell which.
     Moved,
-    /// The machine slept.
+    /// The machine was suspended.
     Suspend,
-    /// This process did not run for long, though the clocks went on.
+    /// This process did not run for a long time, though the clocks did.
     Stop,
     /// The wall clock was set.
     ClockStep,
@@ -25,7 +25,7 @@ pub enum Disruption {
 }
 
 impl Disruption {
-    /// Whether another copy with the same keys is to be reckoned with, rather than just possible.
+    /// Whether another copy with the same keys is to be expected, rather than just possible.
     #[must_use]
     pub fn is_certain(self) -> bool {
         self == Self::VmGeneration
@@ -45,14 +45,14 @@ impl fmt::Display for Disruption {
     }
 }
 
-/// A sign and what was done.
+/// A sign and the reaction to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Disrupted {
     /// The sign.
     pub sign: Disruption,
     /// When it was acted on.
     pub at: Instant,
-    /// Sessions erased that could have been resumed.
+    /// Resumable sessions erased.
     pub sessions_flushed: usize,
     /// Connections that have new keys, or get them with their next frame.
     pub connections_rekeyed: usize,

@@ -1,11 +1,11 @@
-//! Connections whose keys are to be exchanged, in their order.
+//! The queue of connections whose keys are to be exchanged.
 
 use std::collections::VecDeque;
 
 use crate::time::Instant;
 use crate::wire::FlowKey;
 
-/// Exchanges that wait at most. The peer of one that is put off sends its message again.
+/// Maximum length of the queue. The peer of a deferred exchange retransmits its message.
 pub(super) const MAX_WAITING: usize = 4_096;
 
 /// Connections whose keys are to be exchanged.

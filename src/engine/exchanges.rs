@@ -1,5 +1,5 @@
-//! Key exchanges wait in a queue: each costs as much as hundreds of packets, and whoever can reach a service can ask for
-//! one. Packets of connections that are open come first.
+//! Key exchanges wait in a queue: each costs as much as hundreds of packets, and whoever can reach a service can
+//! request one. Packets of open connections come first.
 
 use tcpcrypt::Tep;
 
@@ -7,10 +7,11 @@ use super::state::Engine;
 use crate::flow::{Env, Exchange, Flow, Transition, settle};
 use crate::time::Instant;
 
-/// What one call of [`Engine::handle_timeout`] spends on key exchanges, in microseconds, about; one takes place in any case.
+/// Approximate budget of one call of [`Engine::handle_timeout`] for key exchanges, in microseconds; at least one
+/// takes place.
 const BUDGET: u32 = 1_000;
 
-/// What an exchange costs, in microseconds, about: making a key and agreeing, with the slower of the two backends.
+/// Approximate cost of an exchange in microseconds: making a key and agreeing, with the slower of the two backends.
 fn cost(tep: Tep) -> u32 {
     match tep {
         Tep::Curve25519 => 50,
@@ -21,14 +22,14 @@ fn cost(tep: Tep) -> u32 {
 }
 
 impl Engine {
-    /// Exchanges keys as long as the budget lasts.
+    /// Exchanges keys within the budget.
     pub(super) fn exchange_keys(&mut self, now: Instant, env: &mut dyn Env) {
         let mut spent = 0;
         while spent < BUDGET
             && let Some(key) = self.exchanges.waiting.pop_front()
         {
             self.with_flow(now, key, env, |cx, flow| match flow {
-                // It may be another connection on the same addresses and ports by now.
+                // By now it may be another connection with the same addresses and ports.
                 Flow::Encrypted(encrypted) if encrypted.exchange() == Exchange::Queued => {
                     spent += cost(encrypted.tep());
                     let next = encrypted.exchange_keys(cx);

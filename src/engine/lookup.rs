@@ -1,4 +1,4 @@
-//! Which connection a packet belongs to: one that is known, a new one, or none.
+//! Which connection a packet belongs to: a known one, a new one, or none.
 
 use super::state::{Engine, context};
 use super::table::Class;
@@ -7,13 +7,13 @@ use crate::selector::{Policy, RuleOptions};
 use crate::time::Instant;
 use crate::wire::{Flags, FlowKey, Segment};
 
-/// Whether a packet belongs to what is known on its addresses and ports.
+/// Whether a packet belongs to the known connection with its addresses and ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Belongs {
     Yes,
-    /// It begins something new, or belongs to something older: what is known is over.
+    /// It begins a new connection, or belongs to an older one: the known one is over.
     No,
-    /// It shows that what is known is over, and is to be dropped.
+    /// It shows that the known connection is over, and must be dropped.
     Overtaken,
 }
 
@@ -22,16 +22,17 @@ impl Belongs {
         if yes { Self::Yes } else { Self::No }
     }
 
-    /// A SYN is a retransmission, or a new connection on the same addresses and ports. From the wire it may be forged: as long as a
-    /// connection has not ended, only the local kernel says that it is (RFC 5961, section 4.2). What has ended has no say in a SYN
-    /// and in what answers it.
+    /// A SYN is either a retransmission or a new connection with the same addresses and ports. From the wire it may
+    /// be forged: as long as a connection has not ended, only the local kernel decides which it is (RFC 5961, section
+    /// 4.2). A connection that has ended does not affect a SYN and its answer.
     fn judge<S>(flow: &Flow, side: Side, packet: &Segment<'_, S>) -> Self {
         let opens = packet.flags.any(Flags::SYN) && !packet.flags.any(Flags::ACK);
         match flow {
-            // The kernel did not know the connection any more. The peer sends its SYN again, and gets another answer.
+            // The kernel no longer knew the connection. The peer retransmits its SYN, and gets another answer.
             Flow::Plain(plain) if side == Side::Plain && plain.is_answered_anew(packet) => Self::Overtaken,
             _ if !opens => Self::Yes,
-            // The local kernel's SYN may come behind the peer's: then both open, and what was to be answered is not.
+            // The local kernel's SYN may follow the peer's: then it is a simultaneous open, and the pending answer is
+            // obsolete.
             Flow::Opening(opening) => {
                 let same = opening.isn().is_none_or(|isn| isn == packet.seq.0);
                 Self::when(side == Side::Wire || (opening.is_active() && same))
@@ -47,7 +48,7 @@ impl Belongs {
 }
 
 impl Engine {
-    /// Finds the connection of a packet or opens one. False: there is none, and the packet has been dealt with here.
+    /// Finds or creates the flow. False: the packet was handled here.
     pub(super) fn find_or_open<S>(
         &mut self,
         now: Instant,
@@ -72,13 +73,13 @@ impl Engine {
         }
         let opens = packet.flags.any(Flags::SYN) && !packet.flags.any(Flags::ACK);
         if side == Side::Plain && opens {
-            // The kernel has no other connection there than the one it opens.
+            // The kernel has no other connection there than the one it is opening.
             self.table.remove(&key);
         } else {
             self.remove(now, &key);
         }
         if belongs == Some(Belongs::Overtaken) {
-            // The answer is repeated, perhaps before the SYN is.
+            // The answer is retransmitted, perhaps before the SYN is.
             self.table.forgot_opening = Some(now);
             return false;
         }
@@ -93,7 +94,8 @@ impl Engine {
             return false;
         }
         if self.table.count(Class::Encrypted) >= self.config.max_flows {
-            // As a kernel does whose queue is full: the SYN comes again, and finds room or is given up. It is never plain for that.
+            // Like a kernel whose queue is full: the SYN is retransmitted, and finds room or is given up. It never
+            // becomes plain because of this.
             self.counters.limit_flows += 1;
             return false;
         }
@@ -105,7 +107,7 @@ impl Engine {
         true
     }
 
-    /// What was asked for a connection that begins with a packet from `side`.
+    /// The options for a connection that begins with a packet from `side`.
     fn rules(&self, side: Side, key: &FlowKey) -> Rules {
         let rule = self.policy.lookup(key.remote().ip(), key.remote().port(), key.local().port());
         let none = Rules { policy: Policy::Off, options: RuleOptions::default(), probe: None };

@@ -1,5 +1,5 @@
-//! All connections of a host: the table, policy, timers, limits. Pure: packets, time and randomness come in through
-//! the arguments, packets go out through [`Env`].
+//! All connections of a host: the table, policy, timers, limits. Pure: packets, time and randomness come in as
+//! arguments, packets go out through [`Env`].
 
 mod control;
 mod disruption;
@@ -21,7 +21,7 @@ pub use disruption::{Disrupted, Disruption};
 pub use probe::{Hop, ProbeReport, SynAnswer};
 pub use state::Engine;
 
-// What they are given and tell, of one connection or of all.
+// Inputs and outputs, of one connection or of all.
 pub use crate::flow::{
     Config, ConnectionKeys, Counters, Env, FlowInfo, FlowSession, FlowState, ProbeMode, RandomFor, RekeyLimits, Side,
 };

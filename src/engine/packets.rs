@@ -1,4 +1,4 @@
-//! A packet on its way through: which connection it belongs to, what that makes of it, where it goes.
+//! The path of a packet: which connection it belongs to, what that makes of it, where it goes.
 
 use super::state::Engine;
 use crate::flow::{Env, Flow, Side};
@@ -8,8 +8,8 @@ use crate::wire::packet::NotTcp;
 use crate::wire::{C, Flags, FlowKey, Offload, P, Segment};
 
 impl Engine {
-    /// Takes in a packet that was read on `side`. What becomes of it goes out through `env` before this returns. `bytes`
-    /// may be changed (frames are opened in place).
+    /// Processes a packet that was read on `side`. Resulting packets go out through `env` before this returns.
+    /// `bytes` may be modified (frames are opened in place).
     pub fn handle_packet(&mut self, now: Instant, side: Side, offload: Offload, bytes: &mut [u8], env: &mut dyn Env) {
         self.leave_no_keys(|engine| engine.take(now, side, offload, bytes, env));
     }
@@ -45,23 +45,23 @@ impl Engine {
                 self.counters.passed_through += 1;
                 env.forward(side.other(), offload, bytes);
             }
-            // Its connection cannot be known, and that may be an encrypted one.
+            // Its connection cannot be determined, and may be an encrypted one.
             NotTcp::Fragment => self.counters.fragments += 1,
             NotTcp::Malformed => self.counters.malformed += 1,
         }
     }
 
-    /// An ICMP error about an encrypted connection, translated; `Some(None)` if it is to be dropped. `None`: `bytes` are
-    /// something else.
+    /// An ICMP error about an encrypted connection, translated; `Some(None)` if it must be dropped. `None`: `bytes`
+    /// are something else.
     fn translate_icmp(&mut self, now: Instant, side: Side, bytes: &[u8]) -> Option<Option<Vec<u8>>> {
         let error = IcmpError::parse(bytes)?;
-        // It quotes a segment that went the other way.
+        // It quotes a segment that went in the other direction.
         let key = match side {
             Side::Wire => FlowKey::new(error.src, error.dst),
             Side::Plain => FlowKey::new(error.dst, error.src),
         };
         if !error.checksum_is_right(bytes) {
-            // What passes unchanged is the receiver's to verify.
+            // The receiver verifies what passes unchanged.
             let passes = matches!(self.table.get(&key), None | Some(Flow::Plain(_)));
             if passes && !self.unknown.is_over(&key) {
                 return None;
@@ -77,7 +77,7 @@ impl Engine {
                 Side::Wire => encrypted.icmp_from_wire(now, &error, bytes),
                 Side::Plain => encrypted.icmp_from_plain(&error, bytes),
             },
-            // It is over, and what is quoted may be plaintext of it.
+            // The connection is over, and the quote may be its plaintext.
             Some(Flow::Closed(_)) => None,
             None if self.unknown.is_over(&key) => None,
             Some(Flow::Opening(_) | Flow::Plain(_)) | None => return None,
@@ -100,7 +100,7 @@ impl Engine {
         }
     }
 
-    /// The kernel says itself that a connection is over.
+    /// The kernel itself says that a connection is over.
     fn heard(&mut self, key: FlowKey, seq: u32) {
         if let Some(Flow::Closed(closed)) = self.table.get_mut(&key) {
             closed.kernel_has_reset(seq);
@@ -122,8 +122,9 @@ impl Engine {
         self.with_flow(now, key, env, |cx, flow| flow.from_wire(cx, key, packet));
     }
 
-    /// Whether a packet can be believed. What passes unchanged is the receiver's to verify; what is acted on is
-    /// verified here. At a gateway the plain side comes off a wire too; what the local kernel sends has a partial checksum.
+    /// Whether a packet's checksum is valid. The receiver verifies what passes unchanged; what is acted on is
+    /// verified here. At a gateway the plain side comes from a wire too; what the local kernel sends has a partial
+    /// checksum.
     fn believe<S>(&mut self, key: FlowKey, packet: &Segment<'_, S>) -> bool {
         let passes =
             !packet.flags.any(Flags::SYN) && self.table.get(&key).is_none_or(|flow| matches!(flow, Flow::Plain(_)));

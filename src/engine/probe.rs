@@ -1,5 +1,5 @@
 //! Connections that are opened to find out what a path does with ENO. They are the local kernel's own; the engine
-//! treats their SYNs as it is told, and writes down what is seen.
+//! modifies their SYNs as requested, and records what it sees.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -12,18 +12,18 @@ use crate::wire::icmp::IcmpError;
 use crate::wire::options::{self, kind};
 use crate::wire::{C, Flags, P, Segment};
 
-/// What a router has quoted of a SYN with ENO whose time had run out there.
+/// A router's quote of a SYN with ENO whose TTL expired there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hop {
-    /// Which router it is, counted from 1.
+    /// The router's number, counted from 1.
     pub hop: u8,
     /// Its address.
     pub router: IpAddr,
-    /// Whether the option was there; `null` if it quotes too little.
+    /// Whether the option was there; `null` if the quote is too short.
     pub eno: Option<bool>,
 }
 
-/// What a SYN was answered with.
+/// The answer to a SYN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SynAnswer {
@@ -31,22 +31,22 @@ pub enum SynAnswer {
     Eno,
     /// A SYN-ACK without.
     NoEno,
-    /// A SYN-ACK with the very option of the SYN.
+    /// A SYN-ACK with exactly the SYN's option.
     Echo,
     /// A RST.
     Reset,
 }
 
-/// What was seen of a probe.
+/// Observations of a probe.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProbeReport {
-    /// SYNs sent, those with a short TTL not counted.
+    /// SYNs sent, except those with a short TTL.
     pub syns: u32,
-    /// How the first one that was answered was.
+    /// The first answer.
     pub answer: Option<SynAnswer>,
     /// SYN-ACKs that came half a second or more after the acknowledgement was sent: it does not arrive.
     pub repeated_answers: u32,
-    /// TTL of the SYN-ACK as it came.
+    /// TTL of the SYN-ACK as received.
     pub answer_ttl: Option<u8>,
     /// The connection's state.
     pub state: Option<FlowState>,
@@ -54,24 +54,24 @@ pub struct ProbeReport {
     pub reason: Option<String>,
     /// The peer has reset the connection after it was open.
     pub reset: bool,
-    /// It has said that this end's SYN came without ENO.
+    /// The peer has said that this end's SYN arrived without ENO.
     pub lost_syn: bool,
-    /// It has said that this end's acknowledgement came without ENO.
+    /// The peer has said that this end's acknowledgement arrived without ENO.
     pub lost_ack: bool,
     /// This end's FIN was sent.
     pub fin_sent: bool,
     /// The peer has acknowledged it.
     pub fin_acked: bool,
-    /// Segments of the peer's since.
+    /// Segments from the peer since then.
     pub after_fin: u32,
-    /// What routers have quoted.
+    /// Routers' quotes.
     pub hops: Vec<Hop>,
 }
 
-/// A SYN-ACK that comes so long after its acknowledgement is repeated by a timer (RFC 6298: a second at first).
+/// A SYN-ACK this long after its acknowledgement is a timer's retransmission (RFC 6298: initially one second).
 const REPEATED_AFTER: Duration = Duration::from_millis(500);
 
-/// One probe's notes.
+/// The records of one probe.
 #[derive(Debug)]
 pub(super) struct Probe {
     pub(super) mode: ProbeMode,
@@ -86,7 +86,7 @@ impl Probe {
         Self { mode, report: ProbeReport::default(), acked: None, fin: None }
     }
 
-    /// Takes in a segment from the local kernel.
+    /// Records a segment from the local kernel.
     pub(super) fn from_kernel(&mut self, now: Instant, packet: &Segment<'_, P>) {
         if packet.flags.any(Flags::SYN) {
             self.report.syns += 1;
@@ -101,7 +101,7 @@ impl Probe {
         }
     }
 
-    /// Takes in a segment from the wire. `own`: the option of this host's SYN.
+    /// Records a segment from the wire. `own`: the option of this host's SYN.
     pub(super) fn from_wire(&mut self, now: Instant, packet: &Segment<'_, C>, own: Option<&[u8]>) {
         let report = &mut self.report;
         if packet.flags.any(Flags::RST) {
@@ -128,7 +128,7 @@ impl Probe {
         }
     }
 
-    /// Takes in an ICMP error; whether it was about a SYN whose time had run out, which the kernel need not know.
+    /// Records an ICMP error; returns whether it was about a SYN whose TTL expired, which the kernel need not know.
     pub(super) fn from_router(&mut self, error: &IcmpError, bytes: &[u8]) -> bool {
         let Some(quote) = error.time_exceeded(bytes) else { return false };
         let Some(hop) = hop_of(quote.id) else { return false };

@@ -9,19 +9,19 @@ use crate::wire::FlowKey;
 use crate::wire::icmp::IcmpError;
 
 impl Engine {
-    /// From here on the connection between `local`, on the plain side, and `remote` is a probe, whatever its selector says.
-    /// It is not there yet. [`Self::end_probe`] is to follow.
+    /// Makes the connection between `local`, on the plain side, and `remote` a probe, whatever its selector says. It
+    /// does not exist yet. [`Self::end_probe`] must follow.
     pub fn begin_probe(&mut self, local: SocketAddr, remote: SocketAddr, mode: ProbeMode) {
         self.probes.insert(FlowKey::new(local, remote), Probe::new(mode));
     }
 
-    /// What was seen of a probe so far.
+    /// The observations of a probe so far.
     #[must_use]
     pub fn probe(&self, local: SocketAddr, remote: SocketAddr) -> Option<ProbeReport> {
         let key = FlowKey::new(local, remote);
         let (state, reason) = match self.table.get(&key) {
             None => (None, None),
-            // Neither end has anything to send in a frame.
+            // Neither end has data to send in a frame.
             Some(Flow::Encrypted(encrypted)) if encrypted.is_ready() => (Some(FlowState::Encrypted), None),
             Some(flow) => {
                 let info = flow.info(&key);
@@ -31,12 +31,12 @@ impl Engine {
         self.probes.get(&key).map(|probe| probe.report(state, reason))
     }
 
-    /// The connection, if it is still there, is one as others from here on.
+    /// From here on the connection, if it still exists, is treated like any other.
     pub fn end_probe(&mut self, local: SocketAddr, remote: SocketAddr) {
         self.probes.remove(&FlowKey::new(local, remote));
     }
 
-    /// Takes an ICMP error about a probe; whether it is dealt with.
+    /// Handles an ICMP error about a probe; returns whether it was one.
     pub(super) fn probe_quoted(&mut self, side: Side, key: FlowKey, error: &IcmpError, bytes: &[u8]) -> bool {
         side == Side::Wire && self.probes.get_mut(&key).is_some_and(|probe| probe.from_router(error, bytes))
     }

@@ -1,6 +1,6 @@
-//! Segments that belong to no connection that is known. What is unknown is not "from before": what was open when a selector took
-//! effect is listed once, and is known from then on. Of the rest, policy `required` refuses all, and what began with ENO is refused
-//! in any case: passed on, it would be plain.
+//! Segments that belong to no known connection. Unknown does not mean "from before": connections that were open when
+//! a selector took effect are listed once, and are known from then on. Of the rest, policy `required` refuses all,
+//! and what began with ENO is refused in any case: passed on, it would be plain.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,21 +14,22 @@ use crate::wire::build::TcpFields;
 use crate::wire::options::{self, kind};
 use crate::wire::{Flags, FlowKey, Segment};
 
-/// While an opening may have been forgotten so lately that the kernel still answers its SYN.
+/// For this long after an opening may have been evicted, the kernel may still answer its SYN.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(128);
-/// When the ends of a connection of an instance that died are asked for it, after recovery.
+/// When, after recovery, the ends of a dead instance's connections are queried.
 const ASK_AFTER: [Duration; 3] = [Duration::ZERO, Duration::from_millis(700), Duration::from_secs(3)];
 
 impl Engine {
-    /// Sets what is protected from now on, in the first of two steps: what was open before is not known yet, and until
-    /// [`Self::admit`] names it unknown segments wait (they are sent again) where policy `required` would refuse them.
+    /// First of two steps to change the policy: connections that were open before are not known yet, and until
+    /// [`Self::admit`] lists them, unknown segments are dropped (and retransmitted) where policy `required` would
+    /// refuse them.
     pub fn change_policy(&mut self, policy: PolicyTable) {
         let before = std::mem::replace(&mut self.policy, policy);
         self.unknown.before.get_or_insert(before);
     }
 
-    /// The second step: of the connections `open`, by local and remote address, those that are selected now, and were not
-    /// when they began, go on as they are. What is unknown besides is judged by its policy from now on.
+    /// Second step: those of the connections `open`, by local and remote address, that are selected now but were not
+    /// when they began continue unchanged. From now on everything else that is unknown is judged by its policy.
     pub fn admit(&mut self, now: Instant, open: &[(SocketAddr, SocketAddr)]) {
         let Some(before) = self.unknown.before.take() else { return };
         let policy = |table: &PolicyTable, local: &SocketAddr, remote: &SocketAddr| {
@@ -45,10 +46,10 @@ impl Engine {
         }
     }
 
-    /// Refuses the connections `open`, by local and remote address: an instance that died may have encrypted them. Both ends are
-    /// asked for them, so that they learn of it even if they are silent.
+    /// Refuses the connections `open`, by local and remote address: a dead instance may have encrypted them. Both
+    /// ends are queried, so that they learn of it even if they are silent.
     pub fn refuse(&mut self, now: Instant, open: &[(SocketAddr, SocketAddr)]) {
-        // Openings of its are not listed.
+        // Its openings are not listed.
         self.table.forgot_opening = Some(now);
         let keys = open.iter().map(|(local, remote)| FlowKey::new(*local, *remote));
         let keys: Vec<FlowKey> = keys.filter(|key| self.table.get(key).is_none()).collect();
@@ -60,15 +61,15 @@ impl Engine {
                 self.config.max_flows.max(keys.len()),
             );
         }
-        // At most one of these numbers can lie in a window.
+        // At most one of these numbers can be inside a window.
         for (after, seq) in ASK_AFTER.into_iter().zip([0, 1 << 30, 2 << 30]) {
             self.unknown.questions.extend(keys.iter().map(|key| (now + after, seq, *key)));
         }
-        // What it had begun to open is forgotten, too.
+        // Its openings count as evicted, too.
         self.table.forgot_opening = Some(now);
     }
 
-    /// Deals with a segment, no SYN, of a connection that is not known.
+    /// Handles a non-SYN segment of an unknown connection.
     pub(super) fn handle_unknown<S>(
         &mut self,
         now: Instant,
@@ -87,7 +88,7 @@ impl Engine {
         }
         let answers = packet.flags.any(Flags::SYN);
         let forgotten = answers && self.forgot_opening_lately(now);
-        // ENO-12: one that this host has begun with ENO, and has forgotten. Plain TCP it must not become.
+        // ENO-12: this host began it with ENO, and has evicted it. It must not become plain TCP.
         let began_here = side == Side::Wire
             && !packet.flags.any(Flags::RST)
             && (forgotten || !answers)
@@ -101,7 +102,8 @@ impl Engine {
             return pass_on(env, side, packet);
         }
         self.counters.unknown_refused += 1;
-        // A SYN whose answer is dropped is sent again, and is a new one then. So is a segment of a connection that is being listed.
+        // A SYN whose answer is dropped is retransmitted, and is then a new one. So is a segment of a connection that
+        // is being listed.
         let waits = (forgotten && side == Side::Plain) || (self.unknown.before.is_some() && !began_here);
         if waits {
             return;
@@ -110,13 +112,13 @@ impl Engine {
         if !told || policy != Policy::Required {
             return;
         }
-        // The other end may wait for what never comes.
+        // The other end may wait for something that never comes.
         if answers && !forgotten {
-            // Its SYN took another way than by this host, and comes again in vain.
+            // Its SYN took another path, and is retransmitted in vain.
             self.counters.own_segments += 1;
             Link::new(key).reset(env, side.other(), packet.seq.0.wrapping_add(1), packet.ack.0);
         } else if packet.payload_len() > 0 {
-            // Its numbers are not known here: what another gateway has encrypted has others on each side.
+            // Its numbers are not known here: if another gateway encrypted it, they differ between the sides.
             self.counters.own_segments += 1;
             ask(env, side.other(), key, packet.seq.0 ^ 1 << 31);
         }
@@ -126,7 +128,7 @@ impl Engine {
         self.table.forgot_opening.is_some_and(|at| now.since(at) < ANSWERED_WITHIN)
     }
 
-    /// Answers a packet of a connection that is over here, or may have been encrypted by an instance that died.
+    /// Answers a packet of a connection that is over here, or may have been encrypted by a dead instance.
     pub(super) fn refuse_orphan<S>(
         &mut self,
         now: Instant,
@@ -139,8 +141,8 @@ impl Engine {
         let _ = self.refuse_segment(now, side, key, packet, env);
     }
 
-    /// Answers as a host that has no such connection (RFC 9293, section 3.10.7.1); false: there is no answer to that, or too many were
-    /// given.
+    /// Answers like a host that has no such connection (RFC 9293, section 3.10.7.1); false: such a segment is not
+    /// answered, or too many were.
     fn refuse_segment<S>(
         &mut self,
         now: Instant,

@@ -1,5 +1,5 @@
-//! What the engine does on a sign that this machine was cloned, rolled back or stopped (TC-14, TC-19): it erases the
-//! sessions that could be resumed, and connections get new keys or end. docs/clones.md says which and why.
+//! The reaction to a sign that this machine was cloned, rolled back or stopped (TC-14, TC-19): resumable sessions are
+//! erased, and connections get new keys or are aborted. docs/clones.md says which and why.
 
 use super::disruption::{Disrupted, Disruption};
 use super::state::Engine;
@@ -8,16 +8,16 @@ use crate::time::Instant;
 use crate::wire::FlowKey;
 
 impl Engine {
-    /// Acts on a sign that this machine was cloned, rolled back or stopped.
+    /// Reacts to a sign that this machine was cloned, rolled back or stopped.
     ///
-    /// The cache is erased in any case. A [certain](Disruption::is_certain) sign ends all connections (TC-6) that have keys or
-    /// have sent what keys will be made of: the copy has the same, and a rekey gives both the same new ones (TC-8). On
-    /// others connections rekey (TC-31).
+    /// The cache is erased in any case. A [certain](Disruption::is_certain) sign aborts all connections (TC-6) that
+    /// have keys or have sent what keys will be made of: the copy has the same, and a rekey gives both the same new
+    /// ones (TC-8). On other signs connections rekey (TC-31).
     pub fn handle_disruption(&mut self, now: Instant, sign: Disruption, env: &mut dyn Env) -> Disrupted {
         self.counters.disruptions += 1;
         let sessions_flushed = self.sessions.flush(None);
         if matches!(sign, Disruption::Moved | Disruption::AddressChange) {
-            // What was learnt was learnt of another network's paths.
+            // What was learnt concerns the paths of another network.
             self.paths.forget(None, None);
         }
         let (mut connections_rekeyed, mut connections_aborted) = (0, 0);
@@ -29,7 +29,7 @@ impl Engine {
         done
     }
 
-    /// Rekeys or ends every connection; how many of each.
+    /// Rekeys or aborts every connection; returns the number of each.
     fn renew_or_abort(&mut self, now: Instant, sign: Disruption, env: &mut dyn Env) -> (usize, usize) {
         let (mut connections_rekeyed, mut connections_aborted) = (0, 0);
         let keys: Vec<FlowKey> = self.table.iter().map(|(key, _)| *key).collect();

@@ -1,4 +1,4 @@
-//! All connections of an instance with what they share, and the one way in which any of them is worked on.
+//! All connections of an instance with their shared state, and the single way to work on one of them.
 
 use std::collections::HashMap;
 
@@ -29,11 +29,11 @@ pub struct Engine {
     pub(super) scratch: Vec<u8>,
     pub(super) pool: Pool,
     pub(super) exchanges: ExchangeQueue,
-    /// Keys were made, replaced or erased by what is being done.
+    /// The current work made, replaced or erased keys.
     pub(super) keys_changed: bool,
 }
 
-/// What a connection's code is given for one call.
+/// The context of a connection for one call.
 macro_rules! context {
     ($engine:ident, $now:expr, $env:expr) => {
         Context {
@@ -54,7 +54,7 @@ macro_rules! context {
 pub(super) use context;
 
 impl Engine {
-    /// An engine without connections and without rules: everything passes through. `provider` does the cryptography.
+    /// An engine without connections and rules: everything passes through. `provider` does the cryptography.
     #[must_use]
     pub fn new(config: Config, provider: &'static dyn tcpcrypt::Provider) -> Self {
         Self {
@@ -76,18 +76,19 @@ impl Engine {
         }
     }
 
-    /// Sets what is protected from now on. Connections that exist go on as they are.
+    /// Sets the policy from now on. Existing connections continue unchanged.
     pub fn set_policy(&mut self, policy: PolicyTable) {
         self.policy = policy;
     }
 
-    /// What is protected.
+    /// The current policy.
     #[must_use]
     pub fn policy(&self) -> &PolicyTable {
         &self.policy
     }
 
-    /// Runs `work` and wipes the stack behind it if keys came or went (TC-34): what ciphers leave there of keys in use stays until then.
+    /// Runs `work`, and wipes the stack afterwards if keys were made or dropped (TC-34): until then, ciphers leave
+    /// traces of keys in use there.
     pub(super) fn leave_no_keys(&mut self, work: impl FnOnce(&mut Self)) {
         tcpcrypt::stack::wiped_if(|| {
             work(self);
@@ -95,7 +96,7 @@ impl Engine {
         });
     }
 
-    /// Lets `f` work on a connection, and keeps the books about it.
+    /// Lets `f` work on a connection, and updates the books about it.
     pub(super) fn with_flow(
         &mut self,
         now: Instant,
@@ -126,7 +127,7 @@ impl Engine {
         self.let_go();
     }
 
-    /// Lets go of unproven bytes if too much is held: they come again.
+    /// Drops unproven bytes if too much is held: they are retransmitted.
     pub(super) fn let_go(&mut self) {
         while self.table.held() >= self.config.max_held_bytes
             && let Some(key) = self.table.longest_waiting()
@@ -139,7 +140,7 @@ impl Engine {
         }
     }
 
-    /// Lets go what has proven least, now that `newest` is of `class`.
+    /// Evicts what has proven least, now that `newest` is of `class`.
     pub(super) fn make_room(&mut self, now: Instant, class: Class, newest: FlowKey, env: &mut dyn Env) {
         while let Some((class, key)) = self.table.surplus(class, &newest, &self.config) {
             let Some(mut flow) = self.table.remove(&key) else { return };
@@ -152,8 +153,8 @@ impl Engine {
         }
     }
 
-    /// Forgets a connection. The local kernel may not have heard that it is over, nor that all it sent was acknowledged: a SYN that
-    /// anybody can send does not change that.
+    /// Forgets a connection. The local kernel may not know that it is over, or that all it sent was acknowledged: a
+    /// SYN that anybody can send does not change that.
     pub(super) fn remove(&mut self, now: Instant, key: &FlowKey) {
         if let Some(Flow::Closed(closed)) = self.table.remove(key)
             && let Some(time) = closed.outlived_by(&self.config, now)
@@ -162,7 +163,7 @@ impl Engine {
         }
     }
 
-    /// Queues the exchange of a connection that has all for it. Those that this host has opened come first.
+    /// Queues the key exchange of a connection that is ready for it. Those opened by this host come first.
     pub(super) fn queue_exchange(&mut self, now: Instant, key: FlowKey) {
         let Some(Flow::Encrypted(encrypted)) = self.table.get_mut(&key) else { return };
         if encrypted.exchange() != Exchange::Due {

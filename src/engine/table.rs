@@ -1,7 +1,9 @@
-//! The table of connections: what each has proven decides how much room there is for its kind, and what goes when there is none.
+//! The table of connections: what each has proven decides how much room its kind has, and what is evicted when there
+//! is none.
 //!
-//! A SYN proves nothing: it costs an entry of a kind of its own, and the oldest of whom there are most goes for the next. Lasting
-//! room is for connections whose handshake is complete; one that is over makes room at once. No limit makes a connection plain.
+//! A SYN proves nothing: it costs an entry of its own kind, and one of the oldest entries, of the address with the
+//! most, makes room for the next. Lasting room is for connections whose handshake is complete; one that is over makes
+//! room at once. No limit makes a connection plain.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeSet, HashMap};
@@ -15,13 +17,13 @@ use crate::wire::FlowKey;
 /// What a connection has proven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
-    /// The peer has sent a SYN with ENO, and not acknowledged the answer: it may be anybody.
+    /// The peer has sent a SYN with ENO, and has not acknowledged the answer: it may be anybody.
     Inward,
     /// The local kernel has sent a SYN with ENO, and nobody has answered.
     Outward,
-    /// A plain connection that the peer opens, its handshake not complete.
+    /// A plain connection opened by the peer, its handshake incomplete.
     PlainInward,
-    /// A plain connection that the local kernel opens, its handshake not complete.
+    /// A plain connection opened by the local kernel, its handshake incomplete.
     PlainOutward,
     /// Both ends have answered; keys are being made.
     Handshake,
@@ -52,7 +54,7 @@ impl Class {
         }
     }
 
-    /// How many there are at most; `None`: they share the room for connections that last.
+    /// The limit; `None`: they share the room for lasting connections.
     fn most(self, config: &Config) -> Option<usize> {
         match self {
             Self::Inward | Self::Outward | Self::PlainInward | Self::PlainOutward | Self::Handshake | Self::Refused => {
@@ -62,7 +64,7 @@ impl Class {
         }
     }
 
-    /// What counts those that had to go.
+    /// The counter of evictions.
     fn counter(self, counters: &mut Counters) -> &mut u64 {
         match self {
             Self::Inward => &mut counters.evicted_inward,
@@ -76,11 +78,11 @@ impl Class {
     }
 }
 
-/// A connection and its place in the table.
+/// A connection and its position in the table.
 pub(super) struct Entry {
     pub(super) flow: Flow,
     class: Class,
-    /// When it is looked at next: its place in the order of its class.
+    /// When it is checked next: its position in the order of its class.
     due: Option<Instant>,
     held: usize,
     waits: Option<Waits>,
@@ -90,15 +92,16 @@ pub(super) struct Entry {
 #[derive(Default)]
 struct Kind {
     count: usize,
-    /// By when they are looked at next. What proves nothing is looked at once, when its time is over: the first is the oldest.
+    /// By the time of the next check. Entries that prove nothing are checked once, when their time is over: the first
+    /// is the oldest.
     due: BTreeSet<(Instant, FlowKey)>,
-    /// How many there are of each peer, by hash.
+    /// Number of entries per peer, by hash.
     crowd: Vec<u32>,
 }
 
-/// Peers are told apart by so many hashes.
+/// Number of hash buckets for peers.
 const CROWD: usize = 4096;
-/// So many of the oldest are compared for one to go.
+/// Number of oldest entries compared for eviction.
 const COMPARED: usize = 16;
 
 /// All connections.
@@ -108,11 +111,11 @@ pub(super) struct Table {
     kinds: [Kind; 9],
     hasher: RandomState,
     held: usize,
-    /// Who holds bytes that nobody has proven: whose peer has not shown the keys, and for longest, first.
+    /// Holders of unproven bytes: those whose peer has not shown its keys first, then by age.
     waiting: BTreeSet<(bool, Instant, FlowKey)>,
-    /// How many bytes that are for each peer, by hash.
+    /// Their bytes per peer, by hash.
     unproven: Vec<usize>,
-    /// When an opening had to go last.
+    /// When an opening was last evicted.
     pub(super) forgot_opening: Option<Instant>,
 }
 
@@ -156,7 +159,7 @@ impl Table {
     }
 
     fn bucket(&self, key: &FlowKey) -> usize {
-        // Who has one IPv6 address has a whole network of them.
+        // The owner of one IPv6 address has a whole network of them.
         let address = match key.remote().ip() {
             IpAddr::V4(address) => u64::from(address.to_bits()),
             IpAddr::V6(address) => (address.to_bits() >> 64) as u64,
@@ -188,7 +191,7 @@ impl Table {
         }
     }
 
-    /// Puts a connection in; [`Self::settle`] is to follow.
+    /// Inserts a connection; [`Self::settle`] must follow.
     pub(super) fn insert(&mut self, key: FlowKey, flow: Flow) {
         self.remove(&key);
         let class = Class::of(&flow);
@@ -204,8 +207,8 @@ impl Table {
         Some(entry.flow)
     }
 
-    /// Notes what has become of a connection: its class, what it holds, when it is looked at. Returns its class if that is
-    /// another one than before.
+    /// Updates the books about a connection: its class, its memory, its next check. Returns its class if that has
+    /// changed.
     pub(super) fn settle(&mut self, key: &FlowKey) -> Option<Class> {
         let entry = self.entries.get_mut(key)?;
         let held = entry.flow.held();
@@ -223,7 +226,7 @@ impl Table {
         let (class, was) = (Class::of(&entry.flow), entry.class);
         let due = entry.flow.poll_timeout();
         if class == was {
-            // A later time is found when the earlier one comes.
+            // A postponed check is found when the earlier one is due.
             if let Some(due) = due
                 && entry.due.is_none_or(|before| due < before)
             {
@@ -264,12 +267,12 @@ impl Table {
         }
     }
 
-    /// Who is to let go of unproven bytes: of those that have held them longest, one of the peer that has most.
+    /// Whose unproven bytes to drop: of those that have held them longest, one of the peer with the most.
     pub(super) fn longest_waiting(&self) -> Option<FlowKey> {
         let bytes = |key: &FlowKey| self.unproven.get(self.bucket(key)).copied().unwrap_or(0);
         let (first, ..) = self.waiting.first()?;
         let alike = self.waiting.iter().filter(|(confirmed, ..)| confirmed == first).take(COMPARED);
-        // Of equals the oldest.
+        // Among equals, the oldest.
         alike.map(|(.., key)| *key).min_by_key(|key| std::cmp::Reverse(bytes(key)))
     }
 
@@ -278,7 +281,7 @@ impl Table {
         self.kinds.iter().filter_map(|kind| kind.due.first()).map(|(due, _)| *due).min()
     }
 
-    /// Takes the next connection out of the order that is due at `now`; [`Self::settle`] is to follow.
+    /// Removes the next connection due at `now` from the order; [`Self::settle`] must follow.
     pub(super) fn next_due(&mut self, now: Instant) -> Option<FlowKey> {
         for kind in &mut self.kinds {
             if let Some(&(due, key)) = kind.due.first().filter(|(due, _)| *due <= now) {
@@ -292,7 +295,7 @@ impl Table {
         None
     }
 
-    /// Which connection has to go now that there is one more of `class`, `newest`.
+    /// The connection to evict now that there is one more of `class`, `newest`.
     pub(super) fn surplus(&mut self, class: Class, newest: &FlowKey, config: &Config) -> Option<(Class, FlowKey)> {
         if let Some(most) = class.most(config) {
             return (self.count(class) > most).then(|| Some((class, self.least(class, newest)?))).flatten();
@@ -303,17 +306,17 @@ impl Table {
             return None;
         }
         let closed = self.kind(Class::Closed).due.first().map(|(_, key)| (Class::Closed, *key));
-        // What is plain loses nothing by it: it goes on as an unknown one.
+        // A plain connection loses nothing by it: it continues as an unknown one.
         let victim = closed.or_else(|| self.quietest().map(|key| (Class::Plain, key)));
         victim.or(Some((class, *newest)))
     }
 
-    /// Of the oldest of `class` one of a stranger's, of the stranger who has most.
+    /// One of the oldest of `class` that belongs to a stranger, of the stranger with the most.
     fn least(&self, class: Class, newest: &FlowKey) -> Option<FlowKey> {
         let kind = self.kind(class);
         let rank = |key: &FlowKey| (!self.is_known(key), self.crowd(class, key));
         let oldest = kind.due.iter().map(|(_, key)| key).filter(|key| *key != newest).take(COMPARED);
-        // Of equals the oldest.
+        // Among equals, the oldest.
         let least = oldest.fold(None, |least: Option<((bool, u32), &FlowKey)>, key| match (least, rank(key)) {
             (Some((before, _)), rank) if rank <= before => least,
             (_, rank) => Some((rank, key)),
@@ -321,7 +324,8 @@ impl Table {
         Some(least.map_or(*newest, |(_, key)| *key))
     }
 
-    /// Whether the peer of a connection shows in another one that it is there, or resumes a session: who forges addresses does neither.
+    /// Whether the peer proves in another connection that it is there, or resumes a session: whoever forges addresses
+    /// does neither.
     fn is_known(&self, key: &FlowKey) -> bool {
         let resumes = matches!(self.get(key), Some(Flow::Opening(opening)) if opening.resumes());
         resumes || self.crowd(Class::Encrypted, key) > 0
@@ -332,7 +336,7 @@ impl Table {
         self.kind(class).crowd.get(self.bucket(key)).copied().unwrap_or(0)
     }
 
-    /// The plain connection that was silent longest, nearly.
+    /// The plain connection that was idle longest, approximately.
     fn quietest(&mut self) -> Option<FlowKey> {
         for _ in 0..COMPARED {
             let (due, key) = *self.kind(Class::Plain).due.first()?;
@@ -348,7 +352,7 @@ impl Table {
         self.kind(Class::Plain).due.first().map(|(_, key)| *key)
     }
 
-    /// Counts a connection that had to go.
+    /// Counts an eviction.
     pub(super) fn note_evicted(&mut self, now: Instant, class: Class, counters: &mut Counters) {
         *class.counter(counters) += 1;
         if matches!(class, Class::Inward | Class::Outward | Class::Handshake) {
@@ -356,7 +360,7 @@ impl Table {
         }
     }
 
-    /// Gives back memory that a flood has left.
+    /// Releases memory left over from a flood.
     pub(super) fn shrink(&mut self) {
         let len = self.entries.len().max(64);
         if self.entries.capacity() > 8 * len {

@@ -1,11 +1,11 @@
-//! What is due.
+//! Timeouts.
 
 use super::state::Engine;
 use crate::flow::{Env, Forgotten, Transition};
 use crate::time::Instant;
 
 impl Engine {
-    /// When [`Self::handle_timeout`] wants to be called next.
+    /// When [`Self::handle_timeout`] should be called next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let others = [self.exchanges.poll_timeout(), self.unknown.poll_timeout()];
@@ -21,7 +21,7 @@ impl Engine {
         self.counters.orphans_forgotten += self.unknown.take_forgotten();
     }
 
-    /// Does what is due at `now`.
+    /// Handles everything due at `now`.
     pub fn handle_timeout(&mut self, now: Instant, env: &mut dyn Env) {
         self.leave_no_keys(|engine| engine.do_what_is_due(now, env));
     }

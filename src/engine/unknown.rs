@@ -10,9 +10,9 @@ use crate::time::Instant;
 use crate::wire::build::TcpFields;
 use crate::wire::{Flags, FlowKey};
 
-/// RSTs sent to refuse what is unknown: so many at once, and in each second.
+/// RSTs that refuse unknown segments: burst, and rate per second.
 const RESETS: u64 = 1000;
-/// Both ends of so many are asked in one go, and that often.
+/// Connections whose ends are queried in one go, and the interval.
 const ASK_AT_ONCE: usize = 500;
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -20,13 +20,13 @@ const ASK_AGAIN: Duration = Duration::from_millis(50);
 #[derive(Default)]
 pub(super) struct Unknown {
     pub(super) tombstones: Tombstones,
-    /// What was selected before, while connections that were open then are being listed.
+    /// The previous policy, while connections that were open under it are being listed.
     pub(super) before: Option<PolicyTable>,
     pub(super) questions: VecDeque<(Instant, u32, FlowKey)>,
     pub(super) resets: Allowance,
 }
 
-/// How many RSTs may be sent.
+/// RSTs that may still be sent.
 #[derive(Debug, Default)]
 pub(super) struct Allowance {
     used: u64,
@@ -46,10 +46,10 @@ impl Allowance {
     }
 }
 
-/// Asks an end of a connection for its numbers: with an acknowledgement that it does not take, as `seq` is far from where it is. It
-/// answers (RFC 9293, section 3.10.7.4), and that is refused with a RST it believes.
+/// Queries an end of a connection for its numbers, with an acknowledgement that it does not accept, because `seq` is
+/// far from its position. It answers (RFC 9293, section 3.10.7.4), and that is refused with a RST it accepts.
 pub(super) fn ask(env: &mut dyn Env, side: Side, key: FlowKey, seq: u32) {
-    // No choice of whoever sends what is refused: this must not be the acknowledgement of a SYN cookie.
+    // Not under the control of whoever sends what is refused: this must not be the acknowledgement of a SYN cookie.
     let tcp = TcpFields { seq, ack: 0, flags: Flags::ACK, window: u16::MAX, urgent: 0, options: &[] };
     Link::new(key).emit(env, side, &tcp, &[], None);
 }
@@ -65,17 +65,17 @@ impl Unknown {
         self.tombstones.keys()
     }
 
-    /// The local kernel may go on with a connection for `time` after it was forgotten here.
+    /// The local kernel may continue with a connection for `time` after it was forgotten here.
     pub(super) fn outlives(&mut self, now: Instant, key: FlowKey, time: Duration, config: &Config) {
         self.tombstones.insert(now, key, time, config.max_flows);
     }
 
-    /// The local kernel has shown that it has no such connection any more.
+    /// The local kernel has shown that it no longer has such a connection.
     pub(super) fn kernel_has_none(&mut self, key: &FlowKey) {
         self.tombstones.remove(key);
     }
 
-    /// How many of them were forgotten to make room since this was last asked.
+    /// Number of them forgotten to make room since the last call.
     pub(super) fn take_forgotten(&mut self) -> u64 {
         std::mem::take(&mut self.tombstones.forgotten)
     }
@@ -84,7 +84,7 @@ impl Unknown {
         self.questions.front().map(|(at, ..)| *at)
     }
 
-    /// Asks the ends of connections that an instance that died may have encrypted.
+    /// Queries the ends of connections that a dead instance may have encrypted.
     pub(super) fn handle_timeout(&mut self, now: Instant, env: &mut dyn Env) {
         self.tombstones.expire(now);
         for _ in 0..ASK_AT_ONCE {

@@ -10,17 +10,17 @@ use crate::time::Instant;
 use crate::wire::options::Timestamps;
 use crate::wire::{C, Flags, Offset, P};
 
-/// How far before the window repeated payload may lie and still be answered as such.
+/// How far before the window repeated payload may be and still be answered as such.
 const REPEATED: i64 = 1 << 16;
 
-/// Where the connection stands.
+/// The state of the connection that a segment is checked against.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Position {
-    /// Up to here the peer was told that all has arrived (RCV.NXT, as the peer knows it).
+    /// The peer was told that everything up to here has arrived (RCV.NXT, as the peer knows it).
     pub(super) acknowledged: Offset<C>,
-    /// Up to here all is authentic.
+    /// Everything up to here is authentic.
     pub(super) opened: Offset<C>,
-    /// Right edge of the window that was announced.
+    /// Right edge of the announced window.
     pub(super) edge: Offset<C>,
     /// What the peer has acknowledged (SND.UNA).
     pub(super) unacknowledged: Offset<C>,
@@ -41,35 +41,35 @@ pub(super) struct Header {
     pub(super) timestamps: Option<Timestamps>,
 }
 
-/// What a segment is.
+/// The judgement of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Its header counts, and of its payload what lies in the window.
+    /// Acceptable: its header counts, and the payload that is inside the window.
     Acceptable,
     /// Without data, just before the window: a keep-alive or a window probe. Nothing in it counts.
     Probe,
-    /// Its payload lies before the window: the peer has not heard that it has arrived. Nothing in it counts.
+    /// Its payload is before the window: the peer does not know that it has arrived. Nothing in it counts.
     Repeated,
     /// A RST that counts.
     Reset,
-    /// Not believed in anything.
+    /// Nothing in it counts.
     Refused(Reason),
 }
 
-/// Why a segment is not believed.
+/// Why a segment is not acceptable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reason {
-    /// It lies outside of the window.
+    /// It is outside the window.
     OutOfWindow,
-    /// A RST in the window, which is not exactly at the next byte (RFC 5961, section 3.2).
+    /// A RST inside the window, but not exactly at the next byte (RFC 5961, section 3.2).
     ResetInWindow,
     /// A RST outside of the window.
     ResetElsewhere,
-    /// A SYN on an open connection (RFC 5961, section 4.2), or the SYN-ACK once more.
+    /// A SYN on an open connection (RFC 5961, section 4.2), or a retransmitted SYN-ACK.
     Syn,
-    /// No acknowledgement.
+    /// It has no acknowledgement.
     NoAck,
-    /// Its timestamp is older than one that was believed (RFC 7323, section 5).
+    /// Its timestamp is older than an accepted one (RFC 7323, section 5).
     OldTimestamp,
     /// It acknowledges what was never sent, or what was acknowledged more than a window ago (RFC 5961, section 5.2).
     Acknowledgement,
@@ -79,7 +79,7 @@ pub(super) enum Reason {
 pub(super) fn judge(at: &Position, clocks: Option<&Clocks>, now: Instant, segment: &Header) -> Verdict {
     let Header { flags, start, len, ack, timestamps } = *segment;
     if flags.any(Flags::RST) {
-        // Exact is what is authentic, and what the peer was told: it answers a challenge with that.
+        // Exact is both the end of what is authentic, and what the peer was told: it answers a challenge with that.
         return if start == at.opened || start == at.acknowledged {
             Verdict::Reset
         } else if start > at.acknowledged && start < at.edge {
@@ -95,7 +95,7 @@ pub(super) fn judge(at: &Position, clocks: Option<&Clocks>, now: Instant, segmen
         return Verdict::Refused(Reason::NoAck);
     }
     let end = start + len + i64::from(flags.any(Flags::FIN));
-    // A window that is used up still takes acknowledgements, which a sender numbers with its end.
+    // A closed window still takes acknowledgements, which a sender numbers with its end.
     if start > at.edge {
         return Verdict::Refused(Reason::OutOfWindow);
     }
@@ -115,28 +115,28 @@ pub(super) fn judge(at: &Position, clocks: Option<&Clocks>, now: Instant, segmen
     Verdict::Acceptable
 }
 
-/// How far the local end's numbers may lie behind what is known: as much as is on its way to it.
+/// How far the local end's numbers may lag behind: by as much as is in flight to it.
 const BEHIND: i64 = 1 << 20;
 
-/// Where the local end is, in its own numbers.
+/// The local end's state, in its own numbers.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LocalPosition {
-    /// What it was told is acknowledged,
+    /// It was told that this is acknowledged,
     pub(super) acknowledged: Offset<P>,
-    /// what is expected from it next,
+    /// this is expected from it next,
     pub(super) next: Offset<P>,
-    /// and where the window ends that it was told.
+    /// and this is the end of the window that it was told.
     pub(super) edge: Offset<P>,
-    /// What it has acknowledged, and how far it was given anything.
+    /// What it has acknowledged, and the end of what it was given.
     pub(super) taken: Offset<P>,
     pub(super) delivered: Offset<P>,
 }
 
-/// Judges a segment of the local end that is no SYN, with its `start` and `ack`. On a gateway that is another host, and whoever
-/// is near it can forge what it sends.
+/// Judges a non-SYN segment of the local end, with its `start` and `ack`. At a gateway that is another host, and
+/// anyone near it can forge its segments.
 pub(super) fn judge_local(at: &LocalPosition, flags: Flags, start: Offset<P>, ack: Offset<P>) -> Verdict {
     if flags.any(Flags::RST) {
-        // A socket that is closed sends it at its end; without one, what was acknowledged is answered with that number.
+        // A closed socket sends it at its end; without a socket, what was acknowledged is answered with that number.
         return if [at.acknowledged, at.next, at.edge].contains(&start) {
             Verdict::Reset
         } else {
@@ -156,27 +156,28 @@ pub(super) fn judge_local(at: &LocalPosition, flags: Flags, start: Offset<P>, ac
     Verdict::Acceptable
 }
 
-/// The window that the peer allows, as its newest segment says (SND.WND, SND.WL1, SND.WL2).
+/// The window that the peer allows, from its newest segment (SND.WND, SND.WL1, SND.WL2).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SendWindow {
-    /// Sequence number and acknowledgement of the segment that it is from.
+    /// Sequence and acknowledgement number of that segment.
     from: Option<(Offset<C>, Offset<C>)>,
-    /// The largest that it ever was (MAX.SND.WND).
+    /// Its maximum so far (MAX.SND.WND).
     max: usize,
 }
 
 impl SendWindow {
-    /// As the SYN says it.
+    /// From the SYN.
     pub(super) fn new(window: usize) -> Self {
         Self { from: None, max: window }
     }
 
-    /// The largest that it ever was (MAX.SND.WND).
+    /// Its maximum so far (MAX.SND.WND).
     pub(super) fn max(&self) -> usize {
         self.max
     }
 
-    /// Takes in an acceptable segment; whether its window is the newest. `advances`: it acknowledges something new.
+    /// Updates it from an acceptable segment; returns whether its window is the newest. `advances`: it acknowledges
+    /// something new.
     pub(super) fn is_newest(&mut self, start: Offset<C>, ack: Offset<C>, window: usize, advances: bool) -> bool {
         let newest = advances || self.from.is_none_or(|(seq, acked)| seq < start || (seq == start && acked <= ack));
         if newest {
@@ -187,8 +188,8 @@ impl SendWindow {
     }
 }
 
-/// How often what is not believed is answered: two hosts that do not believe each other must not go on for ever (as Linux's
-/// `tcp_invalid_ratelimit`), and whoever sends much that is useless must not get as much back.
+/// How often unacceptable segments are answered: two hosts that reject each other's segments must not go on forever
+/// (like Linux's `tcp_invalid_ratelimit`), and a flood of useless segments must not cause as many answers.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Answers {
     since: Option<Instant>,
@@ -198,10 +199,10 @@ pub(super) struct Answers {
 
 impl Answers {
     const PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
-    /// To segments with data: a peer whose acknowledgements were lost may repeat many.
+    /// For segments with data: a peer whose acknowledgements were lost may retransmit many.
     const DATA: u8 = 100;
 
-    /// Whether a segment that is not taken in is answered; `data`: it has some.
+    /// Whether an unacceptable segment is answered; `data`: it has some.
     pub(super) fn allow(&mut self, now: Instant, data: bool) -> bool {
         if self.since.is_none_or(|since| now.since(since) >= Self::PAUSE) {
             *self = Self { since: Some(now), bare: false, data: 0 };

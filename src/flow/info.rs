@@ -1,4 +1,4 @@
-//! What the engine tells of its connections and of itself.
+//! What the engine reports about its connections and itself.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,9 +12,9 @@ pub struct FlowInfo {
     pub local: SocketAddr,
     /// Address and port on the wire side.
     pub remote: SocketAddr,
-    /// Where it is in its life.
+    /// The state of its life cycle.
     pub state: FlowState,
-    /// Why it is plain or how it ended, if there is something to say.
+    /// Why it is plain or how it ended, if there is anything to say.
     pub reason: Option<String>,
     /// `A` or `B` (ENO-7).
     pub role: Option<char>,
@@ -30,22 +30,22 @@ pub struct FlowInfo {
     pub resumed: bool,
     /// The session ID in hexadecimal (TC-10).
     pub session_id: Option<String>,
-    /// The generation of the keys it sends with (TC-31).
+    /// The key generation it sends with (TC-31).
     pub generation_local: Option<u64>,
-    /// The generation of the keys the peer sends with.
+    /// The key generation the peer sends with.
     pub generation_remote: Option<u64>,
     /// Payload bytes from the plain side that were sent.
     pub bytes_sent: u64,
     /// Payload bytes delivered to the plain side.
     pub bytes_received: u64,
-    /// Whether the peer has shown that it has the keys: a frame of its has opened.
+    /// Whether the peer has proven that it has the keys: one of its frames was authenticated.
     pub peer_confirmed: bool,
-    /// Whether the peer is authenticated. Encryption without it protects from eavesdroppers only.
+    /// Whether the peer is authenticated. Encryption without authentication protects against eavesdroppers only.
     pub authenticated: bool,
 }
 
 impl FlowInfo {
-    /// A connection of which no more is known.
+    /// A connection about which nothing more is known.
     pub(crate) fn new(local: SocketAddr, remote: SocketAddr, state: FlowState) -> Self {
         Self {
             local,
@@ -69,8 +69,8 @@ impl FlowInfo {
     }
 }
 
-/// What an application can ask about its encrypted connection (ENO-19), in the words of the TCPINC working group's API
-/// draft; byte strings in hexadecimal.
+/// Everything an application can ask about its encrypted connection (ENO-19), in the terms of the TCPINC working
+/// group's API draft; byte strings in hexadecimal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FlowSession {
     /// Address and port on the plain side.
@@ -79,12 +79,12 @@ pub struct FlowSession {
     pub remote: SocketAddr,
     /// The session ID (TC-10).
     pub session_id: String,
-    /// A hash of the keys it began with, in hexadecimal: other keys have another one, and it tells nothing of them.
+    /// A hash of the keys it began with, in hexadecimal: it distinguishes keys and reveals nothing about them.
     pub key_fingerprint: String,
     /// `A` or `B` (ENO-7).
     pub role: char,
-    /// What this host signs: its role in one byte, 0 for A and 1 for B, and the session ID. The peer's is another one, so
-    /// that a signature cannot be sent back to where it came from.
+    /// What this host signs: its role in one byte, 0 for A and 1 for B, and the session ID. The peer's is different,
+    /// so that a signature cannot be reflected to its author.
     pub self_name: String,
     /// What the peer signs.
     pub peer_name: String,
@@ -106,24 +106,24 @@ pub struct FlowSession {
     pub transcript: String,
     /// Whether the session was resumed.
     pub resumed: bool,
-    /// Whether the peer has shown that it has the keys: a frame of its has opened.
+    /// Whether the peer has proven that it has the keys: one of its frames was authenticated.
     pub peer_confirmed: bool,
-    /// Whether the peer is authenticated. Encryption without it protects from eavesdroppers only.
+    /// Whether the peer is authenticated. Encryption without authentication protects against eavesdroppers only.
     pub authenticated: bool,
 }
 
-/// A connection's life.
+/// The state of a connection's life cycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FlowState {
-    /// SYNs are being exchanged, or keys; or the peer, which has opened the connection, has not shown yet that it has them:
-    /// what is sent is encrypted already.
+    /// SYNs or keys are being exchanged; or the peer, which opened the connection, has not proven yet that it has the
+    /// keys: what is sent is encrypted already.
     Negotiating,
     /// All data is encrypted.
     Encrypted,
     /// Plain TCP.
     Plain,
-    /// Over; remembered for a while to answer what is late.
+    /// Over; remembered for a while to answer late segments.
     Closed,
 }
 
@@ -159,7 +159,7 @@ counters! {
     packets_plain,
     /// Packets read from the wire side.
     packets_wire,
-    /// Connections that became encrypted: a frame of the peer's has opened.
+    /// Connections that became encrypted: a frame from the peer was authenticated.
     connections_encrypted,
     /// Of those, connections that resumed a session.
     connections_resumed,
@@ -171,25 +171,25 @@ counters! {
     resumptions_accepted,
     /// Peers' proposals that named no session known here.
     resumptions_unknown,
-    /// Sessions put into the cache.
+    /// Sessions cached.
     sessions_cached,
-    /// Sessions erased from it because they were not used for too long.
+    /// Sessions erased because they were unused for too long.
     sessions_expired,
-    /// Sessions erased from it to make room.
+    /// Sessions evicted to make room.
     sessions_evicted,
     /// Connections that became plain TCP.
     connections_plain,
-    /// Of those, connections without ENO because of what is remembered of the path.
+    /// Of those, connections without ENO because of what is remembered about the path.
     paths_avoided,
-    /// Connections that tried ENO again on such a path.
+    /// Connections that retried ENO on such a path.
     paths_retried,
-    /// Paths forgotten to make room.
+    /// Paths evicted to make room.
     paths_evicted,
     /// Connections refused because policy requires encryption.
     connections_refused,
     /// Connections that enotun aborted (TC-6).
     connections_aborted,
-    /// Of these those aborted for a mistake of enotun's own: a defect.
+    /// Of those, connections aborted because of a bug in enotun.
     internal_errors,
     /// Connections aborted because this virtual machine was cloned or rolled back: a copy has their keys.
     aborted_as_copies,
@@ -201,70 +201,71 @@ counters! {
     frames_sealed,
     /// Frames opened.
     frames_opened,
-    /// Frames that did not authenticate and were dropped.
+    /// Frames that failed authentication and were dropped.
     frames_rejected,
-    /// Frames sent again from the store.
+    /// Frames retransmitted from the store.
     frames_resent,
-    /// Segments with bytes that differed from what was held for the same place.
+    /// Segments whose bytes differ from those held for the same position.
     conflicting_segments,
-    /// Segments sent for enotun's own sake: Init messages, rekeys, acknowledgements.
+    /// Segments that enotun originates: Init messages, rekeys, acknowledgements.
     own_segments,
     /// Retransmissions by enotun's own timer.
     own_timeouts,
     /// Packets with a wrong checksum, dropped.
     bad_checksum,
-    /// Packets whose headers cannot be read, or that claim to be TCP and cannot be, dropped.
+    /// Packets dropped because their headers cannot be parsed, or because they claim to be TCP and cannot be.
     malformed,
-    /// Fragments of TCP, or of what may be that, dropped.
+    /// Fragments of TCP, or of what may be TCP, dropped.
     fragments,
     /// Segments outside the window, dropped.
     out_of_window,
     /// Segments before the window, whose data was here already.
     segments_repeated,
-    /// RST segments that were not believed (RFC 5961).
+    /// RST segments that were ignored (RFC 5961).
     resets_ignored,
-    /// SYN segments on encrypted connections, which were not believed (RFC 5961).
+    /// SYN segments on encrypted connections, ignored (RFC 5961).
     syns_ignored,
-    /// Segments with a timestamp older than one that was believed, dropped (RFC 7323).
+    /// Segments with a timestamp older than an accepted one, dropped (RFC 7323).
     old_timestamps,
     /// Segments that acknowledge what was never sent or was acknowledged long ago, dropped (RFC 5961).
     bad_acknowledgements,
     /// ICMP errors about encrypted connections that were translated.
     icmp_translated,
-    /// ICMP errors about segments that were not in flight (RFC 5927), or with an MTU that cannot be, dropped.
+    /// ICMP errors about segments that were not in flight (RFC 5927), or with an impossible MTU, dropped.
     icmp_dropped,
-    /// Packets of connections that an earlier, crashed instance had, or that are over here and not for the kernel, refused.
+    /// Packets refused because their connection dates from an earlier, crashed instance, or is over here and not for
+    /// the kernel.
     orphans_refused,
-    /// Connections that are over here and perhaps not for the kernel, forgotten to make room.
+    /// Connections that are over here and perhaps not for the kernel, evicted to make room.
     orphans_forgotten,
     /// Segments of unknown connections, refused: policy `required`, or one that began with ENO.
     unknown_refused,
     /// Segments of unknown connections passed on with policy `opportunistic`.
     unknown_passed,
-    /// Refusals for which no RST was sent, since there were too many.
+    /// Refusals without a RST, because there were too many.
     resets_withheld,
     /// SYNs dropped because the table was full of encrypted connections, and connections that ended for the same reason.
     limit_flows,
-    /// Openings by SYNs with ENO from the wire that had to go for later ones, unanswered.
+    /// Openings by SYNs with ENO from the wire, unanswered, evicted for later ones.
     evicted_inward,
-    /// Openings by the local kernel that had to go for later ones, unanswered.
+    /// Openings by the local kernel, unanswered, evicted for later ones.
     evicted_outward,
-    /// Plain connections whose handshake was not complete that had to go for later ones.
+    /// Plain connections with an incomplete handshake, evicted for later ones.
     evicted_unconfirmed,
-    /// Connections whose keys were not made yet that had to go for later ones.
+    /// Connections without keys yet, evicted for later ones.
     evicted_handshakes,
-    /// Plain connections that had to go for later ones; they go on as unknown ones.
+    /// Plain connections evicted for later ones; they continue as unknown ones.
     evicted_plain,
-    /// Connections that were over and were forgotten early to make room.
+    /// Closed connections forgotten early to make room.
     evicted_closed,
-    /// Connections that let go of unproven bytes beyond a gap, for no frame had opened for a minute.
+    /// Connections that dropped unproven bytes beyond a gap, because no frame was authenticated for a minute.
     held_expired,
-    /// Connections that had to let go of unproven bytes beyond a gap, because the memory for held bytes was used up.
+    /// Connections that dropped unproven bytes beyond a gap, because the memory for held bytes was used up.
     evicted_held,
     /// Segments dropped because the memory for held bytes was used up.
     limit_memory,
-    /// Key exchanges put off because too many wait, until the peer sends its message again.
+    /// Key exchanges deferred until the peer retransmits its message, because too many are waiting.
     limit_exchanges,
-    /// Segments dropped because what waits for a connection's missing bytes lies in too many pieces.
+    /// Segments dropped because a connection's data beyond gaps is in too many pieces.
     limit_pieces,
 }

@@ -1,5 +1,5 @@
-//! Where a connection is in its life, and what becomes of it after a packet, a timeout or a request: it goes from one part of
-//! its life to the next here and nowhere else.
+//! The life cycle of a connection: after a packet, a timeout or a request it moves from one state to the next here
+//! and nowhere else.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::store::Finding;
 use crate::time::Instant;
 use crate::wire::{C, FlowKey, P, Segment};
 
-/// Where a connection is in its life.
+/// The state of a connection.
 pub(crate) enum Flow {
     Opening(Box<Opening>),
     Plain(Box<PlainFlow>),
@@ -24,7 +24,7 @@ pub(crate) enum Flow {
 }
 
 impl Flow {
-    /// How far its keys are.
+    /// The state of its keys.
     pub(crate) fn keys(&self) -> Keys {
         match self {
             Self::Encrypted(e) => e.keys(),
@@ -51,7 +51,7 @@ impl Flow {
         }
     }
 
-    /// What an application can ask about it, if it has a session ID (ENO-19).
+    /// Everything an application can ask about it, if it has a session ID (ENO-19).
     pub(crate) fn session(&self, key: &FlowKey) -> Option<FlowSession> {
         match self {
             Self::Opening(_) | Self::Plain(_) => None,
@@ -75,12 +75,12 @@ impl Flow {
     }
 }
 
-/// What becomes of a connection.
+/// The next state of a connection.
 #[must_use]
 pub(crate) enum Transition {
-    /// It stays in this part of its life.
+    /// It stays in this state.
     Stay,
-    /// It goes on as this.
+    /// It continues in this state.
     To(Flow),
     /// It is forgotten.
     Forget(Forgotten),
@@ -89,14 +89,14 @@ pub(crate) enum Transition {
 /// Why a connection is forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Forgotten {
-    /// Nothing is left to be done for it.
+    /// Nothing is left to do for it.
     Over,
     /// Nobody has acknowledged the SYN-ACK of an opening that had agreed on encryption.
     AnswerUnacknowledged,
 }
 
 impl Flow {
-    /// Takes in a segment from the local kernel.
+    /// Processes a segment from the local kernel.
     pub(crate) fn from_kernel(&mut self, cx: &mut Context<'_>, key: FlowKey, segment: &Segment<'_, P>) -> Transition {
         match self {
             Self::Opening(opening) => {
@@ -130,7 +130,7 @@ impl Flow {
         }
     }
 
-    /// Takes in a segment from the wire.
+    /// Processes a segment from the wire.
     pub(crate) fn from_wire(&mut self, cx: &mut Context<'_>, key: FlowKey, segment: &mut Segment<'_, C>) -> Transition {
         match self {
             Self::Opening(opening) => {
@@ -159,12 +159,12 @@ impl Flow {
         }
     }
 
-    /// Does what is due.
+    /// Handles what is due.
     pub(crate) fn handle_timeout(&mut self, cx: &mut Context<'_>) -> Transition {
         let over = match self {
             Self::Opening(opening) if opening.has_agreed() => {
                 opening.resets().send(cx, opening.link());
-                // Nothing is remembered of a SYN that nobody stands by: what comes late is refused as unknown.
+                // An unconfirmed SYN leaves no state: late segments are refused as unknown.
                 return match opening.kernel_expects() {
                     Some(expects) => fail(cx, opening.link().key, AbortReason::Timeout, Some(expects)),
                     None => Transition::Forget(Forgotten::AnswerUnacknowledged),
@@ -182,7 +182,7 @@ impl Flow {
         if over { Transition::Forget(Forgotten::Over) } else { Transition::Stay }
     }
 
-    /// Aborts it if it is encrypted or becoming so, on both sides, because this instance goes.
+    /// Aborts it on both sides if it is encrypted or becoming so, because this instance is shutting down.
     pub(crate) fn shut_down(&mut self, cx: &mut Context<'_>) -> Transition {
         match self {
             Self::Encrypted(encrypted) => settle(cx, encrypted, Next::Abort(AbortReason::Shutdown)),
@@ -197,7 +197,8 @@ impl Flow {
         }
     }
 
-    /// Aborts it because a copy of this machine has the same keys, or what they will be made of; `None` if it has none.
+    /// Aborts it because a copy of this machine has the same keys, or what they will be made of; `None` if it has
+    /// none.
     pub(crate) fn abort_as_copy(&mut self, cx: &mut Context<'_>) -> Option<Transition> {
         match self {
             Self::Encrypted(encrypted) => Some(settle(cx, encrypted, Next::Abort(AbortReason::Cloned))),
@@ -209,8 +210,8 @@ impl Flow {
         }
     }
 
-    /// Tells the ends of a connection that has to go for others, as far as they take it for open; returns how long the local kernel
-    /// may go on with it all the same.
+    /// Tells the ends of an evicted connection, as far as they consider it open; returns how long the local kernel
+    /// may continue with it nevertheless.
     pub(crate) fn evict(&mut self, cx: &mut Context<'_>) -> Option<Duration> {
         match self {
             Self::Opening(opening) => {
@@ -223,13 +224,13 @@ impl Flow {
                 Some(cx.config.plain_idle_timeout)
             }
             Self::Closed(closed) => closed.outlived_by(cx.config, cx.now),
-            // Nobody hears of it: what is unknown and plain goes on.
+            // Nobody is told: unknown plain traffic continues.
             Self::Plain(_) => None,
         }
     }
 }
 
-/// What a packet of an opening comes to.
+/// The result of a packet for an opening.
 enum Step {
     Done(Transition),
     /// It is encrypted from here on, and begins like this.
@@ -301,8 +302,8 @@ fn plain_from_wire(cx: &mut Context<'_>, key: FlowKey, plain: &mut PlainFlow, se
     Transition::Stay
 }
 
-/// What is left of a connection that was aborted before it was encrypted. `expects`: where the local kernel is in both streams,
-/// if it may take the connection for open.
+/// What remains of a connection that was aborted before it was encrypted. `expects`: the local kernel's position in
+/// both streams, if it may consider the connection open.
 fn fail(cx: &mut Context<'_>, key: FlowKey, why: AbortReason, expects: Option<Numbers>) -> Transition {
     count_abort(cx, why);
     close(cx, key, why.to_string(), expects)
@@ -331,8 +332,9 @@ pub(crate) fn settle(cx: &mut Context<'_>, encrypted: &mut Encrypted, next: Next
         Next::Abort(why) => {
             count_abort(cx, why);
             encrypted.abort(cx);
-            // The two ends do not have the same keys, or someone has damaged all that came. Nothing is erased for what anybody
-            // can have sent; but what was never accepted is proposed less and less.
+            // The two ends do not have the same keys, or someone has corrupted everything that arrived. Nothing is
+            // erased because of what anybody can have sent; but a session that was never accepted is proposed less
+            // and less.
             if why == AbortReason::BadFrame {
                 encrypted.doubt_resumption(cx.sessions);
             }

@@ -8,7 +8,7 @@ use crate::wire::FlowKey;
 use crate::wire::build::{self, IpFields, TcpFields};
 use crate::wire::{Offload, Outgoing, Segment};
 
-/// What the packets towards one side look like besides their TCP header.
+/// The properties of packets towards one side, apart from the TCP header.
 #[derive(Debug, Clone)]
 struct Direction {
     ip: IpFields,
@@ -17,14 +17,14 @@ struct Direction {
 }
 
 impl Direction {
-    /// Of which no packet was seen.
+    /// A link of which no packet was seen.
     fn unseen() -> Self {
         let ip = IpFields { traffic_class: 0, ttl: 64, flow_label: 0, id: 0, dont_fragment: true };
         Self { ip, id: Cell::new(None) }
     }
 
-    /// The identification of the next `packets` packets: what may be fragmented has one of its own each (RFC 6864, section
-    /// 4.2), from a beginning that nobody can guess.
+    /// The identification of the next `packets` packets: packets that may be fragmented have one of their own each
+    /// (RFC 6864, section 4.2), from an unpredictable start.
     fn identify(&self, packets: usize, random: impl FnOnce() -> u16) -> u16 {
         let id = self.id.get().unwrap_or_else(random);
         #[expect(clippy::cast_possible_truncation, reason = "identifications wrap")]
@@ -53,15 +53,15 @@ impl Link {
         self.key.local().is_ipv6()
     }
 
-    /// Notes what a packet read on `from` looked like: the packets made from it, and those that enotun sends on its own,
-    /// look the same.
+    /// Records the properties of a packet read on `from`: packets made from it, and those that enotun originates,
+    /// have the same.
     pub(crate) fn learn<S>(&mut self, from: Side, packet: &Segment<'_, S>) {
         let direction = match from {
             Side::Plain => &mut self.to_wire,
             Side::Wire => &mut self.to_plain,
         };
         direction.ip.traffic_class = packet.traffic_class;
-        // The kernel forwards between the NIC and the wire device and takes one off each time.
+        // The kernel forwards between the NIC and the wire device and decrements it each time.
         direction.ip.ttl = packet.ttl.saturating_add(1);
         direction.ip.flow_label = packet.flow_label;
         direction.ip.dont_fragment = packet.dont_fragment;
@@ -72,22 +72,22 @@ impl Link {
         self.to_plain.ip.traffic_class |= 3;
     }
 
-    /// The same link, whose packets to the wire come to their end at router number `hop`, with `id` in a field that the
-    /// router quotes.
+    /// The same link, whose packets to the wire expire at router number `hop`, with `id` in a field that the router
+    /// quotes.
     pub(crate) fn limited(&self, hop: u8, id: u16) -> Self {
         let mut link = self.clone();
-        // One more for the way from the wire device to the NIC.
+        // One more for the hop from the wire device to the NIC.
         link.to_wire.ip.ttl = hop.saturating_add(1);
         (link.to_wire.ip.id, link.to_wire.ip.flow_label) = (id, id.into());
         link
     }
 
-    /// The most payload bytes in one packet with `options` bytes of TCP options.
+    /// Maximum payload of a packet with `options` bytes of TCP options.
     pub(crate) fn max_payload(&self, options: usize) -> usize {
         MAX_PACKET - if self.is_v6() { 40 } else { 20 } - 20 - options
     }
 
-    /// Sends a segment (or, with `gso_size`, several) out on `side`.
+    /// Sends a segment (or, with `gso_size`, several) on `side`.
     pub(crate) fn emit(
         &self,
         env: &mut dyn Env,
@@ -132,21 +132,21 @@ impl Link {
 }
 
 impl Link {
-    /// Sends a RST out on `side`.
+    /// Sends a RST on `side`.
     pub(crate) fn reset(&self, env: &mut dyn Env, side: Side, seq: u32, ack: u32) {
         let flags = crate::wire::Flags::RST.with(crate::wire::Flags::ACK);
         self.emit(env, side, &TcpFields { seq, ack, flags, window: 0, urgent: 0, options: &[] }, &[], None);
     }
 
-    /// Sends a RST to the peer that says which of its options were lost (RFC 9293, section 3.5.3, lets a RST carry a text
-    /// that explains it).
+    /// Sends a RST to the peer that says which of its options were lost (RFC 9293, section 3.5.3, lets a RST carry an
+    /// explanatory text).
     pub(crate) fn reset_saying(&self, env: &mut dyn Env, lost: LostOption, seq: u32, ack: u32) {
         let flags = crate::wire::Flags::RST.with(crate::wire::Flags::ACK);
         let tcp = TcpFields { seq, ack, flags, window: 0, urgent: 0, options: &[] };
         self.emit(env, Side::Wire, &tcp, &[lost.text()], None);
     }
 
-    /// Sends a bare acknowledgement without a window out on `side`.
+    /// Sends a bare acknowledgement without a window on `side`.
     pub(crate) fn acknowledge(&self, env: &mut dyn Env, side: Side, seq: u32, ack: u32, options: &[u8]) {
         let flags = crate::wire::Flags::ACK;
         self.emit(env, side, &TcpFields { seq, ack, flags, window: 0, urgent: 0, options }, &[], None);

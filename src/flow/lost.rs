@@ -1,11 +1,11 @@
-//! What one end tells the other in a RST, when they do not agree whether the connection is encrypted.
+//! What one end tells the other in a RST when they disagree whether the connection is encrypted.
 
-/// Which of the peer's ENO options was lost on the way.
+/// Which of the peer's ENO options was lost in transit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LostOption {
-    /// The peer's SYN came without an ENO option, and yet it takes one for agreed.
+    /// The peer's SYN arrived without an ENO option, and yet it assumes an agreement.
     Syn,
-    /// The peer's first acknowledgement came without it.
+    /// The peer's first acknowledgement arrived without it.
     Ack,
 }
 
@@ -19,7 +19,7 @@ impl LostOption {
         }
     }
 
-    /// What a RST with this payload says. It is as easily forged as the RST.
+    /// The meaning of a RST's payload. It is as easily forged as the RST.
     pub(crate) fn said(payload: &[u8]) -> Option<Self> {
         Self::ALL.into_iter().find(|lost| lost.text() == payload)
     }

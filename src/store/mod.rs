@@ -1,5 +1,5 @@
-//! What outlives a connection: sessions that can be resumed, what was learnt of paths, and which connections are over here
-//! while their kernel may go on. Pure: bounded in number and in time, the time comes in as an argument.
+//! What outlives a connection: resumable sessions, knowledge about paths, and connections that are over here while
+//! their kernel may continue. Pure: bounded in number and in time, with time as an argument.
 
 mod paths;
 mod sessions;
