@@ -14,18 +14,18 @@ pub(crate) struct Clocks {
     kernel_at: Instant,
     /// Latest value of the kernel's clock that the peer has echoed.
     echo: u32,
-    /// The value of the peer's clock to echo, and the latest that is believed: from a segment that began at or before the
-    /// last acknowledgement sent (TS.Recent: RFC 7323, section 4.3). One further ahead in the window would be enough to
-    /// have all that follows taken for old, here and by the kernel.
+    /// The peer's timestamp to echo, which is also the latest believed: from a segment that began at or before the
+    /// last acknowledgement sent (TS.Recent: RFC 7323, section 4.3). Accepting one from further ahead in the window
+    /// would be enough to make everything that follows look old, here and to the kernel.
     recent: u32,
     recent_at: Instant,
 }
 
-/// After so long without a segment a peer's timestamps say nothing of its age (RFC 7323, section 5.5).
+/// After this long without a segment, a peer's timestamps say nothing about its age (RFC 7323, section 5.5).
 const TIMESTAMPS_VALID: Duration = Duration::from_secs(24 * 24 * 3600);
 
 impl Clocks {
-    /// As both SYNs say.
+    /// From both SYNs.
     pub(crate) fn new(kernel: Timestamps, peer: Timestamps, now: Instant) -> Self {
         Self { kernel: kernel.value, kernel_at: now, echo: peer.echo, recent: peer.value, recent_at: now }
     }
@@ -40,7 +40,7 @@ impl Clocks {
         Timestamps { value: self.recent, echo: self.echo }
     }
 
-    /// Takes in those of a segment from the local kernel.
+    /// Records those of a segment from the local kernel.
     pub(crate) fn from_kernel(&mut self, ts: Timestamps, now: Instant) {
         if later(ts.value, self.kernel) || now.since(self.kernel_at) > TIMESTAMPS_VALID {
             self.kernel = ts.value;
@@ -53,10 +53,10 @@ impl Clocks {
         !later(value, self.recent) && now.since(self.recent_at) <= TIMESTAMPS_VALID
     }
 
-    /// Takes in those of an acceptable segment from the peer; `in_order` says that it began at or before the last
+    /// Records those of an acceptable segment from the peer; `in_order`: it began at or before the last
     /// acknowledgement.
     pub(crate) fn from_peer(&mut self, ts: Timestamps, in_order: bool, now: Instant) {
-        // The latest echo is the one that the least time has passed since; none comes from the future.
+        // The most recent echo has the least elapsed time; none comes from the future.
         let age = |echo| self.kernel.wrapping_sub(echo);
         if age(ts.echo) <= age(self.echo) {
             self.echo = ts.echo;

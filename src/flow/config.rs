@@ -1,4 +1,4 @@
-//! What can be set about the engine.
+//! The engine's configuration.
 
 use std::time::Duration;
 
@@ -18,46 +18,46 @@ pub struct RekeyLimits {
 }
 
 impl Default for RekeyLimits {
-    /// Far inside of what AES-GCM stands: RFC 8446, section 5.5, allows 2^24.5 full records of 2^14 bytes under one
+    /// Well within the limits of AES-GCM: RFC 8446, section 5.5, allows 2^24.5 full records of 2^14 bytes under one
     /// key (2^38.5 bytes) for a safety margin of 2^-57; RFC 9001, section B.1, 2^23 packets of 2^14 bytes. A frame
-    /// has up to 2^16 bytes, hence a limit on bytes beside that on frames. ChaCha20-Poly1305 stands more.
+    /// has up to 2^16 bytes, hence a limit on bytes besides the one on frames. ChaCha20-Poly1305 allows more.
     fn default() -> Self {
         Self { frames: 1 << 23, bytes: 1 << 36, time: Duration::from_secs(3600) }
     }
 }
 
-/// Bounds and times of the engine, protocol settings in `negotiation`.
+/// Limits and timeouts of the engine; protocol settings are in `negotiation`.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// How this host negotiates (ENO-7 to ENO-11).
     pub negotiation: NegotiationConfig,
-    /// The AEADs to offer and accept, by rising preference (TC-5).
+    /// The AEADs to offer and accept, in order of increasing preference (TC-5).
     pub ciphers: Vec<AeadId>,
     /// When keys are replaced.
     pub rekey: RekeyLimits,
-    /// The cache of sessions to resume. `negotiation.resume` says whether there is resumption at all.
+    /// The session cache. `negotiation.resume` says whether there is resumption at all.
     pub sessions: SessionLimits,
-    /// What is remembered of paths that remove ENO options or drop SYNs that have one.
+    /// What is remembered about paths that strip ENO options or drop SYNs that have one.
     pub paths: PathLimits,
-    /// The largest packet that the network takes, in bytes, if it is known: a peer that announces a larger MSS is not
-    /// believed. The kernel cannot be asked to leave room in its packets for what a frame adds otherwise.
+    /// The largest packet that the network takes, in bytes, if known: a larger MSS announced by a peer is reduced to
+    /// it. There is no other way to make the kernel leave room in its packets for what a frame adds.
     pub wire_mtu: Option<u16>,
-    /// Connections that are open or were, remembered at most. Those that are over make room first.
+    /// Maximum number of connections, open and remembered. Those that are over make room first.
     pub max_flows: usize,
-    /// Connections whose handshake is not complete, at most, of each kind: inward and outward, with ENO and without, and those
-    /// whose keys are being made.
+    /// Maximum number of connections whose handshake is incomplete, of each kind: inward and outward, with ENO and
+    /// without, and those whose keys are being made.
     pub max_half_open: usize,
-    /// Bytes held for all connections together (reassembly, plaintext waiting for the kernel), at most.
+    /// Maximum number of bytes held for all connections together (reassembly, plaintext awaiting the kernel).
     pub max_held_bytes: usize,
     /// SYNs sent with ENO before one is sent without (ENO-14), if policy allows plain TCP.
     pub syn_attempts: u8,
-    /// A handshake that takes longer is given up, and a key exchange if this is longer than kernels send data again.
+    /// A handshake that takes longer is abandoned; so is a key exchange, if this is longer than kernels retransmit.
     pub handshake_timeout: Duration,
-    /// A plain connection that was silent this long is forgotten (its packets then pass as unknown).
+    /// A plain connection that was silent for this long is forgotten (its packets are unknown then).
     pub plain_idle_timeout: Duration,
     /// How long a closed connection's last acknowledgement is repeated for stragglers.
     pub closed_linger: Duration,
-    /// The keys of connections are given to [`Env::export_keys`](super::Env::export_keys), to read captures with while
+    /// The keys of connections are passed to [`Env::export_keys`](super::Env::export_keys), to decrypt captures while
     /// debugging.
     pub export_keys: bool,
 }
@@ -65,8 +65,9 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            // By rising priority, which is falling cost. P-521 and Curve448 take ten times as long, which whoever can reach a
-            // service makes it spend, and their pure-Rust crates are pre-releases that nobody has audited: on request only.
+            // In order of increasing preference, which is decreasing cost. P-521 and Curve448 take ten times as long,
+            // which anyone who can reach a service can make it spend, and their pure-Rust crates are unaudited
+            // pre-releases: on request only.
             negotiation: NegotiationConfig { teps: vec![Tep::P256, Tep::Curve25519], ..NegotiationConfig::default() },
             ciphers: vec![AeadId::Chacha20Poly1305, AeadId::Aes256Gcm, AeadId::Aes128Gcm],
             rekey: RekeyLimits::default(),
@@ -74,7 +75,7 @@ impl Default for Config {
             paths: PathLimits::default(),
             wire_mtu: None,
             max_flows: 200_000,
-            // At 50,000 forged SYNs in a second a genuine one is remembered for longer than most round trips take.
+            // At 50,000 forged SYNs a second, a genuine one is remembered for longer than most round trips take.
             max_half_open: 65_536,
             max_held_bytes: 512 << 20,
             syn_attempts: 3,

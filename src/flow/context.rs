@@ -1,5 +1,5 @@
-//! What a connection's code is given for one call, besides the segment: time, surroundings, settings, and what is shared by all
-//! connections.
+//! The context of a connection for one call, besides the segment: time, surroundings, configuration, and state shared
+//! by all connections.
 
 use tcpcrypt::Role;
 use tcpcrypt::kex::RandomUse;
@@ -13,7 +13,7 @@ use crate::store::{Doubt, Finding, PathKey, Paths, Sessions};
 use crate::time::Instant;
 use crate::wire::FlowKey;
 
-/// What a connection's code is given for one call.
+/// The context of a connection for one call.
 pub(crate) struct Context<'a> {
     pub(crate) now: Instant,
     pub(crate) env: &'a mut dyn Env,
@@ -22,9 +22,9 @@ pub(crate) struct Context<'a> {
     pub(crate) provider: &'static dyn tcpcrypt::Provider,
     pub(crate) sessions: &'a mut Sessions,
     pub(crate) paths: &'a mut Paths,
-    /// The memory for held bytes is used up: nothing more may be kept.
+    /// The memory for held bytes is used up: nothing more may be held.
     pub(crate) tight: bool,
-    /// What the packet at hand causes.
+    /// The actions that the current packet causes.
     pub(crate) actions: &'a mut Actions,
     /// Memory for one frame.
     pub(crate) scratch: &'a mut Vec<u8>,
@@ -38,7 +38,8 @@ impl Context<'_> {
         self.env.random(&RandomFor { purpose, local: key.local(), remote: key.remote(), context }, out);
     }
 
-    /// The same for what is in, or behind, an Init message of `sender`. What one use gets says nothing of what another does.
+    /// The same for the contents of an Init message of `sender`, or what follows it. One use reveals nothing about
+    /// another.
     pub(crate) fn random_for_init(
         &mut self,
         sender: Role,
@@ -56,19 +57,19 @@ impl Context<'_> {
         self.random(purpose, key, context, out);
     }
 
-    /// Notes what a connection to `key`'s peer, which `began` then, has suffered, and what may be the path's doing.
+    /// Records a failure of a connection to `key`'s peer, which `began` then, that may be due to the path.
     pub(crate) fn doubt(&mut self, key: FlowKey, finding: Finding, began: Instant) {
         let session = self.knows(key);
         let doubt = Doubt { finding, began, session };
         self.paths.doubt(self.now, PathKey::new(key.remote(), true), &doubt);
     }
 
-    /// Whether a session with `key`'s peer is kept.
+    /// Whether a session with `key`'s peer is cached.
     pub(crate) fn knows(&self, key: FlowKey) -> bool {
         self.sessions.knows(self.now, key.remote().ip())
     }
 
-    /// Remembers what a connection has shown about the path to (`active`) or from its peer.
+    /// Records what a connection has shown about the path to (`active`) or from its peer.
     pub(crate) fn learn(&mut self, key: FlowKey, active: bool, finding: Finding) {
         self.paths.learn(self.now, PathKey::new(key.remote(), active), finding);
     }

@@ -1,4 +1,4 @@
-//! What the engine is given by its surroundings, and the words they share.
+//! The interface between the engine and its surroundings.
 
 use std::net::SocketAddr;
 
@@ -27,30 +27,30 @@ impl Side {
     }
 }
 
-/// What random bytes are wanted for. It is mixed into them (TC-14), so that a repeated generator state
-/// alone does not repeat them.
+/// The purpose of random bytes. It is mixed into them (TC-14), so that a repeated generator state alone does not
+/// repeat them.
 #[derive(Debug, Clone, Copy)]
 pub struct RandomFor<'a> {
-    /// What they become, e.g. `"ephemeral key"`.
+    /// Their use, e.g. `"ephemeral key"`.
     pub purpose: &'static str,
     /// The connection they are for.
     pub local: SocketAddr,
     /// The connection they are for.
     pub remote: SocketAddr,
-    /// Whatever else tells this connection from others: initial sequence numbers, options, timestamps.
+    /// Anything else that distinguishes this connection from others: initial sequence numbers, options, timestamps.
     pub context: &'a [u8],
 }
 
-/// What a capture of one connection can be read with, and no other's: who exports it gives up the confidentiality of
-/// that connection.
+/// What decrypts a capture of one connection, and of no other: exporting it gives up that connection's
+/// confidentiality.
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectionKeys<'a> {
     /// Address and port on the plain side.
     pub local: SocketAddr,
     /// Address and port on the wire side.
     pub remote: SocketAddr,
-    /// The local kernel's initial sequence number, which is that on the wire: it finds the connection where addresses
-    /// are translated or used again.
+    /// The local kernel's initial sequence number, which is also the one on the wire: it identifies the connection
+    /// where addresses are translated or reused.
     pub local_isn: u32,
     /// The peer's.
     pub remote_isn: u32,
@@ -68,20 +68,20 @@ pub struct ConnectionKeys<'a> {
     pub master_key: &'a MasterKey,
 }
 
-/// The engine's surroundings: where packets go, where randomness comes from. The real one writes to devices,
-/// the tests' one to a simulated network.
+/// The engine's surroundings: where packets go, where randomness comes from. The real ones write to devices, those of
+/// tests to a simulated network.
 pub trait Env {
-    /// Sends a packet that the engine built out on `side`.
+    /// Sends a packet that the engine built on `side`.
     fn emit(&mut self, side: Side, packet: &Outgoing<'_>);
 
-    /// Sends a packet out on `side` as it came in on the other.
+    /// Sends a packet on `side` as it was read on the other.
     fn forward(&mut self, side: Side, offload: Offload, bytes: &[u8]);
 
     /// Fills `out` with bytes fit for keys.
     fn random(&mut self, wanted: &RandomFor<'_>, out: &mut [u8]);
 
-    /// Takes the keys of a connection that became encrypted, if [`Config::export_keys`](super::Config::export_keys) is
-    /// set. They must not be kept where they stay (TC-21).
+    /// Receives the keys of a connection that became encrypted, if
+    /// [`Config::export_keys`](super::Config::export_keys) is set. They must not go to non-volatile storage (TC-21).
     fn export_keys(&mut self, keys: &ConnectionKeys<'_>) {
         let _ = keys;
     }

@@ -1,11 +1,11 @@
-//! Where frames begin and end in both spaces, and the bytes of those in flight.
+//! Frame boundaries in both sequence spaces, and the bytes of frames in flight.
 
 use std::collections::VecDeque;
 
 use super::pool::Pool;
 use crate::wire::{C, Offset, P};
 
-/// The end of a frame (or an Init message, or a FIN) in both spaces. Its start is the end of the one before.
+/// The end of a frame (or an Init message, or a FIN) in both spaces. It starts at the end of the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Boundary {
     pub(crate) c: Offset<C>,
@@ -16,7 +16,7 @@ impl Boundary {
     pub(crate) const START: Self = Self { c: Offset::START, p: Offset::START };
 }
 
-/// The boundaries of frames of which one side or the other has not been told everything yet, in order.
+/// The boundaries of frames that are not completely acknowledged on both sides, in order.
 #[derive(Debug)]
 pub(crate) struct Boundaries {
     /// Where the first of `ends` begins.
@@ -45,7 +45,7 @@ impl Boundaries {
         self.ends.len()
     }
 
-    /// The boundary before the first frame that is still listed.
+    /// The boundary before the first frame still listed.
     pub(crate) fn base(&self) -> Boundary {
         self.base
     }
@@ -55,7 +55,7 @@ impl Boundaries {
         self.ends.back().copied().unwrap_or(self.base)
     }
 
-    /// The end of the first frame that is still listed.
+    /// The end of the first frame still listed.
     pub(crate) fn first(&self) -> Option<Boundary> {
         self.ends.front().copied()
     }
@@ -66,8 +66,8 @@ impl Boundaries {
         self.ends.push_back(end);
     }
 
-    /// The same, in the place of the last one if nothing of P lies between: for whoever does not look at single frames, empty
-    /// ones cost no memory.
+    /// The same, replacing the last one if there is nothing of P in between: where single frames do not matter, empty
+    /// ones take no memory.
     pub(crate) fn push_in_place(&mut self, end: Boundary) {
         match self.ends.back_mut().filter(|last| last.p == end.p) {
             Some(last) => *last = end,
@@ -80,8 +80,8 @@ impl Boundaries {
         self.ends.iter().copied().take_while(move |end| end.c <= ack)
     }
 
-    /// Forgets the frames that end at or before `ack` in C: the P position up to which all frames are
-    /// acknowledged whole.
+    /// Removes the frames that end at or before `ack` in C; returns the P position up to which whole frames are
+    /// acknowledged.
     pub(crate) fn acknowledge_c(&mut self, ack: Offset<C>) -> Offset<P> {
         while let Some(end) = self.ends.front().copied().filter(|e| e.c <= ack) {
             self.base = end;
@@ -90,7 +90,7 @@ impl Boundaries {
         self.base.p
     }
 
-    /// Forgets the frames that end at or before `ack` in P: the C position up to which everything is
+    /// Removes the frames that end at or before `ack` in P; returns the C position up to which everything is
     /// acknowledged.
     pub(crate) fn acknowledge_p(&mut self, ack: Offset<P>) -> Offset<C> {
         while let Some(end) = self.ends.front().copied().filter(|e| e.p <= ack) {
@@ -113,7 +113,7 @@ impl Boundaries {
         }
     }
 
-    /// The first boundary at or behind `c`, the last one there is if there is none.
+    /// The first boundary at or after `c`, or the last one if there is none.
     pub(crate) fn ceil_c(&self, c: Offset<C>) -> Boundary {
         if c <= self.base.c {
             return self.base;
@@ -121,11 +121,11 @@ impl Boundaries {
         self.ends.get(self.ends.partition_point(|e| e.c < c)).copied().unwrap_or_else(|| self.end())
     }
 
-    /// The C range of the frames in which the P range `from..to` lies.
+    /// The C range of the frames that contain the P range `from..to`.
     pub(crate) fn cover_p(&self, from: Offset<P>, to: Offset<P>) -> (Offset<C>, Offset<C>) {
         let before = |i: usize| i.checked_sub(1).and_then(|i| self.ends.get(i)).copied().unwrap_or(self.base);
         let mut first = self.ends.partition_point(|e| e.p <= from);
-        // Frames without P bytes right before it go along, since the kernel will never ask for them.
+        // Includes frames without P bytes right before it, since the kernel will never ask for them.
         while first > 0 && before(first).p == before(first - 1).p {
             first -= 1;
         }
@@ -136,12 +136,12 @@ impl Boundaries {
     }
 }
 
-/// The ends of frames that were acknowledged lately: what a D-SACK speaks of (RFC 2883).
+/// The ends of recently acknowledged frames, to which D-SACKs refer (RFC 2883).
 #[derive(Debug, Default)]
 pub(crate) struct Acknowledged(VecDeque<Boundary>);
 
 impl Acknowledged {
-    /// What is in flight for a round trip at a gigabit per second and ten milliseconds.
+    /// The frames in flight during ten milliseconds at a gigabit per second.
     const MOST: usize = 1024;
 
     /// Notes that the frame that ends at `end` was acknowledged.
@@ -152,7 +152,8 @@ impl Acknowledged {
         self.0.push_back(end);
     }
 
-    /// The P range of the whole frames in the C range `left..right`, if it is known and there are any with something of P.
+    /// The P range of the whole frames in the C range `left..right`, if it is known and there are any with bytes of
+    /// P.
     pub(crate) fn within(&self, left: Offset<C>, right: Offset<C>) -> Option<(Offset<P>, Offset<P>)> {
         self.0.front().filter(|first| first.c <= left)?;
         let from = self.0.get(self.0.partition_point(|end| end.c < left))?;
@@ -171,7 +172,7 @@ impl Acknowledged {
     }
 }
 
-/// Bytes of a stream that are kept until they are acknowledged, in the pieces in which they were made.
+/// Bytes of a stream that are kept until they are acknowledged, in their original pieces.
 #[derive(Debug)]
 pub(crate) struct Store<S> {
     pieces: VecDeque<Stored<S>>,
@@ -190,7 +191,7 @@ impl<S> Default for Store<S> {
     }
 }
 
-/// As many pieces as one packet is gathered from.
+/// Maximum number of pieces gathered into one packet.
 pub(crate) const MAX_PIECES: usize = 64;
 
 impl<S> Store<S> {
@@ -214,7 +215,7 @@ impl<S> Store<S> {
         }
     }
 
-    /// Lets go of every piece that lies wholly before `until`.
+    /// Releases every piece that is entirely before `until`.
     pub(crate) fn release(&mut self, until: Offset<S>, pool: &mut Pool) {
         while self.pieces.front().is_some_and(|p| p.start + p.bytes.len() <= until) {
             if let Some(piece) = self.pieces.pop_front() {
@@ -224,7 +225,7 @@ impl<S> Store<S> {
         }
     }
 
-    /// Gives back memory that is not in use.
+    /// Releases unused memory.
     pub(crate) fn shrink(&mut self) {
         self.pieces.shrink_to_fit();
     }

@@ -1,4 +1,4 @@
-//! Packets that are passed on as they are, with one exception: data in a SYN with an ENO option is nobody's, even where
+//! Packets that are passed on unchanged, with one exception: data in a SYN with an ENO option is removed, even where
 //! nothing is encrypted (ENO-16).
 
 use tcpcrypt::eno::option::find_syn;
@@ -10,7 +10,7 @@ use crate::wire::FlowKey;
 use crate::wire::build::TcpFields;
 use crate::wire::{Flags, Segment};
 
-/// Sends a packet that was read on `from` out on the other side.
+/// Sends a packet that was read on `from` on the other side.
 pub(crate) fn pass_on<S>(env: &mut dyn Env, from: Side, packet: &Segment<'_, S>) {
     let has_syn_data = from == Side::Wire && packet.flags.any(Flags::SYN) && !packet.payload.is_empty();
     if !has_syn_data || !find_syn(packet.options()).discards_data() {

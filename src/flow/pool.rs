@@ -1,13 +1,13 @@
-//! Memory for frames in flight and for plaintext that waits for the kernel, used again: a connection that goes on
-//! allocates nothing.
+//! A pool of memory for frames in flight and for plaintext awaiting the kernel: a connection in progress allocates
+//! nothing.
 
-/// Capacities of the pieces, in bytes. The second last holds what a super-packet comes to, the last the longest that
-/// can be.
+/// Capacities of the blocks, in bytes. The second last fits a super-packet's frames, the last the longest possible
+/// content.
 const SIZES: [usize; 11] = [128, 256, 512, 1 << 10, 2 << 10, 4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10, 80 << 10];
-/// Bytes kept for use again, at most.
+/// Maximum number of bytes kept for reuse.
 const KEEP: usize = 16 << 20;
 
-/// Pieces of memory that are not in use.
+/// Unused blocks of memory.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     /// One list for each size.
@@ -16,7 +16,7 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// An empty piece with room for `len` bytes.
+    /// An empty block with room for `len` bytes.
     pub(crate) fn take(&mut self, len: usize) -> Vec<u8> {
         let class = SIZES.partition_point(|size| *size < len);
         if let Some(piece) = self.free.get_mut(class).and_then(Vec::pop) {
@@ -26,7 +26,7 @@ impl Pool {
         Vec::with_capacity(SIZES.get(class).copied().unwrap_or(len))
     }
 
-    /// Takes a piece back.
+    /// Returns a block to the pool.
     pub(crate) fn give(&mut self, mut piece: Vec<u8>) {
         let size = piece.capacity();
         if let Ok(class) = SIZES.binary_search(&size)

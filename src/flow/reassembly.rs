@@ -1,8 +1,8 @@
-//! Bytes that have arrived and are not yet believed.
+//! Bytes that have arrived and are not yet trusted.
 //!
-//! What is neither authenticated nor acknowledged stays replaceable: where a segment brings other bytes for a place
-//! that already has some, both are kept, in two layers, and authentication decides (a single forged segment must
-//! not stall or kill a connection). `first` holds what came first, `last` what came later and differed.
+//! What is neither authenticated nor acknowledged remains replaceable: where a segment has different bytes for a
+//! position that already has some, both are kept, in two layers, and authentication decides (a single forged segment
+//! must not stall or kill a connection). `first` has what came first, `last` what came later and differed.
 
 mod layer;
 
@@ -12,29 +12,29 @@ use std::ops::Range;
 use self::layer::{Layer, PIECE};
 use crate::wire::Offset;
 
-/// What an inserted segment was.
+/// The effect of inserting a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Inserted {
-    /// Something new in it.
+    /// It had new bytes.
     New,
-    /// All of it was there, the same.
+    /// All of it was held already, identically.
     Duplicate,
-    /// Some of it was there, different.
+    /// Some of it was held, with different bytes.
     Conflict,
-    /// Not taken: the stream lies in too many pieces, and this would be one more behind all others.
+    /// Rejected: the stream is in too many pieces, and this would be one more, after all others.
     Refused,
 }
 
-/// Which layer counts where both have bytes.
+/// Which layer takes precedence where both have bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Prefer {
     First,
     Last,
 }
 
-/// What a piece costs besides its bytes, about, with its range.
+/// Approximate overhead of a piece with its range, besides its bytes.
 const PIECE_COST: usize = 128;
-/// In more pieces than this no stream is kept, apart from those that its bytes need: nothing honest crumbles that much.
+/// Maximum number of pieces of a stream, apart from those that its bytes need: no honest stream is in more.
 const MAX_CRUMBS: usize = 256;
 
 /// Bytes of one stream beyond a point, with gaps, some in two versions. Most streams have none.
@@ -57,12 +57,13 @@ impl<S> Reassembly<S> {
         self.0.as_ref().map_or(0, |held| held.held())
     }
 
-    /// Whether some place has two versions.
+    /// Whether any position has two versions.
     pub(crate) fn has_conflicts(&self) -> bool {
         self.0.as_ref().is_some_and(|held| held.has_conflicts())
     }
 
-    /// Takes in what a segment brought. Of a stream in too many pieces the last ones are dropped; the sender sends them again.
+    /// Inserts a segment's bytes. Of a stream in too many pieces the last ones are dropped; the sender retransmits
+    /// them.
     pub(crate) fn insert(&mut self, start: Offset<S>, bytes: &[u8]) -> Inserted {
         if bytes.is_empty() {
             return Inserted::Duplicate;
@@ -70,7 +71,7 @@ impl<S> Reassembly<S> {
         self.0.get_or_insert_default().insert(start, bytes)
     }
 
-    /// The end of what is held without a gap from `from` on.
+    /// The end of the contiguous bytes from `from` on.
     pub(crate) fn contiguous_end(&self, from: Offset<S>) -> Offset<S> {
         self.0.as_ref().map_or(from, |held| held.contiguous_end(from))
     }
@@ -99,7 +100,7 @@ impl<S> Reassembly<S> {
         self.0 = None;
     }
 
-    /// Gives back memory that is not in use.
+    /// Releases unused memory.
     pub(crate) fn shrink(&mut self) {
         self.0.take_if(|held| held.is_empty());
         if let Some(held) = &mut self.0 {
@@ -107,7 +108,7 @@ impl<S> Reassembly<S> {
         }
     }
 
-    /// The ranges held beyond `after`, as SACK blocks would say it: the one with the latest arrival first.
+    /// The ranges held beyond `after`, in the order of SACK blocks: the one with the latest arrival first.
     pub(crate) fn sack(&self, after: Offset<S>, out: &mut [Range<Offset<S>>; 4]) -> usize {
         self.0.as_ref().map_or(0, |held| held.sack(after, out))
     }

@@ -1,20 +1,20 @@
-//! What was asked for a connection.
+//! Per-connection options.
 
 use crate::selector::{Policy, RuleOptions};
 
-/// What was asked for this connection.
+/// The options of this connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rules {
     pub(crate) policy: Policy,
     pub(crate) options: RuleOptions,
-    /// It is opened to find something out.
+    /// It is a probe.
     pub(crate) probe: Option<ProbeMode>,
 }
 
 /// How a probe is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ProbeMode {
-    /// Without ENO: what path and peer do with ordinary TCP.
+    /// Without ENO: how path and peer treat ordinary TCP.
     Bare,
     /// With ENO in every SYN, whatever is remembered, and no resumption.
     Offer,

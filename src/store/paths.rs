@@ -1,14 +1,14 @@
-//! What was learnt about the paths to other hosts: some take ENO options out of segments, some drop SYNs that have
-//! one. Remembered for a while, so that not every connection has to find it out again; bounded; in memory only.
+//! What was learnt about the paths to other hosts: some strip ENO options, some drop SYNs that have one. Remembered
+//! for a while, so that not every connection has to find it out again; bounded; in memory only.
 //!
-//! Two findings cost a connection something, a delay or its life: while one of them is fresh, connections that this host opens, and
-//! for which policy allows plain TCP, go without ENO. After a pause one connection tries again; every time that fails the pause
-//! doubles. The other findings cost nothing, and change nothing: they are for whoever asks.
+//! Two findings have a cost, a delay or the connection: while one of them is fresh, connections that this host opens,
+//! and for which policy allows plain TCP, go without ENO. After a pause one connection tries again; with every
+//! failure the pause doubles. The other findings have no cost and no consequences: they are informational.
 //!
-//! Nobody proves that a path is bad: a peer that is gone, a link that is down and whoever can answer look the same. So what a connection
-//! has suffered is a [doubt](Paths::doubt) at first. All that connections suffer at the same time is one event; one is enough where nothing
-//! speaks for the path, several are needed where a peer has shown its keys. And what a client does not finish is no reason to deny
-//! others encryption: of paths from other hosts nothing is ever avoided.
+//! Nobody proves that a path is bad: a peer that is gone, a link that is down and anyone who can answer look the
+//! same. So a connection's failure is a [doubt](Paths::doubt) at first. All failures at the same time are one event;
+//! one is enough where nothing speaks for the path, several are needed where a peer has proven its keys. And what a
+//! client does not finish is no reason to deny others encryption: paths from other hosts are never avoided.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -18,16 +18,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::Instant;
 
-/// Bounds of what is remembered.
+/// Limits of the memory of paths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PathLimits {
-    /// Paths remembered at most; 0 remembers none. What costs nothing is forgotten first.
+    /// Maximum number of paths; 0 remembers none. Findings without consequences are evicted first.
     pub max: usize,
-    /// How long connections go without ENO after the first time that it cost something.
+    /// How long connections go without ENO after the first failure.
     pub retry: Duration,
-    /// The longest that this becomes, when it fails again and again.
+    /// Upper bound of that time, after repeated failures.
     pub retry_max: Duration,
-    /// A path that was not used for so long is forgotten.
+    /// A path is forgotten after this time without use.
     pub lifetime: Duration,
 }
 
@@ -42,12 +42,13 @@ impl Default for PathLimits {
     }
 }
 
-/// Key exchanges in a row that came to nothing after a good negotiation, before ENO is taken to be removed from the
-/// segments between. One can be the application's doing.
+/// Key exchanges in a row that failed after a successful negotiation, before ENO is assumed to be stripped from the
+/// segments in between. A single one can be the application's doing.
 const MAX_UNFINISHED: u32 = 2;
-/// Events in a row before a path is doubted on which a connection was encrypted, or from whose host a session is kept.
+/// Events in a row before a path is doubted on which a connection was encrypted, or with whose host a session is
+/// cached.
 const MAX_DOUBTS: u32 = 4;
-/// On such a path a connection keeps the option in its SYNs for so long at least.
+/// On such a path a connection keeps the option in its SYNs for at least this long.
 const KEEP_OPTION: Duration = Duration::from_secs(15);
 
 /// Which path: to a service (its address and port), or from a host, whatever ports it uses.
@@ -58,48 +59,49 @@ pub(crate) struct PathKey {
 }
 
 impl PathKey {
-    /// The path of connections that this host opens (`active`) to `remote`, or that it gets from there.
+    /// The path of connections that this host opens (`active`) to `remote`, or accepts from it.
     pub(crate) fn new(remote: SocketAddr, active: bool) -> Self {
         Self { ip: remote.ip().to_canonical(), port: active.then_some(remote.port()) }
     }
 }
 
-/// What a path does with ENO.
+/// How a path treats ENO.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Finding {
-    /// It lets it through: a connection was encrypted.
+    /// It passes: a connection was encrypted.
     Encrypted,
-    /// The answer to a SYN with the option had none: the peer has no ENO, or it was taken out on the way there or back.
+    /// The answer to a SYN with the option had none: the peer does not support ENO, or it was stripped on the way
+    /// there or back.
     NoEno,
-    /// The option is taken out of SYNs on the way to the peer.
+    /// The option is stripped from SYNs on the way to the peer.
     StrippedThere,
-    /// The option is taken out of SYN-ACKs on their way back.
+    /// The option is stripped from SYN-ACKs on the way back.
     StrippedBack,
     /// The option came back as it was sent, which no peer does (ENO-7).
     Echoed,
-    /// The peer's SYNs have lost the option when they come here.
+    /// The peer's SYNs have lost the option when they arrive here.
     StrippedHere,
-    /// Both SYNs had it and the peer's first acknowledgement did not: it was taken out of this host's SYN-ACK, or of
-    /// the acknowledgement.
+    /// Both SYNs had it and the peer's first acknowledgement did not: it was stripped from this host's SYN-ACK, or
+    /// from the acknowledgement.
     AckWithoutEno,
-    /// It was agreed to encrypt, and the peer ended the connection or sent something else than keys.
+    /// Encryption was agreed on, and the peer ended the connection or sent something other than keys.
     Unfinished,
-    /// The option is taken out of segments without SYN: the two ends do not agree whether the connection is encrypted.
+    /// The option is stripped from non-SYN segments: the two ends disagree whether the connection is encrypted.
     NonSynStripped,
-    /// SYNs with the option vanish, and one without is answered.
+    /// SYNs with the option are dropped, and one without is answered.
     SynDropped,
-    /// Only one direction of its connections passes here: the others' packets take another way.
+    /// Only one direction of its connections passes here: the packets of the other take another path.
     OneDirection,
 }
 
 impl Finding {
-    /// Whether a connection that tries ENO all the same loses by it.
+    /// Whether a connection that nevertheless tries ENO loses by it.
     fn is_costly(self) -> bool {
         matches!(self, Self::NonSynStripped | Self::SynDropped)
     }
 
-    /// Whether `self`, which a connection has shown, says less than `known`, which may be a probe's.
+    /// Whether `self`, shown by a connection, says less than `known`, which may be from a probe.
     fn is_vaguer_than(self, known: Self) -> bool {
         self == Self::NoEno && matches!(known, Self::StrippedThere | Self::StrippedBack)
     }
@@ -130,7 +132,7 @@ pub struct PathInfo {
     pub address: IpAddr,
     /// Its port, for connections to it; `null` for those that come from it.
     pub port: Option<u16>,
-    /// What the path does with ENO.
+    /// How the path treats ENO.
     pub finding: Finding,
     /// How often that was seen in a row.
     pub times: u32,
@@ -147,20 +149,20 @@ pub struct PathInfo {
 pub(crate) enum Advice {
     /// Nothing speaks against ENO.
     Offer,
-    /// Try it again, once: it cost something before.
+    /// Retry ENO, once: it failed before.
     TryAgain,
     /// Go without.
     Avoid(Finding),
 }
 
-/// What a connection has suffered that may be the path's doing.
+/// A connection's failure that may be due to the path.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Doubt {
     /// [`Finding::SynDropped`], [`Finding::NonSynStripped`], or [`Finding::Unfinished`], which may be that.
     pub(crate) finding: Finding,
     /// When the connection began.
     pub(crate) began: Instant,
-    /// A session with the host at its end is kept.
+    /// A session with the host is cached.
     pub(crate) session: bool,
 }
 
@@ -200,12 +202,12 @@ impl Path {
         }
     }
 
-    /// What is avoided, and what was proven, is forgotten last.
+    /// Avoided paths, and those proven to work, are evicted last.
     fn rank(&self) -> (bool, Instant) {
         (self.avoid_until.is_some() || self.encrypted.is_some(), self.seen)
     }
 
-    /// Whether a peer there has shown its keys, and nothing is known since that speaks against it.
+    /// Whether a peer there has proven its keys, and nothing known since contradicts it.
     fn is_proven(&self, now: Instant, lifetime: Duration) -> bool {
         !self.finding.is_costly() && self.encrypted.is_some_and(|at| now < at + lifetime)
     }
@@ -222,11 +224,11 @@ impl Path {
 /// The memory.
 #[derive(Debug)]
 pub(crate) struct Paths {
-    /// Forgotten to make room, since it was last asked.
+    /// Number evicted since the last query.
     evicted: u64,
     limits: PathLimits,
     paths: HashMap<PathKey, Path>,
-    /// What is forgotten first comes first.
+    /// The first to evict comes first.
     by_rank: BTreeSet<(bool, Instant, PathKey)>,
 }
 
@@ -235,8 +237,8 @@ impl Paths {
         Self { evicted: 0, limits, paths: HashMap::new(), by_rank: BTreeSet::new() }
     }
 
-    /// What a connection should do for which policy allows plain TCP. Of several that ask when a pause is over, the
-    /// first is to try.
+    /// What a connection should do if policy allows plain TCP. Of several that ask when a pause is over, the first
+    /// one tries.
     pub(crate) fn advice(&mut self, now: Instant, key: PathKey) -> Advice {
         let Some(path) = self.paths.get_mut(&key) else { return Advice::Offer };
         match path.avoid_until {
@@ -249,7 +251,7 @@ impl Paths {
         }
     }
 
-    /// Takes in what is known for certain, or what a probe has found.
+    /// Records what is known for certain, or what a probe has found.
     pub(crate) fn learn(&mut self, now: Instant, key: PathKey, finding: Finding) {
         self.change(now, key, finding, |path, limits| {
             if finding.is_vaguer_than(path.finding) {
@@ -271,12 +273,12 @@ impl Paths {
         });
     }
 
-    /// Takes in what a connection that this host has opened has suffered.
+    /// Records a failure of a connection that this host opened.
     pub(crate) fn doubt(&mut self, now: Instant, key: PathKey, doubt: &Doubt) {
         let blamed = if doubt.finding == Finding::SynDropped { Finding::SynDropped } else { Finding::NonSynStripped };
         self.change(now, key, Finding::Unfinished, |path, limits| {
             let before = path.doubts.filter(|before| before.blamed == blamed);
-            // What began before the last event was noticed is part of it.
+            // What began before the last event was noticed is part of that event.
             if before.is_some_and(|before| doubt.began <= before.last || now < before.last + limits.retry) {
                 return;
             }
@@ -298,9 +300,9 @@ impl Paths {
         });
     }
 
-    /// Whether a connection may go on without the option, none of its SYNs having been answered for `waited`. Where a connection was
-    /// encrypted before, or a `session` is kept, the link or the peer is more likely to be down than a middlebox to have been put
-    /// up: one connection at a time is to find out, and not at once.
+    /// Whether a connection may go on without the option, since none of its SYNs was answered for `waited`. Where a
+    /// connection was encrypted before, or a `session` is cached, an outage of the link or the peer is more likely
+    /// than a new middlebox: one connection at a time finds out, and not at once.
     pub(crate) fn may_go_without(&mut self, now: Instant, key: PathKey, session: bool, waited: Duration) -> bool {
         let path = self.paths.get_mut(&key);
         let proven = path.as_ref().map_or(session, |path| {
@@ -336,7 +338,7 @@ impl Paths {
         }
     }
 
-    /// How many were forgotten to make room since this was last asked.
+    /// Number evicted since the last call.
     pub(crate) fn take_evicted(&mut self) -> u64 {
         std::mem::take(&mut self.evicted)
     }
@@ -347,7 +349,7 @@ impl Paths {
         [first(false), first(true)].into_iter().flatten().map(|(_, seen, _)| *seen + self.limits.lifetime).min()
     }
 
-    /// Forgets what was not used for too long.
+    /// Forgets what was unused for too long.
     pub(crate) fn expire(&mut self, now: Instant) {
         for costly in [false, true] {
             while let Some((c, seen, key)) = self.by_rank.range((costly, Instant::ZERO, FIRST)..).next().copied()
@@ -360,7 +362,7 @@ impl Paths {
         }
     }
 
-    /// Forgets all paths, or those to and from one host, or to one of its ports; how many there were.
+    /// Forgets all paths, those to and from one host, or those to one of its ports; returns their number.
     pub(crate) fn forget(&mut self, host: Option<IpAddr>, port: Option<u16>) -> usize {
         let host = host.map(|ip| ip.to_canonical());
         let goes = |key: &PathKey| host.is_none_or(|ip| key.ip == ip) && (port.is_none() || key.port == port);
@@ -383,13 +385,13 @@ impl Paths {
         })
     }
 
-    /// All paths: those that are avoided first, then by when they were used, the last first.
+    /// All paths: avoided ones first, then by last use, most recent first.
     pub(crate) fn list(&self, now: Instant) -> Vec<PathInfo> {
         self.by_rank.iter().rev().filter_map(|(_, _, key)| self.info(now, *key)).collect()
     }
 }
 
-/// The least of all keys.
+/// The smallest key.
 const FIRST: PathKey = PathKey { ip: IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), port: None };
 
 #[cfg(test)]

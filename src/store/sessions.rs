@@ -18,21 +18,21 @@ use tcpcrypt::{AeadId, CachedSecret, Role, Tep};
 
 use crate::time::Instant;
 
-/// Bounds of the cache.
+/// Limits of the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionLimits {
-    /// Chains kept at most; 0 keeps none. The one that was used longest ago goes first.
+    /// Maximum number of chains; 0 keeps none. The least recently used is evicted first.
     pub max: usize,
-    /// Of those, chains with one address at most. Many hosts may be behind one address.
+    /// Maximum number of chains with one address, of those. Many hosts may share one address.
     pub per_peer: usize,
-    /// A chain that was not used for so long is erased.
+    /// A chain is erased after this time without use.
     pub lifetime: Duration,
-    /// A chain is erased so long after its key exchange, however much it is used: who learns one of its secrets learns all that
-    /// follow.
+    /// A chain is erased this long after its key exchange, however much it is used: whoever learns one of its secrets
+    /// learns all later ones.
     pub max_age: Duration,
-    /// So many secrets of a chain are used, proposed or skipped at most. Then keys are made anew.
+    /// Maximum number of a chain's secrets that are used, proposed or skipped. Then fresh keys are made.
     pub max_uses: u32,
-    /// Identifiers of each chain that are recognised, at least 1.
+    /// Number of upcoming identifiers of each chain that are recognised, at least 1.
     pub lookahead: u8,
 }
 
@@ -49,29 +49,29 @@ impl Default for SessionLimits {
     }
 }
 
-/// Refusals in a row after which nothing of a chain is proposed any more: the peer has forgotten it, or is so far behind
-/// that it does not recognise what is proposed. It stays, to be recognised if the peer proposes it. Fewer can be SYNs that
-/// were overtaken, or that came to another host behind the same address.
+/// After this many refusals in a row nothing of a chain is proposed any more: the peer has forgotten it, or is so far
+/// behind that it does not recognise the proposals. The chain stays, to be recognised if the peer proposes it. Fewer
+/// refusals may be due to reordered SYNs, or to another host behind the same address.
 const MAX_REFUSALS: u8 = 8;
 
-/// Refusals in a row, the last of a chain that was never accepted since it was made, after which there is taken to be more than one host
-/// behind an address: a host that has just made a session does not forget it.
+/// After this many refusals in a row, the last one of a chain that was never accepted since it was made, an address
+/// is assumed to have more than one host: a host that has just made a session does not forget it.
 const FARM_REFUSALS: u8 = 2;
 
-/// Proposals accepted in a row after which there is taken to be one host again.
+/// After this many accepted proposals in a row, one host is assumed again.
 const ALONE: u8 = 16;
 
-/// So many chains of a farm take turns.
+/// Number of a farm's chains that take turns.
 const ROTATION: usize = 8;
 
 /// A chain's name in this cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ChainId(u64);
 
-/// One chain, as `enotun cache list` shows it. There is nothing secret in it.
+/// One chain, as `enotun cache list` shows it. It contains nothing secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SessionInfo {
-    /// The host that it was used with last.
+    /// The host that it was last used with.
     pub peer: IpAddr,
     /// The TEP of the original session, e.g. `ECDHE-Curve25519`.
     pub tep: &'static str,
@@ -79,18 +79,18 @@ pub struct SessionInfo {
     pub aead: &'static str,
     /// This host's role in the original session, `A` or `B` (TC-15).
     pub original_role: char,
-    /// Which secret of the chain is the next to be used, counted from the original session's, which was 0.
+    /// Index of the chain's next secret, counted from the original session's, which was 0.
     pub index: u64,
     /// Seconds since the original session began.
     pub age_seconds: u64,
-    /// Seconds until it is erased, if it is not used before.
+    /// Seconds until it is erased, unless it is used before.
     pub expires_seconds: u64,
 }
 
 #[derive(Clone)]
 struct Chain {
     peer: IpAddr,
-    /// The peer's port, if this host was the active opener: behind one address there may be a host for each port.
+    /// The peer's port, if this host was the active opener: each port of an address may belong to another host.
     port: Option<u16>,
     tep: Tep,
     aead: AeadId,
@@ -100,32 +100,32 @@ struct Chain {
     index: u64,
     made: Instant,
     used: Instant,
-    /// Proposals that the peer did not accept since it last accepted one.
+    /// Proposals not accepted since the peer last accepted one.
     refusals: u8,
     /// The peer has accepted one.
     proven: bool,
-    /// When, by the count of [`Sessions::ticks`], it was made or last accepted,
+    /// When, in [`Sessions::ticks`], it was made or last accepted,
     good: u64,
     /// and when it was last proposed.
     tried: u64,
-    /// Proposals since one was last accepted: as many identifiers the peer may have to recognise ahead.
+    /// Proposals since one was last accepted: the peer may have to recognise that many identifiers ahead.
     ahead: u8,
 }
 
 impl Chain {
-    /// When it is erased, if it is not used before.
+    /// When it is erased, unless it is used before.
     fn expires(&self, limits: &SessionLimits) -> Instant {
         (self.used + limits.lifetime).min(self.made + limits.max_age)
     }
 
-    /// How many of its secrets may still be used.
+    /// Number of its secrets that may still be used.
     fn left(&self, limits: &SessionLimits) -> u64 {
         // The first that is cached is ss[1].
         (u64::from(limits.max_uses) + 1).saturating_sub(self.index)
     }
 }
 
-/// What there is for one address.
+/// The sessions of one address.
 #[derive(Default, Clone)]
 struct Host {
     /// Its chains, oldest first.
@@ -138,7 +138,7 @@ struct Host {
     accepted: u8,
 }
 
-/// What happened in the cache, for the counters.
+/// Events in the cache, for the counters.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Erased {
     pub(crate) expired: u64,
@@ -149,7 +149,7 @@ pub(crate) struct Erased {
 #[derive(Clone)]
 pub(crate) struct Sessions {
     limits: SessionLimits,
-    /// By identifier, which is by age.
+    /// By identifier, which is in order of age.
     chains: BTreeMap<ChainId, Chain>,
     /// The peer's halves of all identifiers in all windows.
     halves: HashMap<[u8; RESUME_HALF_LEN], ChainId>,
@@ -158,9 +158,9 @@ pub(crate) struct Sessions {
     /// By last use.
     by_use: BTreeSet<(Instant, ChainId)>,
     made: u64,
-    /// Goes up with each event, to order them: time may stand still between two.
+    /// Incremented with each event, to order them: two may have the same time.
     ticks: u64,
-    /// How often it was flushed: what was made before is not put in any more.
+    /// Number of flushes: what was made before one is not cached any more.
     flushes: u64,
     erased: Erased,
 }
@@ -227,7 +227,7 @@ impl Sessions {
         Some(id)
     }
 
-    /// Puts a chain under its peer's address, and the oldest there out if there are too many.
+    /// Adds a chain to its peer's address, and evicts the oldest there if there are too many.
     fn file(&mut self, ip: IpAddr, id: ChainId) {
         let filed = &mut self.peers.entry(ip).or_default().chains;
         filed.push(id);
@@ -272,7 +272,7 @@ impl Sessions {
             let best = chains.iter().map(|(_, chain)| kind(chain)).max()?;
             chains.retain(|(_, chain)| kind(chain) == best);
             if best.2 {
-                // The hosts that are there now have accepted one lately. One that was refused lets others go first.
+                // The present hosts have accepted one lately. A chain that was refused lets others go first.
                 chains.sort_unstable_by_key(|(_, chain)| u64::MAX - chain.good);
                 chains.truncate(ROTATION);
                 chains.into_iter().min_by_key(|(_, chain)| (chain.refusals, chain.tried))?
@@ -286,13 +286,13 @@ impl Sessions {
         Some((id, chain.window.front()?.clone()))
     }
 
-    /// Whether a session with `peer` is kept, whoever opened the connection that it is from.
+    /// Whether a session with `peer` is cached, whoever opened its connection.
     pub(crate) fn knows(&self, now: Instant, peer: IpAddr) -> bool {
         let chains = self.peers.get(&peer.to_canonical()).into_iter().flat_map(|host| &host.chains);
         chains.filter_map(|id| self.chains.get(id)).any(|chain| now < chain.used + self.limits.lifetime)
     }
 
-    /// Takes out what [`Self::candidate`] gave: a SYN names it now.
+    /// Takes out the result of [`Self::candidate`]: a SYN names it now.
     pub(crate) fn reserve(&mut self, id: ChainId) {
         self.advance(id, 1);
         self.ticks += 1;
@@ -302,8 +302,8 @@ impl Sessions {
         }
     }
 
-    /// The unused secret that the peer names by `half`. From here on it is used, and those before it are dropped: to
-    /// keep them would be to keep what the keys in use can be derived from.
+    /// The unused secret that the peer names by `half`. From here on it is used, and those before it are discarded:
+    /// keeping them would mean keeping what the keys in use can be derived from.
     pub(crate) fn recognise(
         &mut self,
         now: Instant,
@@ -322,7 +322,8 @@ impl Sessions {
         Some((id, secret))
     }
 
-    /// Drops the first `n` secrets of a window and derives as many at its end. A chain whose last secret this was is erased.
+    /// Discards the first `n` secrets of a window and derives as many at its end. A chain whose last secret this was
+    /// is erased.
     fn advance(&mut self, id: ChainId, n: usize) {
         let Some(chain) = self.chains.get_mut(&id) else { return };
         fill_to(&mut self.halves, id, chain, n + 1);
@@ -338,7 +339,7 @@ impl Sessions {
         fill(&mut self.halves, id, chain, &self.limits);
     }
 
-    /// A connection resumed with a secret of this chain is established: `peer` has it, and is where it was seen.
+    /// A connection resumed with a secret of this chain is established: `peer` has the chain, at this address.
     pub(crate) fn confirm(&mut self, now: Instant, id: ChainId, peer: SocketAddr) {
         let Some(chain) = self.chains.get_mut(&id) else { return };
         self.by_use.remove(&(chain.used, id));
@@ -348,7 +349,7 @@ impl Sessions {
         if let Some(host) = self.peers.get_mut(&chain.peer) {
             host.accepted = host.accepted.saturating_add(1);
             host.refusals = 0;
-            // Refused and then accepted: not by the same host.
+            // Refused and then accepted: by different hosts.
             host.farm = if refused { true } else { host.farm && host.accepted < ALONE };
         }
         self.by_use.insert((now, id));
@@ -372,7 +373,7 @@ impl Sessions {
             if host.refusals < MAX_REFUSALS {
                 return;
             }
-            // Whoever had accepted them is not there any more, most likely: from here on as at the beginning.
+            // Most likely, whoever had accepted them is gone: start over.
             (host.farm, host.refusals) = (false, 0);
             for id in &host.chains {
                 if let Some(chain) = self.chains.get_mut(id) {
@@ -382,7 +383,7 @@ impl Sessions {
         }
     }
 
-    /// Erases a chain; whether it was there.
+    /// Erases a chain; returns whether it existed.
     pub(crate) fn remove(&mut self, id: ChainId) -> bool {
         let Some(chain) = self.chains.remove(&id) else { return false };
         for secret in &chain.window {
@@ -393,7 +394,7 @@ impl Sessions {
         true
     }
 
-    /// Erases all chains, or those with one address; how many there were.
+    /// Erases all chains, or those with one address; returns their number.
     pub(crate) fn flush(&mut self, peer: Option<IpAddr>) -> usize {
         self.flushes += 1;
         let ids: Vec<ChainId> = match peer {
@@ -403,7 +404,7 @@ impl Sessions {
         ids.into_iter().filter(|id| self.remove(*id)).count()
     }
 
-    /// How often [`Self::flush`] was called.
+    /// Number of calls of [`Self::flush`].
     pub(crate) fn flushes(&self) -> u64 {
         self.flushes
     }
@@ -427,12 +428,12 @@ impl Sessions {
         }
     }
 
-    /// What was erased without being asked since this was last called.
+    /// Number of chains erased on expiry or eviction since the last call.
     pub(crate) fn take_erased(&mut self) -> Erased {
         std::mem::take(&mut self.erased)
     }
 
-    /// What is in the cache, by the time it was made.
+    /// The contents of the cache, in order of creation.
     pub(crate) fn list(&self, now: Instant) -> Vec<SessionInfo> {
         let info = |chain: &Chain| SessionInfo {
             peer: chain.peer,
@@ -454,7 +455,7 @@ impl Sessions {
     }
 }
 
-/// Derives secrets until the window has as many as it may look ahead, and none that may not be used.
+/// Derives secrets until the window has its full look-ahead, without exceeding the maximum number of uses.
 fn fill(halves: &mut HashMap<[u8; RESUME_HALF_LEN], ChainId>, id: ChainId, chain: &mut Chain, limits: &SessionLimits) {
     let left = usize::try_from(chain.left(limits)).unwrap_or(usize::MAX);
     fill_to(halves, id, chain, usize::from(limits.lookahead.max(1)).min(left));
@@ -469,7 +470,7 @@ fn fill_to(halves: &mut HashMap<[u8; RESUME_HALF_LEN], ChainId>, id: ChainId, ch
 }
 
 fn forget(halves: &mut HashMap<[u8; RESUME_HALF_LEN], ChainId>, id: ChainId, secret: &CachedSecret) {
-    // Two chains with the same identifier are possible, if hardly.
+    // Two chains with the same identifier are possible, if very unlikely.
     if halves.get(secret.peer_half()) == Some(&id) {
         halves.remove(secret.peer_half());
     }

@@ -1,5 +1,5 @@
-//! Connections that are over here, and perhaps not for the local kernel: it has missed the RSTs, and would send plaintext
-//! hours later, when nothing else is known of them. Pure.
+//! Connections that are over here, and perhaps not for the local kernel: it has missed the RSTs, and would send
+//! plaintext hours later, when nothing else is known about them. Pure.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -7,18 +7,19 @@ use std::time::Duration;
 use crate::time::Instant;
 use crate::wire::FlowKey;
 
-/// The addresses of connections whose packets are refused until the kernel opens a new one there, or says that it has none.
+/// The addresses of connections whose packets are refused until the kernel opens a new one there, or shows that it
+/// has none.
 #[derive(Debug, Default)]
 pub(crate) struct Tombstones {
     until: HashMap<FlowKey, Instant>,
-    /// By time. What was removed in between is passed over.
+    /// In order of time. Entries removed in between are skipped.
     order: VecDeque<(Instant, FlowKey)>,
-    /// Forgotten before their time, since it was last asked.
+    /// Number evicted since the last query.
     pub(crate) forgotten: u64,
 }
 
 impl Tombstones {
-    /// Remembers `key` for `time`. With more than `most` the oldest is forgotten.
+    /// Remembers `key` for `time`. If there are more than `most`, the oldest is evicted.
     pub(crate) fn insert(&mut self, now: Instant, key: FlowKey, time: Duration, most: usize) {
         self.expire(now);
         let until = now + time;
@@ -30,12 +31,12 @@ impl Tombstones {
         }
     }
 
-    /// The kernel has no such connection any more.
+    /// The kernel no longer has such a connection.
     pub(crate) fn remove(&mut self, key: &FlowKey) -> bool {
         !self.until.is_empty() && self.until.remove(key).is_some()
     }
 
-    /// Whether `key` is one.
+    /// Whether `key` is remembered.
     pub(crate) fn has(&self, key: &FlowKey) -> bool {
         !self.until.is_empty() && self.until.contains_key(key)
     }

@@ -1,19 +1,19 @@
-//! What a packet or a timer causes, as a value: the sender, the receiver and the connection note it, and [`super::emit`] carries it
-//! out once the state is decided. What has to be known of a packet's consequences while it is handled (whether the peer
-//! or the kernel hears something anyway) follows from the list.
+//! The effects of a packet or a timer, as values: the sender, the receiver and the connection record them, and
+//! [`super::emit`] carries them out once the state is decided. The list also shows, while a packet is handled,
+//! whether the peer or the kernel will get a segment anyway.
 
 use crate::wire::{C, Flags, Offset, P};
 
-/// Into segments of what size something is cut.
+/// The size of the segments that something is cut into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cut {
-    /// What the kernel's super-packets show that the path takes.
+    /// The size that the path takes according to the kernel's super-packets.
     Path,
-    /// So many bytes of payload, if the peer's MSS allows.
+    /// This many bytes of payload, if the peer's MSS allows.
     At(usize),
 }
 
-/// Which number a segment without data carries.
+/// The sequence number of a segment without data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Bare {
     /// One that its receiver accepts.
@@ -47,7 +47,7 @@ impl SackBlocks {
     }
 }
 
-/// One thing to do.
+/// One action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
     /// Bytes of the stream to the peer, and the FIN if the range has it.
@@ -80,11 +80,11 @@ impl Action {
     }
 }
 
-/// All that one packet or timer causes, in order.
+/// All effects of one packet or timer, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Actions {
     list: Vec<Action>,
-    /// The peer has to hear what is acknowledged, if nothing else tells it.
+    /// The peer must be told what is acknowledged, unless another segment does so.
     owed: bool,
 }
 

@@ -23,7 +23,7 @@ pub(super) struct Last {
     pub(super) window: u16,
 }
 
-/// What an encrypted connection leaves.
+/// What remains of an encrypted connection.
 pub(super) struct Remains {
     pub(super) link: Link,
     /// What the last acknowledgement towards the wire says.
@@ -34,7 +34,7 @@ pub(super) struct Remains {
     pub(super) facts: Facts,
     /// P bytes sent and received.
     pub(super) totals: (u64, u64),
-    /// How long the kernel can take to send its plaintext again.
+    /// How long the kernel may retransmit its plaintext.
     pub(super) repeats_within: Duration,
 }
 
@@ -49,7 +49,7 @@ pub(crate) enum End {
     Aborted(String),
 }
 
-/// What is left of a connection.
+/// What remains of a connection.
 pub(crate) struct Closed {
     link: Link,
     /// Why it was aborted; `None` if it ended in order.
@@ -127,7 +127,7 @@ impl Closed {
         (self.facts.is_some() && !left.is_zero()).then_some(left)
     }
 
-    /// When [`Self::handle_timeout`] wants to be called.
+    /// When [`Self::handle_timeout`] should be called.
     pub(crate) fn poll_timeout(&self) -> Instant {
         self.repeat.map_or(self.until, |at| at.min(self.until))
     }
@@ -145,8 +145,8 @@ impl Closed {
         cx.now >= self.until
     }
 
-    /// Answers a packet that is late: with a RST if the connection was reset (RFC 9293, section 3.10.7.1), else with
-    /// the last acknowledgement if it carries something that wants one.
+    /// Answers a late packet: with a RST if the connection was reset (RFC 9293, section 3.10.7.1), otherwise with the
+    /// last acknowledgement if the packet requires one.
     pub(crate) fn answer<S>(&self, cx: &mut Context<'_>, side: Side, packet: &Segment<'_, S>) {
         if packet.flags.any(Flags::RST) {
             return;

@@ -1,4 +1,5 @@
-//! Where an encrypted connection's packets leave: the one place that carries out [`Action`]s, once the state is decided.
+//! The exit of an encrypted connection's packets: the only place that carries out [`Action`]s, once the state is
+//! decided.
 
 use tcpcrypt::eno::option::NON_SYN_OPTION;
 use tcpcrypt::{Acceptable, AckPhase};
@@ -18,7 +19,7 @@ use crate::wire::build::TcpFields;
 use crate::wire::options::{OptionBuf, Timestamps};
 use crate::wire::{C, Flags, Offset, P, Segment};
 
-/// What all packets of a connection have in common.
+/// Properties of all packets of a connection.
 pub(super) struct Emitter {
     link: Link,
     clocks: Option<Clocks>,

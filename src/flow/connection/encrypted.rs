@@ -268,7 +268,7 @@ impl Encrypted {
         let _ = self.conclude(cx, Ok(Next::Stay));
     }
 
-    /// What is left of it when it is over.
+    /// What remains of it when it is over.
     pub(crate) fn close(&mut self, end: End, now: Instant, linger: Duration) -> Closed {
         let (seq, (ack, window)) = (self.sender.acceptable_seq().0, self.receiver.advertise());
         let wire = Last { seq, ack, window };
@@ -307,12 +307,12 @@ impl Encrypted {
         self.keys.facts().session(key)
     }
 
-    /// What it holds that nobody has proven.
+    /// Bytes it holds that nobody has proven.
     pub(crate) fn waits(&self) -> Option<Waits> {
         self.receiver.waits()
     }
 
-    /// Lets go of that.
+    /// Drops them.
     pub(crate) fn shed(&mut self) {
         self.receiver.shed();
     }

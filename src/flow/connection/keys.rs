@@ -1,4 +1,4 @@
-//! The keys of a connection: how they are made, where its session comes from, and where those to come are cached.
+//! The keys of a connection: how they are made, which session they come from, and where later sessions are cached.
 
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ use crate::store::{ChainId, Sessions};
 use crate::time::Instant;
 use crate::wire::FlowKey;
 
-/// How long Linux sends data again before it gives up (`tcp_retries2` = 15). The connection is open at both ends already, and a
-/// key exchange is their first data.
+/// How long Linux retransmits data before it gives up (`tcp_retries2` = 15). The connection is already open at both
+/// ends, and the key exchange is its first data.
 const KERNEL_PATIENCE: Duration = Duration::from_secs(925);
 
-/// How far the keys of a connection are.
+/// The state of a connection's keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Keys {
     /// There are none, or only what they will be made of.
@@ -30,7 +30,7 @@ pub(crate) enum Keys {
     Generations(u64, u64),
 }
 
-/// Which end has opened a connection (RFC 9293, section 3.5).
+/// Which end opened a connection (RFC 9293, section 3.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Open {
     /// The local one, or both.
@@ -45,7 +45,7 @@ pub(crate) enum Caching {
     Off,
 }
 
-/// What tells a connection from all others.
+/// What distinguishes a connection from all others.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Identity {
     pub(super) key: FlowKey,
@@ -84,12 +84,12 @@ enum Claim {
     Resumed(ChainId),
 }
 
-/// Why a key exchange did not come to an end.
+/// Why a key exchange did not complete.
 pub(super) enum NoKeys {
     /// The message is wrong, and may be somebody else's: the peer's may still come.
     Refused(tcpcrypt::Error),
     Failed(tcpcrypt::Error),
-    /// None was waited for.
+    /// No message was awaited.
     Unasked,
 }
 
@@ -301,7 +301,7 @@ impl KeyExchange {
         }
     }
 
-    /// When it is given up.
+    /// When it is abandoned.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.stage {
             Stage::AwaitInit2 { until, .. } | Stage::AwaitInit1 { until } => Some(until),
@@ -333,7 +333,7 @@ impl KeyExchange {
         Facts::new(self.negotiated.clone(), session)
     }
 
-    /// Gives back the memory that only a busy connection needs.
+    /// Releases memory that only a busy connection needs.
     pub(super) fn rest(&mut self) {
         if let Some(record) = self.record() {
             record.rest();

@@ -1,4 +1,4 @@
-//! What becomes of a connection.
+//! The outcome of a packet or timeout for a connection.
 
 use std::fmt;
 
@@ -26,7 +26,7 @@ pub(crate) enum AbortReason {
     Shutdown,
     Cloned,
     KeyUsedUp,
-    /// A mistake of our own.
+    /// A bug of our own.
     Internal,
 }
 
@@ -57,17 +57,17 @@ impl fmt::Display for AbortReason {
     }
 }
 
-/// What becomes of a connection after a packet or a timeout.
+/// The state of a connection after a packet or a timeout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Next {
-    /// It goes on.
+    /// It continues.
     Stay,
     /// Both directions are closed and acknowledged.
     Done,
     /// The end on that side has reset it; the other was told.
     Reset(Side),
-    /// It has to be aborted.
+    /// It must be aborted.
     Abort(AbortReason),
 }
 

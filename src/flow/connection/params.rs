@@ -1,4 +1,4 @@
-//! What the SYNs of both ends said.
+//! The parameters from both ends' SYNs.
 
 use std::time::Duration;
 

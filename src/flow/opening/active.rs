@@ -1,4 +1,4 @@
-//! The local kernel opens: its SYN goes out with ENO, and the peer answers.
+//! Active open: the local kernel's SYN goes out with ENO, and the peer answers.
 
 use tcpcrypt::eno::option::{SynArea, find_syn};
 use tcpcrypt::{Acceptable, PlainReason};
@@ -17,20 +17,20 @@ use crate::store::{Advice, Finding, PathKey};
 use crate::wire::options::{self, OptionBuf, SegmentOptions, SynOptions, kind};
 use crate::wire::{C, Flags, P, Segment};
 
-/// SYNs with ENO of a connection that tries it again on a path that seemed to drop them: one can be lost anywhere.
+/// SYNs with ENO of a connection that retries it on a path that seemed to drop them: any single one can be lost.
 const RETRY_SYNS: u8 = 2;
 
-/// An opening of the local kernel's.
+/// An opening by the local kernel.
 pub(super) struct ActiveOpening {
     pub(super) offered: Offered,
     /// SYNs sent with ENO.
     sent: u8,
-    /// As many are sent at most, if policy allows plain TCP.
+    /// Maximum number of them, if policy allows plain TCP.
     tries: u8,
 }
 
 impl ActiveOpening {
-    /// The local kernel's first SYN: it offers ENO, unless something speaks against that. [`Self::send_syn`] is to follow.
+    /// The local kernel's first SYN: it offers ENO, unless there is a reason not to. [`Self::send_syn`] must follow.
     pub(super) fn open(core: &Core, cx: &mut Context<'_>, segment: &Segment<'_, P>) -> Result<Self, FallbackReason> {
         let seen = Seen::new(segment, cx.now);
         if !core.requires_encryption() && matches!(find_syn(segment.options()), SynArea::Option(_)) {
@@ -58,7 +58,7 @@ impl ActiveOpening {
     pub(super) fn send_syn(&mut self, cx: &Context<'_>, segment: &Segment<'_, P>) -> Opened {
         let opening = &mut self.offered;
         self.sent = self.sent.saturating_add(1);
-        // ENO-14: as long as the kernel sends its SYN, the option is remembered.
+        // ENO-14: the option is remembered for as long as the kernel retransmits its SYN.
         opening.core.deadline = cx.now + cx.config.handshake_timeout;
         let mut options = strip_eno(segment.options());
         if !options.push(&opening.offer.option) {
@@ -70,7 +70,7 @@ impl ActiveOpening {
         })
     }
 
-    /// Takes in a segment from the local kernel.
+    /// Processes a segment from the local kernel.
     pub(super) fn from_kernel(&mut self, cx: &mut Context<'_>, segment: &Segment<'_, P>) -> Opened {
         let opening = &mut self.offered;
         if segment.flags.any(Flags::RST) {
@@ -86,7 +86,7 @@ impl ActiveOpening {
         }
     }
 
-    /// Takes in a segment from the wire.
+    /// Processes a segment from the wire.
     pub(super) fn from_wire(&mut self, cx: &mut Context<'_>, segment: &Segment<'_, C>) -> Opened {
         let opening = &mut self.offered;
         let acknowledges = segment.flags.any(Flags::ACK) && segment.ack.0 == opening.local.next();
@@ -101,7 +101,7 @@ impl ActiveOpening {
         }
         match (segment.flags.any(Flags::SYN), segment.flags.any(Flags::ACK)) {
             (true, true) if !acknowledges => {
-                // An old duplicate, or forged: the kernel knows what to answer.
+                // An old duplicate, or forged: the kernel knows how to answer.
                 let options = strip_eno(segment.options());
                 Opened::send(Emit::Rewritten { options, window: segment.window })
             }
@@ -132,7 +132,7 @@ impl ActiveOpening {
         Opened { change, emit: Emit::Forward }
     }
 
-    /// The local kernel sends its SYN again.
+    /// The local kernel retransmits its SYN.
     fn syn_again(&mut self, cx: &mut Context<'_>, segment: &Segment<'_, P>) -> Opened {
         let opening = &mut self.offered;
         opening.local = Seen::new(segment, cx.now);
@@ -175,7 +175,8 @@ impl ActiveOpening {
             }
         }
         opening.progress = ActiveProgress::Answered;
-        // Until keys are made, the kernel sends nothing that would have to wait here. A resumed session has them.
+        // Until keys are made, the kernel must not send data that would have to wait here. A resumed session has keys
+        // already.
         let window = match opening.peers.current() {
             Some(syn) if syn.agreed.is_err() => segment.window,
             Some(syn) if syn.session().is_some() => {
@@ -186,7 +187,7 @@ impl ActiveOpening {
         opening.core.to_kernel(cx, Some(&opening.local), segment, window)
     }
 
-    /// The peer's only answer is one with which there is no encryption.
+    /// The peer's only answer leads to plain TCP.
     fn answered_without(
         &self,
         cx: &mut Context<'_>,
@@ -196,7 +197,7 @@ impl ActiveOpening {
     ) -> Opened {
         let Offered { core, offer, .. } = &self.offered;
         if matches!(area, SynArea::None) {
-            // To b = 1 nobody answers who waits for connections (ENO-7).
+            // No listening peer answers b = 1 (ENO-7).
             if !negotiation::config_for(&core.rules, cx.config).active_b {
                 cx.learn(core.link.key, true, Finding::NoEno);
             }
@@ -208,12 +209,12 @@ impl ActiveOpening {
         self.offered.fall_back(cx, FallbackReason::Eno(why))
     }
 
-    /// The first segment of the local kernel that is no SYN.
+    /// The local kernel's first non-SYN segment.
     fn first_from_kernel(&mut self, cx: &mut Context<'_>, segment: &Segment<'_, P>) -> Opened {
         let opening = &mut self.offered;
         let follows = segment.flags.any(Flags::ACK) && segment.seq.0 == opening.local.next();
         match opening.progress {
-            // It has an answer that did not pass here.
+            // It has received an answer that did not pass here.
             ActiveProgress::SynSent if follows && opening.peers.choose(segment.ack.0).is_none() => {
                 return opening.core.one_direction(
                     cx,

@@ -1,4 +1,4 @@
-//! What an opening has whichever end began, and what the two ways have in common.
+//! The state of an opening whichever end began, and code shared by both ways.
 
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ use crate::time::Instant;
 use crate::wire::options::{OptionBuf, Timestamps};
 use crate::wire::{C, Flags, Segment};
 
-/// Time between answers to what is not acceptable, as Linux's `tcp_invalid_ratelimit`.
+/// Minimum interval between answers to unacceptable segments, like Linux's `tcp_invalid_ratelimit`.
 const CHALLENGE_PAUSE: Duration = Duration::from_millis(500);
 
-/// What an opening has whichever end began.
+/// The state of an opening whichever end began.
 #[derive(Debug, Clone)]
 pub(super) struct Core {
     pub(super) link: Link,
@@ -29,7 +29,7 @@ pub(super) struct Core {
     pub(super) phase: AckPhase,
     /// When its first SYN came.
     pub(super) began: Instant,
-    /// When it is given up.
+    /// When it is abandoned.
     pub(super) deadline: Instant,
     /// When the peer was last told what is expected.
     challenged: Option<Instant>,
@@ -64,8 +64,8 @@ impl Core {
         Opened { change: Change::Plain(left), emit }
     }
 
-    /// Packets of one direction take another way (asymmetric routes through a gateway): what cannot be followed cannot be
-    /// encrypted. `segment`, read on `from`, has shown it.
+    /// Packets of one direction take another path (asymmetric routing through a gateway): what cannot be followed
+    /// cannot be encrypted. `segment`, read on `from`, has shown it.
     pub(super) fn one_direction<S>(
         &self,
         cx: &mut Context<'_>,

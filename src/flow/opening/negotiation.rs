@@ -1,4 +1,5 @@
-//! What this host's SYN or SYN-ACK says in its ENO option, and what follows from both options (ENO-7 to ENO-11; TC-12 to TC-20).
+//! The contents of the ENO option in this host's SYN or SYN-ACK, and the outcome of both options (ENO-7 to ENO-11;
+//! TC-12 to TC-20).
 
 use std::borrow::Cow;
 
@@ -14,7 +15,7 @@ use crate::store::ChainId;
 use crate::wire::options;
 use crate::wire::{FlowKey, P, Segment};
 
-/// Room that a SYN-ACK has for ENO: MSS, SACK permitted, timestamps and window scale take 19 bytes.
+/// Room for ENO in a SYN-ACK: MSS, SACK permitted, timestamps and window scale take 19 bytes.
 const REPLY_ROOM: usize = options::MAX_AREA - 19;
 
 /// What this host's SYN offers. It is made once (ENO-14).
@@ -25,7 +26,7 @@ pub(super) struct Offer {
     pub(super) proposal: Option<(ChainId, Proposal)>,
 }
 
-/// What is kept of the peer's SYN to answer it.
+/// What is kept of the peer's SYN in order to answer it.
 #[derive(Default)]
 pub(super) struct Reply {
     /// Its options, until they are answered.
@@ -34,7 +35,7 @@ pub(super) struct Reply {
     pub(super) option: Option<Vec<u8>>,
 }
 
-/// How a connection negotiates: as the host does, and what its rule asks for besides (ENO-7, ENO-8, TC-22).
+/// How a connection negotiates: the host's settings, modified by its rule (ENO-7, ENO-8, TC-22).
 pub(super) fn config_for<'a>(rules: &Rules, config: &'a Config) -> Cow<'a, NegotiationConfig> {
     let options = rules.options;
     if options.is_none() {

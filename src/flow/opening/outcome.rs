@@ -1,5 +1,5 @@
-//! What a packet of an opening causes, as a value: what becomes of the connection is decided first, and something is sent after
-//! that.
+//! The effect of a packet on an opening, as a value: first the new state of the connection is decided, then segments
+//! are sent.
 
 use super::syn_rewrite::without_accurate_ecn;
 use crate::flow::connection::{AbortReason, Encrypted};
@@ -38,7 +38,7 @@ pub(crate) struct Opened {
     pub(crate) emit: Emit,
 }
 
-/// What becomes of an opening.
+/// The new state of an opening.
 pub(crate) enum Change {
     /// It goes on.
     Stay,

@@ -1,4 +1,4 @@
-//! The peer opens, and the local kernel answers: its SYN-ACK goes out with ENO.
+//! Passive open: the peer's SYN comes first, and the local kernel's SYN-ACK goes out with ENO.
 
 use tcpcrypt::eno::option::{SynArea, find_syn};
 use tcpcrypt::{Acceptable, PlainReason};
@@ -14,7 +14,7 @@ use crate::flow::{Context, Side};
 use crate::wire::options::{OptionBuf, SynOptions};
 use crate::wire::{C, Flags, P, Segment};
 
-/// An opening of the peer's.
+/// An opening by the peer.
 pub(super) struct PassiveOpening {
     pub(super) core: Core,
     /// The peer's SYNs, and what is answered to each.
@@ -58,7 +58,7 @@ impl PassiveOpening {
         [self.local().map(|seen| seen.isn), self.peers.current().map(|syn| syn.seen.isn)]
     }
 
-    /// Takes in a segment from the local kernel.
+    /// Processes a segment from the local kernel.
     pub(super) fn from_kernel(&mut self, cx: &mut Context<'_>, segment: &Segment<'_, P>) -> Opened {
         let (syn, ack) = (segment.flags.any(Flags::SYN), segment.flags.any(Flags::ACK));
         if segment.flags.any(Flags::RST) {
@@ -80,7 +80,7 @@ impl PassiveOpening {
         }
     }
 
-    /// Takes in a segment from the wire.
+    /// Processes a segment from the wire.
     pub(super) fn from_wire(&mut self, cx: &mut Context<'_>, segment: &Segment<'_, C>) -> Opened {
         if segment.flags.any(Flags::RST) {
             return self.reset_in(cx, segment);
@@ -105,7 +105,7 @@ impl PassiveOpening {
         }
         match self.kernel {
             Kernel::Silent { older: Some(next) } if next == segment.seq.0 => {
-                // The peer has not got that one. Its SYN comes again.
+                // The peer did not receive that one. It retransmits its SYN.
                 self.kernel = Kernel::Silent { older: None };
                 let to_kernel = Some(Numbers::of(segment));
                 Opened::send(Emit::Reset(Resets { to_kernel, to_peer: None, lost: None }))
@@ -224,7 +224,7 @@ impl PassiveOpening {
         self.kernel = Kernel::Answered(seen);
         match (declined, fits) {
             (Some(why), None) => return self.fall_back(cx, why),
-            // The kernel sees a lowered MSS all the same; that does no harm.
+            // The kernel still sees a lowered MSS, which is harmless.
             _ if seen.options.signed => return self.fall_back(cx, FallbackReason::Signed),
             (_, None | Some(false)) => return self.fall_back(cx, FallbackReason::OptionSpace),
             (_, Some(true)) => {}
@@ -240,7 +240,7 @@ impl PassiveOpening {
         }
     }
 
-    /// The peer's first segment that is no SYN.
+    /// The peer's first non-SYN segment.
     fn first_from_wire(&mut self, cx: &mut Context<'_>, segment: &Segment<'_, C>) -> Opened {
         let Kernel::Answered(local) = self.kernel else {
             if self.peers.any_next(segment.seq.0) {

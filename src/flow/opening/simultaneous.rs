@@ -34,7 +34,7 @@ pub(super) fn syn_in(opening: &mut Offered, cx: &mut Context<'_>, segment: &Segm
     let area = find_syn(segment.options());
     let (seen, eno, acceptable) = (Seen::new(segment, cx.now), well_formed(&area), Acceptable::syn(&area));
     let first = opening.peers.is_empty();
-    // ENO-13: a SYN that comes again counts, too.
+    // ENO-13: a retransmitted SYN counts, too.
     if first || eno.is_none() {
         let agreed = opening.conclude(cx, &area);
         let declined = agreed.as_ref().err().copied();
@@ -47,7 +47,7 @@ pub(super) fn syn_in(opening: &mut Offered, cx: &mut Context<'_>, segment: &Segm
     }
     let _ = opening.core.phase.received(acceptable);
     match opening.progress {
-        // The kernel sends its SYN-ACK again by itself.
+        // The kernel retransmits its SYN-ACK by itself.
         ActiveProgress::SynReceived => return Opened::stay(),
         ActiveProgress::SynSent => opening.progress = ActiveProgress::Crossed,
         ActiveProgress::Crossed | ActiveProgress::CrossedAndAcked | ActiveProgress::Answered => {}
@@ -110,7 +110,7 @@ pub(super) fn first_from_wire(opening: &mut Offered, cx: &mut Context<'_>, segme
     let Some(peer) = opening.peers.current() else { return Opened::stay() };
     match syn_received::judge(&mut opening.core, cx, &opening.local, peer, segment) {
         Verdict::Ignored(opened) => opened,
-        // What of a simultaneous open was sent when says nothing of a round trip.
+        // The times of segments of a simultaneous open say nothing about the round trip.
         Verdict::Encrypted => match opening.begin(cx, None, None) {
             Ok(encrypted) => Opened { change: Change::Encrypted(encrypted, Begin::WithSegment), emit: Emit::Nothing },
             Err(aborted) => aborted,

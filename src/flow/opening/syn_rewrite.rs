@@ -1,4 +1,5 @@
-//! What the local kernel gets to see of the peer's SYN or SYN-ACK: no ENO, and an MSS that leaves room for what a frame adds.
+//! What the local kernel sees of the peer's SYN or SYN-ACK: no ENO, and an MSS that leaves room for what a frame
+//! adds.
 
 use tcpcrypt::frame::OVERHEAD;
 

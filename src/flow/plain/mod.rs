@@ -1,4 +1,4 @@
-//! A connection that goes on in plain TCP: its packets pass unchanged, and what they tell of it is noted.
+//! A connection that continues as plain TCP: its packets pass unchanged, and their information is recorded.
 
 mod path;
 mod reason;
@@ -37,7 +37,7 @@ pub(crate) struct PlainFlow {
     insists: bool,
 }
 
-/// How long a plain connection is remembered that is silent.
+/// How long a silent plain connection is remembered.
 #[derive(Debug, Clone, Copy)]
 struct Patience {
     opening: Duration,
@@ -51,7 +51,7 @@ impl Patience {
     }
 }
 
-/// What an opening leaves to a plain connection.
+/// What an opening passes on to a plain connection.
 #[derive(Debug)]
 pub(crate) struct Left {
     /// Why it became plain.
@@ -88,7 +88,7 @@ impl PlainFlow {
         }
     }
 
-    /// Takes in what a segment from `side` says of where the connection is.
+    /// Records what a segment from `side` shows about the state of the connection.
     pub(crate) fn note<S>(&mut self, cx: &mut Context<'_>, side: Side, segment: &Segment<'_, S>) {
         self.last_seen = cx.now;
         let before = self.progress();
@@ -98,13 +98,13 @@ impl PlainFlow {
         }
     }
 
-    /// Takes in a segment of the peer's: what it tells about the path and the peer, if it does.
+    /// Records a segment from the peer; returns what it shows about the path and the peer, if anything.
     pub(crate) fn learn(&mut self, segment: &Segment<'_, C>) -> Option<Learnt> {
         self.question.answer(self.isns(), segment)
     }
 
-    /// Sends a segment of the local kernel's on with an ENO option, if this is a probe that insists and there is room; whether
-    /// it did.
+    /// Sends a segment of the local kernel with an ENO option, if this is a probe that insists and there is room;
+    /// returns whether it did.
     pub(crate) fn insist(&self, cx: &mut Context<'_>, key: FlowKey, segment: &Segment<'_, P>) -> bool {
         if !self.insists || segment.flags.any(Flags::SYN.with(Flags::RST)) || !segment.payload.is_empty() {
             return false;
@@ -182,13 +182,13 @@ impl PlainFlow {
         self.last_seen
             + match self.progress() {
                 Progress::Opening => self.patience.opening,
-                // The last acknowledgement may have been lost, and who waits for it gives up in silence.
+                // The last acknowledgement may have been lost, and an end that waits for it gives up silently.
                 Progress::Open if !self.streams.are_closing() => self.patience.open,
                 Progress::Open | Progress::Over => self.patience.over,
             }
     }
 
-    /// When [`Self::handle_timeout`] wants to be called.
+    /// When [`Self::handle_timeout`] should be called.
     pub(super) fn poll_timeout(&self) -> Instant {
         self.question.keys().map_or(self.until(), |keys| keys.until.min(self.until()))
     }

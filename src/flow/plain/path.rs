@@ -1,5 +1,5 @@
-//! What the peer's next segments on a plain connection can tell about the path, and whether the peer takes the connection
-//! for encrypted.
+//! What the peer's next segments on a plain connection can show about the path, and whether the peer takes the
+//! connection for encrypted.
 
 use tcpcrypt::frame::{Header, OVERHEAD};
 use tcpcrypt::{OpenError, Record};
@@ -9,10 +9,10 @@ use crate::time::Instant;
 use crate::wire::options::{self, SegmentOptions, SynOptions, kind};
 use crate::wire::{C, Flags, Segment};
 
-/// What is still to be learnt from the peer's segments.
+/// What the peer's segments may still show.
 #[derive(Debug)]
 pub(crate) enum OpenQuestion {
-    /// Nothing any more.
+    /// Nothing more.
     None,
     /// Whether a SYN without ENO is answered where those with it were not.
     Answer {
@@ -38,7 +38,7 @@ pub(crate) struct SuspectKeys {
     pub(crate) until: Instant,
 }
 
-/// What a plain connection's segment has told.
+/// What a segment of a plain connection has shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Learnt {
     /// A SYN with ENO was answered without.

@@ -27,7 +27,7 @@ pub(crate) enum FallbackReason {
     SynLost,
     /// SYNs with ENO were not answered on this path before.
     PathDropsEno,
-    /// ENO was taken out of segments on this path before.
+    /// ENO was stripped from segments on this path before.
     PathStripsEno,
     /// It was opened to see what plain TCP does.
     Probe,

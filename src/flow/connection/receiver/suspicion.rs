@@ -1,4 +1,4 @@
-//! Something wrong that may be forged: it counts only if it is repeated.
+//! Errors that may be due to forgery: they count only if repeated.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
@@ -8,13 +8,13 @@ use tcpcrypt::constants::TAG_LEN;
 use crate::time::Instant;
 use crate::wire::{C, Offset};
 
-/// The same damage this often, over this time, is no accident on the way: the peer is broken (TC-28, TC-29).
+/// The same damage this often, over this time, is not accidental: the peer is broken (TC-28, TC-29).
 const STUBBORN_TIMES: u8 = 3;
 const STUBBORN_TIME: Duration = Duration::from_secs(1);
-/// It counts again only this much later.
+/// Repetitions count only after this interval.
 const STUBBORN_PAUSE: Duration = Duration::from_millis(100);
 
-/// What tells one damage from another.
+/// Identifies a damage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Damage(u64);
 
@@ -37,7 +37,7 @@ pub(super) fn tag_of(frame: &[u8]) -> Option<[u8; TAG_LEN]> {
     frame.last_chunk().copied()
 }
 
-/// How often something was wrong in the same way.
+/// How often the same error occurred.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Suspicion {
     damage: Damage,

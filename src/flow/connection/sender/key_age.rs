@@ -5,13 +5,13 @@ use tcpcrypt::Record;
 use crate::flow::config::RekeyLimits;
 use crate::time::Instant;
 
-/// How old the key of the local generation is. What it has protected, the record knows.
+/// The age of the local generation's key. The record knows what it has protected.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct KeyAge {
     generation: u64,
     /// When it sealed its first frame, if it has.
     since: Option<Instant>,
-    /// It is to be replaced whatever it has done.
+    /// It must be replaced regardless.
     worn: bool,
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::time::Instant;
 
-/// Shortest and longest time, and that before a round trip was measured.
+/// Minimum and maximum timeout, and that before a round trip was measured.
 const MIN_RTO: Duration = Duration::from_millis(200);
 const MAX_RTO: Duration = Duration::from_secs(60);
 const FIRST_RTO: Duration = Duration::from_secs(1);
@@ -31,7 +31,7 @@ impl OwnTimer {
         self.due
     }
 
-    /// Sets it, if it is not set.
+    /// Starts it, unless it is running.
     pub(super) fn arm(&mut self, now: Instant) {
         if self.due.is_none() {
             self.due = Some(now + self.rto.saturating_mul(1 << self.retries.min(10)).min(MAX_RTO));
@@ -42,7 +42,7 @@ impl OwnTimer {
         self.due = None;
     }
 
-    /// It has expired; whether to try again.
+    /// It has expired; returns whether to retry.
     pub(super) fn expire(&mut self) -> bool {
         self.due = None;
         self.retries += 1;
@@ -54,17 +54,17 @@ impl OwnTimer {
         (self.retries, self.due) = (0, None);
     }
 
-    /// The peer's window is closed, and it is there: that is waited for (RFC 9293, section 3.8.6.1).
+    /// The peer is there, but its window is closed: keep waiting (RFC 9293, section 3.8.6.1).
     pub(super) fn be_patient(&mut self) {
         self.retries = self.retries.min(PATIENT_RETRIES);
     }
 
-    /// Whether it runs, and something was sent again already.
+    /// Whether it is running after a retransmission.
     pub(super) fn is_repeating(&self) -> bool {
         self.retries > 0 && self.due.is_some()
     }
 
-    /// Whether it runs, and nothing was sent again yet.
+    /// Whether it is running before any retransmission.
     pub(super) fn is_first(&self) -> bool {
         self.retries == 0 && self.due.is_some()
     }

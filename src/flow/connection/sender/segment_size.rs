@@ -1,4 +1,4 @@
-//! How large segments to the peer are.
+//! The size of segments to the peer.
 
 use std::time::Duration;
 
@@ -7,9 +7,9 @@ use tcpcrypt::frame::OVERHEAD;
 use crate::time::Instant;
 use crate::wire::mss::payload_room;
 
-/// A path that claims to take less is not believed (as Linux's `min_pmtu`).
+/// Smaller path MTUs are not believed (like Linux's `min_pmtu`).
 const MIN_MSS: usize = 512;
-/// After this time more is tried again (RFC 1191, section 6.3; RFC 8201, section 4; Linux's `mtu_expires`).
+/// After this time a larger size is tried again (RFC 1191, section 6.3; RFC 8201, section 4; Linux's `mtu_expires`).
 const LIMIT_AGE: Duration = Duration::from_secs(600);
 
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl SegmentSize {
         self.mss = self.mss.min(mss.max(MIN_MSS));
     }
 
-    /// Paths change: what one has taken once is forgotten after a while.
+    /// Paths change: a measured limit is forgotten after a while.
     pub(super) fn forget_limit(&mut self, now: Instant) {
         if let Some((most, _)) = self.unlimited.take_if(|(_, at)| now >= *at + LIMIT_AGE) {
             self.mss = most;
