@@ -196,3 +196,26 @@ fn what_an_operator_must_know_has_its_place() {
     }
     assert!(read("docs/host.md").contains("rt_tables.d/enotun.conf"));
 }
+
+/// In each row of docs/architecture.md's tables, every function named is in a file that the row names.
+#[test]
+fn functions_are_in_the_files_where_the_architecture_has_them() {
+    let text = read("docs/architecture.md");
+    let tables = text
+        .split("\n## ")
+        .filter(|part| part.starts_with("A packet's way") || part.starts_with("Where the rules are"));
+    let mut named = 0;
+    for row in tables.flat_map(str::lines).filter(|line| line.starts_with("| ")) {
+        let names: Vec<String> = row.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+        let (files, functions): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| name.contains('/'));
+        let code: String = files.iter().map(read).collect();
+        for function in functions.iter().filter(|name| name.chars().all(|c| c.is_ascii_lowercase() || c == '_')) {
+            assert!(
+                [format!("fn {function}("), format!("fn {function}<")].iter().any(|text| code.contains(text)),
+                "{function} is not in {files:?}"
+            );
+            named += 1;
+        }
+    }
+    assert!(named > 20, "hardly anything was read: {named}");
+}
