@@ -44,7 +44,7 @@ macro_rules! context {
             provider: $engine.provider,
             sessions: &mut $engine.sessions,
             paths: &mut $engine.paths,
-            tight: $engine.table.held() >= $engine.config.max_held_bytes,
+            memory_pressure: $engine.table.held() >= $engine.config.max_held_bytes,
             actions: &mut $engine.actions,
             scratch: &mut $engine.scratch,
             pool: &mut $engine.pool,

@@ -23,7 +23,7 @@ pub(crate) struct Context<'a> {
     pub(crate) sessions: &'a mut Sessions,
     pub(crate) paths: &'a mut Paths,
     /// The memory for held bytes is used up: nothing more may be held.
-    pub(crate) tight: bool,
+    pub(crate) memory_pressure: bool,
     /// The actions that the current packet causes.
     pub(crate) actions: &'a mut Actions,
     /// Memory for one frame.

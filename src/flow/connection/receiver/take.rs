@@ -108,7 +108,7 @@ impl Receiver {
             }
             other => other,
         };
-        if cx.tight && !self.comes_next(at, new.len()) {
+        if cx.memory_pressure && !self.comes_next(at, new.len()) {
             cx.counters.limit_memory += 1;
             self.challenge(cx, true);
             return Ok(Progress::Waits);
