@@ -1,81 +1,26 @@
 //! The packet loop with an engine that passes everything through, between TUN devices in two network namespaces:
-//! the real kernel's super-packets, partial checksums and errors. Needs root and /dev/net/tun, else says so.
+//! the real kernel's super-packets, partial checksums and errors.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use enotun::engine::{Config, Engine, Side};
 use enotun::io::device::DeviceError;
 use enotun::io::{Device, Format, WorkerError, WorkerHandle, spawn};
 use rustix::ioctl::{IntegerSetter, Updater, ioctl, opcode};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-/// Why the tests cannot run here, if they cannot.
-fn missing() -> Option<&'static str> {
-    if !rustix::process::geteuid().is_root() {
-        return Some("not root");
-    }
-    if !std::path::Path::new("/dev/net/tun").exists() {
-        return Some("no /dev/net/tun");
-    }
-    Command::new("ip").arg("-V").output().is_err().then_some("no ip command")
-}
+use crate::netns::{Namespace, missing};
 
 macro_rules! need_root {
     () => {
-        if let Some(missing) = missing() {
-            eprintln!("skipped: {missing}");
+        if missing().is_some() {
             return;
         }
     };
-}
-
-fn ip(arguments: &str) {
-    let output = Command::new("ip").args(arguments.split_whitespace()).output().unwrap();
-    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// A network namespace, gone with the value.
-struct Namespace(String);
-
-impl Namespace {
-    fn new(role: &str) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let n = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("io-{}-{n}-{role}", std::process::id());
-        ip(&format!("netns add {name}"));
-        Self(name)
-    }
-
-    /// Runs `f` on a thread inside.
-    fn run<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
-        std::thread::scope(|scope| self.spawn(scope, f).join().unwrap())
-    }
-
-    /// Starts `f` on a thread inside.
-    fn spawn<'s, R: Send + 's>(
-        &self,
-        scope: &'s std::thread::Scope<'s, '_>,
-        f: impl FnOnce() -> R + Send + 's,
-    ) -> std::thread::ScopedJoinHandle<'s, R> {
-        let namespace = File::open(format!("/run/netns/{}", self.0)).unwrap();
-        scope.spawn(move || {
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-            f()
-        })
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
-    }
 }
 
 /// `struct ifreq` with flags.
@@ -119,15 +64,14 @@ struct Link {
 impl Link {
     fn new(plain_format: Format, wire_format: Format) -> Self {
         let device = |role, format, n: u32| {
-            let namespace = Namespace::new(role);
+            let namespace = Namespace::new("io", role);
             let tun = namespace.run(|| open_tun(role, format));
             for arguments in [
                 format!("addr add 10.77.0.{n}/24 dev {role}"),
                 format!("addr add fd77::{n}/64 dev {role} nodad"),
                 format!("link set {role} up mtu 1500 txqueuelen 10000"),
-                "link set lo up".to_owned(),
             ] {
-                ip(&format!("-n {} {arguments}", namespace.0));
+                namespace.ip(&arguments);
             }
             (namespace, Device::new(tun, format))
         };
@@ -242,7 +186,7 @@ fn other_protocols_pass_whole() {
 fn a_deleted_device_ends_the_worker_with_the_reason() {
     need_root!();
     let link = Link::new(Format::Vnet, Format::Vnet);
-    ip(&format!("-n {} link del wire", link.wire.0));
+    link.wire.ip("link del wire");
     assert_eq!(ended(&link.worker), Err(WorkerError::Device { side: Side::Wire, error: DeviceError::Gone }));
 }
 
@@ -250,7 +194,7 @@ fn a_deleted_device_ends_the_worker_with_the_reason() {
 fn a_device_that_is_down_loses_packets_and_not_the_worker() {
     need_root!();
     let link = Link::new(Format::Vnet, Format::Vnet);
-    ip(&format!("-n {} link set wire down", link.wire.0));
+    link.wire.ip("link set wire down");
     let sender = link.plain.run(|| UdpSocket::bind("10.77.0.1:9").unwrap());
     sender.send_to(b"lost", "10.77.0.2:9").unwrap();
     for _ in 0..1000 {
@@ -260,7 +204,7 @@ fn a_device_that_is_down_loses_packets_and_not_the_worker() {
         std::thread::sleep(Duration::from_millis(10));
     }
     assert!(counters(&link.worker).wire.refused_down > 0);
-    ip(&format!("-n {} link set wire up", link.wire.0));
+    link.wire.ip("link set wire up");
     exchange(&link, "10.77.0.2:7000", b"here", b"again");
     link.worker.stop();
     assert_eq!(ended(&link.worker), Ok(()));
