@@ -8,10 +8,11 @@ use crate::aead::AeadId;
 use crate::constants::NONCE_LEN;
 use crate::eno::negotiate::Negotiated;
 use crate::error::{Error, NoCommonGround, PeerViolation};
-use crate::kex::{PrivateKey, Provider, Random, RandomUse, agree, generate};
+use crate::kex::{PrivateKey, Provider, Random, RandomUse, generate};
 use crate::messages::{Init1, Init2, choose_cipher};
 use crate::resume::Session;
 use crate::schedule::SessionSecret;
+use crate::stack;
 use crate::tep::Role;
 
 /// A host that is A, after sending Init1, waiting for Init2.
@@ -42,16 +43,18 @@ impl Initiator {
         random: &mut Random<'_>,
     ) -> Result<(Vec<u8>, Self), Error> {
         debug_assert_eq!(negotiated.role, Role::A, "only A sends Init1");
-        let private_key = generate(provider, negotiated.tep, random)?;
-        let mut nonce = [0; NONCE_LEN];
-        random(RandomUse::Nonce, &mut nonce);
-        let init1 = Init1 {
-            ciphers: ciphers.iter().map(|aead| aead.id()).collect(),
-            nonce,
-            public_key: &private_key.public_key(),
-        }
-        .encode(negotiated.tep)?;
-        Ok((init1.clone(), Self { negotiated, ciphers: ciphers.to_vec(), nonce, private_key, init1 }))
+        stack::wiped(|| {
+            let private_key = generate(provider, negotiated.tep, random)?;
+            let mut nonce = [0; NONCE_LEN];
+            random(RandomUse::Nonce, &mut nonce);
+            let init1 = Init1 {
+                ciphers: ciphers.iter().map(|aead| aead.id()).collect(),
+                nonce,
+                public_key: &private_key.public_key(),
+            }
+            .encode(negotiated.tep)?;
+            Ok((init1.clone(), Self { negotiated, ciphers: ciphers.to_vec(), nonce, private_key, init1 }))
+        })
     }
 
     /// Processes the whole Init2 and completes the key exchange.
@@ -60,9 +63,11 @@ impl Initiator {
     /// Anything that can be wrong with the message, the cipher or the key in it.
     pub fn handle_init2(self, init2: &[u8]) -> Result<Session, Error> {
         let (message, aead) = self.parse(init2)?;
-        let es = agree(self.private_key, message.public_key)?;
-        let secret = SessionSecret::extract(&self.nonce, &self.negotiated.transcript, &self.init1, init2, &es);
-        Ok(Session::fresh(&self.negotiated, aead, secret))
+        stack::wiped(|| {
+            let es = self.private_key.agree(message.public_key)?;
+            let secret = SessionSecret::extract(&self.nonce, &self.negotiated.transcript, &self.init1, init2, &es);
+            Ok(Session::fresh(&self.negotiated, aead, secret))
+        })
     }
 
     /// Whether [`Self::handle_init2`] would accept the message, apart from the key in it. Nothing is consumed: as
@@ -100,13 +105,15 @@ pub fn respond(
     let tep = negotiated.tep;
     let message = Init1::parse(tep, init1)?;
     let aead = choose_cipher(&message.ciphers, preference).ok_or(NoCommonGround::NoCommonCipher)?;
-    let private_key = generate(provider, tep, random)?;
-    let mut nonce = [0; NONCE_LEN];
-    random(RandomUse::Nonce, &mut nonce);
-    let init2 = Init2 { cipher: aead.id(), nonce, public_key: &private_key.public_key() }.encode(tep);
-    let es = agree(private_key, message.public_key)?;
-    let secret = SessionSecret::extract(&message.nonce, &negotiated.transcript, init1, &init2, &es);
-    Ok((init2, Session::fresh(negotiated, aead, secret)))
+    stack::wiped(|| {
+        let private_key = generate(provider, tep, random)?;
+        let mut nonce = [0; NONCE_LEN];
+        random(RandomUse::Nonce, &mut nonce);
+        let init2 = Init2 { cipher: aead.id(), nonce, public_key: &private_key.public_key() }.encode(tep);
+        let es = private_key.agree(message.public_key)?;
+        let secret = SessionSecret::extract(&message.nonce, &negotiated.transcript, init1, &init2, &es);
+        Ok((init2, Session::fresh(negotiated, aead, secret)))
+    })
 }
 
 #[cfg(test)]

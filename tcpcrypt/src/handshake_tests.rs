@@ -139,7 +139,7 @@ fn tc_7_the_first_secret_is_of_n_a_and_of_both_messages_in_their_order() {
         let [(RandomUse::PrivateKey, _), (RandomUse::Nonce, n_a)] = &drawn[..] else { panic!("{drawn:?}") };
         let own = generate(&PROVIDER, tep, &mut random(1)).expect("a key");
         assert!(init1.ends_with(&own.public_key()));
-        let es = agree(own, Init2::parse(tep, &init2).expect("Init2").public_key).expect("ES");
+        let es = own.agree(Init2::parse(tep, &init2).expect("Init2").public_key).expect("ES");
         let n_a = n_a.as_slice().try_into().expect("32 bytes");
         let transcript = negotiated(tep, Role::A).transcript;
         let first = SessionSecret::extract(n_a, &transcript, &init1, &init2, &es);

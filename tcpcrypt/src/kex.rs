@@ -9,7 +9,6 @@ use zeroize::Zeroizing;
 use crate::aead::{AeadId, AeadKey};
 use crate::codec::Reader;
 use crate::error::{Error, Malformed};
-use crate::stack;
 use crate::tep::Tep;
 
 /// What random bytes of a key exchange are used for. A private key is secret, a nonce is public: a source that mixes
@@ -58,28 +57,16 @@ pub trait PrivateKey: Send {
     /// [`PeerViolation::InvalidPublicKey`](crate::PeerViolation::InvalidPublicKey) if the key is not valid,
     /// [`PeerViolation::ZeroSharedSecret`](crate::PeerViolation::ZeroSharedSecret) if the secret is all zero (TC-1).
     ///
-    /// The caller must wipe what this leaves on the stack ([`agree`] does).
+    /// The caller must wipe what this leaves on the stack ([`crate::handshake`] does).
     fn agree(self: Box<Self>, peer: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error>;
 }
 
-/// A fresh private key for `tep`.
+/// A fresh private key for `tep`. The caller must wipe what this leaves on the stack ([`crate::handshake`] does).
 ///
 /// # Errors
 /// [`Misuse::RandomSource`](crate::Misuse::RandomSource) if `random` yields no valid key in many attempts, and those
 /// of [`Provider::private_key`].
 pub fn generate(provider: &dyn Provider, tep: Tep, random: &mut Random<'_>) -> Result<Box<dyn PrivateKey>, Error> {
-    stack::wiped(|| generate_here(provider, tep, random))
-}
-
-/// [`PrivateKey::agree`], followed by wiping the stack.
-///
-/// # Errors
-/// Those of [`PrivateKey::agree`].
-pub fn agree(own: Box<dyn PrivateKey>, peer: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
-    stack::wiped(|| own.agree(peer))
-}
-
-fn generate_here(provider: &dyn Provider, tep: Tep, random: &mut Random<'_>) -> Result<Box<dyn PrivateKey>, Error> {
     let mut bytes = Zeroizing::new([0; 66]);
     let bytes = bytes.split_at_mut(tep.private_key_len()).0;
     // A uniform value is below the order of P-256 except once in 2^32 times, and below that of P-521 if its top seven

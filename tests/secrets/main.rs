@@ -14,9 +14,13 @@ mod search;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, RefCell};
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::process::Stdio;
 
-use tcpcrypt::{AeadId, Provider, Tep, rust_crypto};
+use hkdf::{Hkdf, HkdfExtract};
+use sha2::Sha256;
+use tcpcrypt::schedule::SessionSecret;
+use tcpcrypt::{AeadId, Provider, Tep, rust_crypto, stack};
 
 use harness::process::entrance;
 use known::{Secret, secrets};
@@ -174,7 +178,7 @@ fn step() {
 #[ignore = "run by the test below"]
 fn a_key_schedule_in_a_process_of_its_own() {
     if std::env::var(SCHEDULE).is_ok() {
-        let secret = tcpcrypt::schedule::SessionSecret::from_bytes(&[7; 32]).next();
+        let secret = SessionSecret::from_bytes(&[7; 32]).next();
         drop(secret.next());
         step();
         drop(secret);
@@ -201,4 +205,76 @@ fn tc_34_a_derived_secret_is_in_its_box_and_nowhere_else() {
     }
     said.for_each(drop);
     assert!(child.wait().unwrap().success());
+}
+
+/// More than anything here gets to.
+const PAINTED: usize = 256 * 1024;
+const PAINT: u8 = 0xa5;
+
+#[inline(never)]
+fn paint() {
+    std::hint::black_box(&mut [PAINT; PAINTED]);
+}
+
+/// How much of the stack `f` leaves something on that is neither paint nor wiped.
+#[inline(never)]
+fn depth<R>(f: impl FnOnce() -> R) -> usize {
+    #[inline(never)]
+    fn call<R>(f: impl FnOnce() -> R) -> R {
+        f()
+    }
+    // What is looked at is read as another process would.
+    let memory = std::fs::File::open("/proc/self/mem").unwrap();
+    let mut stack = vec![0; PAINTED - 16 * 1024];
+    let top = 0_u64;
+    paint();
+    std::hint::black_box(call(f));
+    let bottom = std::hint::black_box(&raw const top).addr() - stack.len();
+    memory.read_exact_at(&mut stack, bottom as u64).unwrap();
+    stack.len() - stack.iter().position(|byte| ![0, PAINT].contains(byte)).unwrap()
+}
+
+/// The optimiser, the processor and the crates decide how deep these get, so it is measured, in whatever build this is.
+#[test]
+fn tc_34_what_works_with_secrets_gets_less_deep_than_what_is_wiped() {
+    // What is painted and read is the whole of it.
+    assert!((20_000..30_000).contains(&depth(|| std::hint::black_box(&mut [1_u8; 20_000]).len())));
+
+    let mut deepest = (0, String::new());
+    let mut note = |depth: usize, what: String| deepest = deepest.clone().max((depth, what));
+    for Kind { provider, aead, tep, .. } in kinds() {
+        let name = provider.name();
+        let bytes: Vec<u8> = (0..tep.private_key_len()).map(|i| if i == 0 { 0 } else { i as u8 }).collect();
+        let private_key = || provider.private_key(tep, &bytes).unwrap().unwrap();
+        note(depth(private_key), format!("{name} {tep} private key"));
+        let own = private_key();
+        let public = own.public_key();
+        note(depth(|| own.public_key()), format!("{name} {tep} public key"));
+        note(depth(|| own.agree(&public).is_ok()), format!("{name} {tep} agreement"));
+        let secret = vec![7; aead.key_len()];
+        // That of RustCrypto wipes the stack itself.
+        if name != rust_crypto::PROVIDER.name() {
+            note(depth(|| provider.aead(aead, &secret).is_ok()), format!("{name} {aead} key"));
+        }
+        let key = provider.aead(aead, &secret).unwrap();
+        for len in [1, 100, 60_000] {
+            let mut data = vec![3; len];
+            let mut tag = [0; 16];
+            note(depth(|| tag = key.seal(&[1; 12], b"aad", &mut data)), format!("{name} {aead} seals {len}"));
+            note(depth(|| key.open(&[1; 12], b"aad", &mut data, &tag).is_ok()), format!("{name} {aead} opens {len}"));
+        }
+    }
+    // What calls them has its frames as well.
+    assert!(deepest.0 + stack::DEEP_BYTES / 4 < stack::DEEP_BYTES, "{deepest:?} of {}", stack::DEEP_BYTES);
+    println!("deepest: {deepest:?} of {}", stack::DEEP_BYTES);
+
+    let expand = || Hkdf::<Sha256>::from_prk(&[1; 32]).unwrap().expand_multi_info(&[b"label"], &mut [0; 66]).unwrap();
+    let extract = || {
+        let mut extract = HkdfExtract::<Sha256>::new(Some(&[1; 32]));
+        extract.input_ikm(&[2; 300]);
+        extract.finalize().0
+    };
+    let hashes = depth(expand).max(depth(extract));
+    println!("HKDF: {hashes} of {}", stack::SHALLOW_BYTES);
+    assert!(hashes + stack::SHALLOW_BYTES / 4 < stack::SHALLOW_BYTES, "{hashes} of {}", stack::SHALLOW_BYTES);
 }
