@@ -5,10 +5,13 @@
 //! most, makes room for the next. Lasting room is for connections whose handshake is complete; one that is over makes
 //! room at once. No limit makes a connection plain.
 
+use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::collections::hash_map::RandomState;
-use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasher;
 use std::net::IpAddr;
+
+use indexmap::IndexMap;
 
 use crate::flow::{Config, Counters, Flow, Waits};
 use crate::time::Instant;
@@ -82,6 +85,8 @@ impl Class {
 pub(super) struct Entry {
     pub(super) flow: Flow,
     class: Class,
+    /// The bucket of its peer's address.
+    bucket: u16,
     /// When it is checked next: its position in the order of its class.
     due: Option<Instant>,
     held: usize,
@@ -100,14 +105,16 @@ struct Kind {
 }
 
 /// Number of hash buckets for peers.
-const CROWD: usize = 4096;
+const CROWD: u16 = 4096;
 /// Number of oldest entries compared for eviction.
 const COMPARED: usize = 16;
 
 /// All connections.
 #[derive(Default)]
 pub(super) struct Table {
-    entries: HashMap<FlowKey, Entry>,
+    entries: IndexMap<FlowKey, Entry>,
+    /// Where the last lookup ended: a packet's connection is looked up several times, and hashing its key is what costs.
+    last: Cell<usize>,
     kinds: [Kind; 9],
     hasher: RandomState,
     held: usize,
@@ -147,46 +154,56 @@ impl Table {
     }
 
     pub(super) fn get(&self, key: &FlowKey) -> Option<&Flow> {
-        self.entries.get(key).map(|entry| &entry.flow)
+        self.entries.get_index(self.place(key)?).map(|(_, entry)| &entry.flow)
     }
 
     pub(super) fn get_mut(&mut self, key: &FlowKey) -> Option<&mut Flow> {
-        self.entries.get_mut(key).map(|entry| &mut entry.flow)
+        self.entry(key).map(|entry| &mut entry.flow)
+    }
+
+    fn place(&self, key: &FlowKey) -> Option<usize> {
+        let last = self.last.get();
+        if self.entries.get_index(last).is_some_and(|(there, _)| there == key) {
+            return Some(last);
+        }
+        let place = self.entries.get_index_of(key)?;
+        self.last.set(place);
+        Some(place)
+    }
+
+    fn entry(&mut self, key: &FlowKey) -> Option<&mut Entry> {
+        let place = self.place(key)?;
+        self.entries.get_index_mut(place).map(|(_, entry)| entry)
     }
 
     fn kind(&self, class: Class) -> &Kind {
         &self.kinds[class as usize]
     }
 
-    fn bucket(&self, key: &FlowKey) -> usize {
+    fn bucket(&self, key: &FlowKey) -> u16 {
         // The owner of one IPv6 address has a whole network of them.
         let address = match key.remote().ip() {
             IpAddr::V4(address) => u64::from(address.to_bits()),
             IpAddr::V6(address) => (address.to_bits() >> 64) as u64,
         };
-        usize::try_from(self.hasher.hash_one(address)).unwrap_or(0) % CROWD
+        (self.hasher.hash_one(address) % u64::from(CROWD)) as u16
     }
 
-    fn join(&mut self, class: Class, key: &FlowKey) {
-        let bucket = self.bucket(key);
+    fn join(&mut self, class: Class, bucket: u16) {
         let kind = &mut self.kinds[class as usize];
         kind.count += 1;
         if !matches!(class, Class::Plain | Class::Closed) {
-            kind.crowd.resize(CROWD, 0);
-            if let Some(crowd) = kind.crowd.get_mut(bucket) {
+            kind.crowd.resize(CROWD.into(), 0);
+            if let Some(crowd) = kind.crowd.get_mut(usize::from(bucket)) {
                 *crowd += 1;
             }
         }
     }
 
-    fn leave(&mut self, class: Class, key: &FlowKey, due: Option<Instant>) {
-        let bucket = self.bucket(key);
+    fn leave(&mut self, class: Class, bucket: u16) {
         let kind = &mut self.kinds[class as usize];
         kind.count -= 1;
-        if let Some(due) = due {
-            kind.due.remove(&(due, *key));
-        }
-        if let Some(crowd) = kind.crowd.get_mut(bucket) {
+        if let Some(crowd) = kind.crowd.get_mut(usize::from(bucket)) {
             *crowd -= 1;
         }
     }
@@ -195,68 +212,68 @@ impl Table {
     pub(super) fn insert(&mut self, key: FlowKey, flow: Flow) {
         self.remove(&key);
         let class = Class::of(&flow);
-        self.join(class, &key);
-        self.entries.insert(key, Entry { flow, class, due: None, held: 0, waits: None });
+        let bucket = self.bucket(&key);
+        self.join(class, bucket);
+        let (place, _) = self.entries.insert_full(key, Entry { flow, class, bucket, due: None, held: 0, waits: None });
+        self.last.set(place);
     }
 
     pub(super) fn remove(&mut self, key: &FlowKey) -> Option<Flow> {
-        let entry = self.entries.remove(key)?;
-        self.leave(entry.class, key, entry.due);
+        let place = self.place(key)?;
+        let (_, entry) = self.entries.swap_remove_index(place)?;
+        if let Some(due) = entry.due {
+            self.kinds[entry.class as usize].due.remove(&(due, *key));
+        }
+        self.leave(entry.class, entry.bucket);
         self.held -= entry.held;
-        self.note_waits(key, entry.waits, None);
+        self.note_waits(key, entry.bucket, entry.waits, None);
         Some(entry.flow)
     }
 
     /// Updates the books about a connection: its class, its memory, its next check. Returns its class if that has
     /// changed.
     pub(super) fn settle(&mut self, key: &FlowKey) -> Option<Class> {
-        let entry = self.entries.get_mut(key)?;
-        let held = entry.flow.held();
-        self.held = self.held + held - entry.held;
-        entry.held = held;
+        let entry = self.entry(key)?;
         let waits = match &entry.flow {
             Flow::Encrypted(encrypted) => encrypted.waits(),
             Flow::Opening(_) | Flow::Plain(_) | Flow::Closed(_) => None,
         };
-        if waits != entry.waits {
-            let before = std::mem::replace(&mut entry.waits, waits);
-            self.note_waits(key, before, waits);
-        }
-        let entry = self.entries.get_mut(key)?;
-        let (class, was) = (Class::of(&entry.flow), entry.class);
+        let waited = std::mem::replace(&mut entry.waits, waits);
+        let held = entry.flow.held();
+        let had = std::mem::replace(&mut entry.held, held);
+        let class = Class::of(&entry.flow);
+        let was = std::mem::replace(&mut entry.class, class);
         let due = entry.flow.poll_timeout();
-        if class == was {
-            // A postponed check is found when the earlier one is due.
-            if let Some(due) = due
-                && entry.due.is_none_or(|before| due < before)
-            {
-                let before = entry.due.replace(due);
-                let kind = &mut self.kinds[class as usize].due;
-                if let Some(before) = before {
-                    kind.remove(&(before, *key));
-                }
-                kind.insert((due, *key));
-            }
-            return None;
+        // A postponed check is found when the earlier one is due.
+        let moves = class != was || due.is_some_and(|due| entry.due.is_none_or(|before| due < before));
+        let before = if moves { std::mem::replace(&mut entry.due, due) } else { None };
+        let bucket = entry.bucket;
+
+        self.held = self.held + held - had;
+        if waits != waited {
+            self.note_waits(key, bucket, waited, waits);
         }
-        let before = std::mem::replace(&mut entry.due, due);
-        entry.class = class;
-        self.leave(was, key, before);
-        self.join(class, key);
-        if let Some(due) = due {
+        if let Some(before) = before {
+            self.kinds[was as usize].due.remove(&(before, *key));
+        }
+        if moves && let Some(due) = due {
             self.kinds[class as usize].due.insert((due, *key));
         }
+        if class == was {
+            return None;
+        }
+        self.leave(was, bucket);
+        self.join(class, bucket);
         Some(class)
     }
 
-    fn note_waits(&mut self, key: &FlowKey, before: Option<Waits>, now: Option<Waits>) {
+    fn note_waits(&mut self, key: &FlowKey, bucket: u16, before: Option<Waits>, now: Option<Waits>) {
         if before.is_none() && now.is_none() {
             return;
         }
-        let bucket = self.bucket(key);
-        self.unproven.resize(CROWD, 0);
+        self.unproven.resize(CROWD.into(), 0);
         let bytes = |waits: Option<Waits>| waits.map_or(0, |waits| waits.bytes);
-        if let Some(held) = self.unproven.get_mut(bucket) {
+        if let Some(held) = self.unproven.get_mut(usize::from(bucket)) {
             *held = *held + bytes(now) - bytes(before);
         }
         if let Some(Waits { confirmed, since, .. }) = before {
@@ -269,7 +286,7 @@ impl Table {
 
     /// Whose unproven bytes to drop: of those that have held them longest, one of the peer with the most.
     pub(super) fn longest_waiting(&self) -> Option<FlowKey> {
-        let bytes = |key: &FlowKey| self.unproven.get(self.bucket(key)).copied().unwrap_or(0);
+        let bytes = |key: &FlowKey| self.unproven.get(usize::from(self.bucket(key))).copied().unwrap_or(0);
         let (first, ..) = self.waiting.first()?;
         let alike = self.waiting.iter().filter(|(confirmed, ..)| confirmed == first).take(COMPARED);
         // Among equals, the oldest.
@@ -286,7 +303,7 @@ impl Table {
         for kind in &mut self.kinds {
             if let Some(&(due, key)) = kind.due.first().filter(|(due, _)| *due <= now) {
                 kind.due.remove(&(due, key));
-                if let Some(entry) = self.entries.get_mut(&key) {
+                if let Some(entry) = self.entry(&key) {
                     entry.due = None;
                 }
                 return Some(key);
@@ -333,7 +350,7 @@ impl Table {
 
     /// How many of `class` the peer has.
     fn crowd(&self, class: Class, key: &FlowKey) -> u32 {
-        self.kind(class).crowd.get(self.bucket(key)).copied().unwrap_or(0)
+        self.kind(class).crowd.get(usize::from(self.bucket(key))).copied().unwrap_or(0)
     }
 
     /// The plain connection that was idle longest, approximately.
@@ -345,7 +362,7 @@ impl Table {
             let kind = &mut self.kinds[Class::Plain as usize].due;
             kind.remove(&(due, key));
             kind.insert((later, key));
-            if let Some(entry) = self.entries.get_mut(&key) {
+            if let Some(entry) = self.entry(&key) {
                 entry.due = Some(later);
             }
         }
