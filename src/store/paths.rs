@@ -345,8 +345,10 @@ impl Paths {
 
     /// When the next path may have to be forgotten.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        let first = |costly| self.by_rank.range((costly, Instant::ZERO, FIRST)..).next();
-        [first(false), first(true)].into_iter().flatten().map(|(_, seen, _)| *seen + self.limits.lifetime).min()
+        // The costly ones are behind the others, if there are both: asked for with every packet, so not searched for in vain.
+        let both = self.by_rank.first().zip(self.by_rank.last()).is_some_and(|(first, last)| first.0 != last.0);
+        let costly = both.then(|| self.by_rank.range((true, Instant::ZERO, FIRST)..).next()).flatten();
+        self.by_rank.first().into_iter().chain(costly).map(|(_, seen, _)| *seen + self.limits.lifetime).min()
     }
 
     /// Forgets what was unused for too long.
