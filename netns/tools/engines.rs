@@ -11,7 +11,7 @@
 #![allow(dead_code, reason = "a part of the tests' packets is used here")]
 #![allow(missing_docs, unreachable_pub, reason = "a program for measuring")]
 
-#[path = "../../tests/sim/packet.rs"]
+#[path = "../../tests/harness/packet.rs"]
 mod packet;
 
 use std::net::SocketAddr;
