@@ -1,11 +1,12 @@
 //! The stream from the local kernel to the peer: plaintext in P becomes frames in C.
 //!
-//! New bytes are framed in order, once. What the kernel sends again is answered with the frames that were made then
-//! (TC-27), never by sealing again. What only exists in C (Init messages, empty rekey frames) the kernel cannot
-//! send again: a timer here does (RFC 6298).
+//! New bytes are framed in order, once. The kernel's retransmissions are answered with the frames that were made then
+//! (TC-27), never by sealing again. What exists only in C (Init messages, empty rekey frames) the kernel cannot
+//! retransmit: a timer here does (RFC 6298).
 //!
-//! Here is where the stream stands in both spaces, the frames in flight, and what the kernel is told of them; `take` takes in the
-//! kernel's segments, `acknowledge` the peer's acknowledgements, and `flush` lets go what may go.
+//! This file has the position of the stream in both spaces, the frames in flight, and what the kernel is told about
+//! them; `take` handles the kernel's segments, `acknowledge` the peer's acknowledgements, and `flush` sends what may
+//! be sent.
 
 mod acknowledge;
 mod flush;
@@ -36,29 +37,29 @@ use crate::flow::reassembly::Reassembly;
 use crate::time::Instant;
 use crate::wire::{C, Flags, Offset, P, Seq};
 
-/// Linux's longest retransmission timeout (`TCP_RTO_MAX`), and a little, for timers are not exact.
+/// Linux's maximum retransmission timeout (`TCP_RTO_MAX`), plus a margin, since timers are not exact.
 const KERNEL_RTO_MAX: Duration = Duration::from_secs(122);
 
-/// How far the local kernel's FIN is.
+/// The state of the local kernel's FIN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fin {
     Open,
-    /// The kernel has sent it; the last frame is still to be sealed.
+    /// The kernel has sent it; the last frame is not sealed yet.
     Wanted,
     /// The frame with FINp is sealed, and its end is in the list of boundaries.
     Sealed,
 }
 
-/// What the kernel sends again.
+/// The kernel's retransmissions.
 #[derive(Debug, Default)]
 struct Repeats {
-    /// What it last sent again, and when.
+    /// What it last retransmitted, and when.
     last: Option<(Offset<P>, Instant)>,
-    /// The longest time after which it sent the same once more.
+    /// The longest interval between two transmissions of the same.
     patience: Duration,
 }
 
-/// What the local kernel knows of its stream.
+/// What the local kernel was told about its stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct KernelView {
     /// What is acknowledged.
@@ -73,28 +74,28 @@ pub(super) struct KernelView {
 #[derive(Debug)]
 pub(crate) struct Sender {
     isn: u32,
-    /// Ends of the frames that the peer has not acknowledged whole.
+    /// Ends of the frames that the peer has not completely acknowledged.
     frames: Boundaries,
-    /// Those that it has acknowledged lately, if it permits SACK.
+    /// Those that it has acknowledged recently, if it permits SACK.
     acknowledged: Option<Acknowledged>,
     /// The bytes of those in `frames`.
     bytes: Store<C>,
     /// Bytes from the kernel that are not framed yet: there are no keys, or the peer's window is full.
     pending: Vec<u8>,
     fin: Fin,
-    /// What the peer has acknowledged.
+    /// What the peer has acknowledged (SND.UNA).
     snd_una: Offset<C>,
     /// End of what was sent within the peer's window.
     snd_nxt: Offset<C>,
-    /// End of all that was sent, probes beyond the window included: no acknowledgement is of more.
+    /// End of everything that was sent, probes beyond the window included: no acknowledgement can be beyond it.
     snd_max: Offset<C>,
-    /// Right edge of the peer's window, as its newest segment says (SND.UNA + SND.WND).
+    /// Right edge of the peer's window, from its newest segment (SND.UNA + SND.WND).
     snd_edge: Offset<C>,
     window: SendWindow,
     peer_scale: u8,
-    /// How often segments of the local end that are not believed were answered.
+    /// Limits the answers to unacceptable segments of the local end.
     answers: Answers,
-    /// Right edge that the kernel was told. Not taken back. Until there are keys, it stays where it begins.
+    /// Right edge that the kernel was told. Never retracted. Until there are keys, it stays at its start.
     advertised_edge: Offset<P>,
     /// There are keys, so that the kernel is told a window.
     has_keys: bool,
@@ -141,8 +142,8 @@ impl Sender {
         }
     }
 
-    /// The window for the SYN-ACK that the kernel gets to see, which is not scaled (RFC 7323, section 2.2), if there are
-    /// keys already. What [`Self::advertise`] says later is not less.
+    /// The window for the SYN-ACK that the kernel sees, which is not scaled (RFC 7323, section 2.2), if there are
+    /// keys already. [`Self::advertise`] never announces less later.
     pub(crate) fn first_window(params: &HandshakeParams) -> u16 {
         let mut sender = Self::new(params);
         sender.keys_are_there();
@@ -182,18 +183,17 @@ impl Sender {
         KernelView { acknowledged: self.frames.base().p, next: self.next(), edge: self.advertised_edge }
     }
 
-    /// Whether the peer has acknowledged all that was sent.
+    /// Whether the peer has acknowledged everything that was sent.
     pub(super) fn is_idle(&self) -> bool {
         self.frames.is_empty()
     }
 
-    /// Whether a segment of the local end that is not believed is answered; `data`: it has some.
+    /// Whether an unacceptable segment of the local end is answered; `data`: it has some.
     pub(super) fn may_answer(&mut self, now: Instant, data: bool) -> bool {
         self.answers.allow(now, data)
     }
 
-    /// Moves the edge that the kernel is told to where what it may send still fits, as frames of full size, into what the
-    /// peer allows.
+    /// Moves the edge that the kernel is told as far as its data, framed at full size, fits what the peer allows.
     fn raise_advertised_edge(&mut self) {
         if !self.has_keys {
             return;
@@ -220,21 +220,21 @@ impl Sender {
         self.advertised()
     }
 
-    /// The same as they were advertised last.
+    /// The same as last advertised.
     pub(super) fn advertised(&self) -> (u32, u16) {
         let ack = self.frames.base().p;
-        // Rounded up: rounding down would take back a part of what was announced before.
+        // Rounded up: rounding down would retract part of what was announced before.
         let window = self.advertised_edge.ahead_of(ack).div_ceil(1 << self.peer_scale);
         (ack.seq(self.isn).0, u16::try_from(window).unwrap_or(u16::MAX))
     }
 
-    /// How long it can take until the kernel sends something again that it does not know to be acknowledged: twice as long as
-    /// before (RFC 6298, section 5.5), as far as its timer goes. Zero if it never sent the same more than twice.
+    /// The longest time until the kernel retransmits something that it does not know to be acknowledged: twice the
+    /// last interval (RFC 6298, section 5.5), up to its maximum. Zero if it never sent the same more than twice.
     pub(super) fn repeats_within(&self) -> Duration {
         (self.repeats.patience * 2 + self.repeats.patience / 8).min(KERNEL_RTO_MAX)
     }
 
-    /// The kernel sends again what begins at `start`.
+    /// The kernel retransmits what begins at `start`.
     fn note_repeated(&mut self, start: Offset<P>, now: Instant) {
         let Repeats { last, patience } = &mut self.repeats;
         if let Some((_, before)) = last.filter(|(at, _)| *at == start) {
@@ -248,7 +248,7 @@ impl Sender {
         self.urgent = self.urgent.max(Some(last));
     }
 
-    /// What a frame with data from `p` on says of urgent data (TC-30).
+    /// The urgent field of a frame with data from `p` on (TC-30).
     fn urgent_in(&self, p: Offset<P>) -> Option<u16> {
         let urgent = self.urgent.filter(|u| *u >= p)?;
         u16::try_from(urgent - p).ok()
@@ -261,19 +261,20 @@ impl Sender {
         self.frames.end().c - i64::from(self.fin == Fin::Sealed)
     }
 
-    /// How far the peer's window lets the frames made be sent. A FIN alone goes behind a full window too.
+    /// How far the peer's window allows sending the frames made. A FIN alone may go beyond a full window.
     fn sendable(&self) -> Offset<C> {
         if self.snd_edge >= self.data_end() { self.frames.end().c } else { self.snd_edge }
     }
 
-    /// Everything up to `to` was sent, beyond the peer's window what of it is a probe.
+    /// Everything up to `to` was sent; what is beyond the peer's window is a probe.
     fn note_sent(&mut self, to: Offset<C>) {
         self.snd_nxt = self.snd_nxt.max(to.min(self.sendable()));
         self.snd_max = self.snd_max.max(to);
     }
 
-    /// The number that a segment without data can carry so that the peer accepts it, as Linux's `tcp_acceptable_seq`: what
-    /// lies beyond its window, it discards with the acknowledgement in it. Windows are rounded down to their unit.
+    /// The number that a segment without data can carry so that the peer accepts it, like Linux's
+    /// `tcp_acceptable_seq`: it discards what lies beyond its window, with the acknowledgement in it. Windows are
+    /// rounded down to their unit.
     pub(super) fn acceptable_seq(&self) -> Seq<C> {
         let rounded = self.snd_nxt.ahead_of(self.snd_edge) < 1 << self.peer_scale;
         (if rounded { self.snd_nxt } else { self.snd_edge }).seq(self.isn)
@@ -284,21 +285,21 @@ impl Sender {
         (self.snd_una - 1_i64).seq(self.isn)
     }
 
-    /// Room in the peer's window for new data. An empty frame must always be able to go besides, or a rekey is not answered
-    /// (TC-32) while the peer's application does not read: an enotun there keeps a window of one unit open for it (see
-    /// `Receiver::advertise`). A peer whose window never has more gets data all the same.
+    /// Room in the peer's window for new data. There must always be room for an empty frame as well, or a rekey is
+    /// not answered (TC-32) while the peer's application does not read: an enotun there keeps a window of one unit
+    /// open for it (see `Receiver::advertise`). A peer whose window never has more gets data nevertheless.
     fn data_room(&self) -> usize {
         let kept = OVERHEAD.next_multiple_of(1 << self.peer_scale);
         let kept = if self.window.max() >= 2 * kept { kept } else { 0 };
         self.snd_edge.ahead_of(self.frames.end().c).saturating_sub(kept)
     }
 
-    /// Room for the frame with FINp alone, behind which nothing has to go.
+    /// Room for the frame with FINp alone, which nothing has to follow.
     fn fin_room(&self) -> usize {
         self.snd_edge.ahead_of(self.frames.end().c)
     }
 
-    /// The peer has acknowledged all, the FIN included.
+    /// The peer has acknowledged everything, the FIN included.
     pub(super) fn is_closed(&self) -> bool {
         self.fin == Fin::Sealed && self.frames.is_empty()
     }
@@ -316,7 +317,7 @@ impl Sender {
         self.size.limit(mss, now);
     }
 
-    /// Forgets what the path does not take, if that was long ago.
+    /// Forgets the path's limit if it is old.
     pub(super) fn forget_limit(&mut self, now: Instant) {
         self.size.forget_limit(now);
     }
@@ -327,18 +328,18 @@ impl Sender {
         (at >= self.snd_una && at < self.snd_max).then(|| self.frames.floor_c(at).p.seq(self.isn))
     }
 
-    /// When [`Self::handle_timeout`] wants to be called.
+    /// When [`Self::handle_timeout`] should be called.
     pub(super) fn retransmit_at(&self) -> Option<Instant> {
         self.timer.due()
     }
 
-    /// Sets the timer if the first frame in flight is one that the kernel knows nothing of.
+    /// Starts the timer if the kernel knows nothing of the first frame in flight.
     fn arm(&mut self, now: Instant) {
         let own = self.frames.first().is_some_and(|first| first.p == self.frames.base().p);
         if own { self.timer.arm(now) } else { self.timer.stop() }
     }
 
-    /// What goes into one packet of `range`, from `at` on: at most `max` bytes.
+    /// The part of `range`, from `at` on, that goes into one packet: at most `max` bytes.
     pub(super) fn portion<'a, 'b>(
         &'a self,
         (at, to): (Offset<C>, Offset<C>),
@@ -347,7 +348,7 @@ impl Sender {
         slices: &'b mut [&'a [u8]; MAX_PIECES],
     ) -> Option<Portion<'a, 'b, C>> {
         let data_end = self.data_end();
-        // TC-4: the segment with the last byte of an Init message has PSH, however it is cut. So it ends there.
+        // TC-4: the segment with the last byte of an Init message has PSH, however it is split. So it ends there.
         let cut = if at < self.init_end { self.init_end } else { to };
         let stop = to.min(data_end).min(at + max).min(cut);
         let (data, end) = self.bytes.gather(at, stop, slices)?;
@@ -401,8 +402,8 @@ impl Sender {
         Ok(())
     }
 
-    /// Has the keys in use replaced with the next frame that can do it (TC-33), whatever they have done yet; whether there
-    /// is any.
+    /// Makes the next possible frame replace the keys in use (TC-33), whatever they have protected yet; returns
+    /// whether there will be one.
     pub(super) fn wear_out_keys(&mut self) -> bool {
         self.key_age.wear_out();
         self.fin != Fin::Sealed
@@ -414,7 +415,7 @@ impl Sender {
         self.bytes.held() + self.pending.capacity() + self.early.held() + self.frames.held() + acknowledged
     }
 
-    /// Gives back memory that is not in use.
+    /// Releases unused memory.
     pub(super) fn shrink(&mut self) {
         self.frames.shrink();
         self.acknowledged.as_mut().map(Acknowledged::clear);

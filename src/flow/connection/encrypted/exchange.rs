@@ -1,4 +1,4 @@
-//! The exchange of keys on an open connection, and what is sent first.
+//! The key exchange on an open connection, and the first segments.
 
 use super::Encrypted;
 use crate::flow::connection::action::{Action, Cut, SackBlocks};
@@ -8,8 +8,8 @@ use crate::flow::context::Context;
 use crate::wire::{Flags, P, Segment};
 
 impl Encrypted {
-    /// Takes in the kernel's first segment behind its SYN, with which the connection begins. If it begins with Init1, the kernel's
-    /// acknowledgement of the SYN-ACK goes out with that.
+    /// Processes the kernel's first segment after its SYN, with which the connection begins. If it begins with Init1,
+    /// the kernel's acknowledgement of the SYN-ACK goes out with that.
     pub(crate) fn begin_with(&mut self, cx: &mut Context<'_>, segment: &Segment<'_, P>) -> Next {
         if !self.keys.awaits_init2() {
             return self.from_kernel(cx, segment);
@@ -18,7 +18,7 @@ impl Encrypted {
         self.begin_sending(cx)
     }
 
-    /// Both SYNs of a simultaneous open are acknowledged. The kernel's SYN-ACK may be lost, and will not come again.
+    /// Both SYNs of a simultaneous open are acknowledged. The kernel's SYN-ACK may be lost, and is not retransmitted.
     pub(crate) fn begin_crossed(&mut self, cx: &mut Context<'_>) -> Next {
         cx.actions.push(Action::ACKNOWLEDGE_KERNEL);
         self.begin_sending(cx)
@@ -31,7 +31,7 @@ impl Encrypted {
         self.conclude(cx, outcome.map(|()| Next::Stay))
     }
 
-    /// Exchanges keys, now that there is time for it, and opens what came behind the peer's Init message.
+    /// Exchanges keys, now that it is this connection's turn, and opens what came after the peer's Init message.
     pub(crate) fn exchange_keys(&mut self, cx: &mut Context<'_>) -> Next {
         self.exchange = Exchange::None;
         let Some(message) = self.receiver.init_message(self.keys.negotiated().role.other()) else { return Next::Stay };

@@ -1,4 +1,4 @@
-//! Segments of the local kernel, on their way to the wire.
+//! Segments from the local kernel, on their way to the wire.
 
 use super::{Encrypted, Liveness};
 use crate::flow::connection::action::{Action, Bare};
@@ -11,7 +11,7 @@ use crate::wire::options::SegmentOptions;
 use crate::wire::{Flags, Offset, P, Segment};
 
 impl Encrypted {
-    /// Takes in a segment from the local kernel.
+    /// Processes a segment from the local kernel.
     pub(crate) fn from_kernel(&mut self, cx: &mut Context<'_>, segment: &Segment<'_, P>) -> Next {
         let outcome = self.take_from_kernel(cx, segment);
         self.conclude(cx, outcome)
@@ -50,7 +50,7 @@ impl Encrypted {
         let (data, fin) = (segment.payload(), segment.flags.any(Flags::FIN));
         let flags = Flags(segment.flags.0 & (Flags::ECE.0 | Flags::CWR.0 | Flags::PSH.0));
         let acknowledgement = Action::TellPeer { bare: Bare::Next, flags: flags.without(Flags::PSH) };
-        // Some keep-alives have a byte of garbage in the place of one that was acknowledged (RFC 9293, section 3.8.4).
+        // Some keep-alives have a byte of garbage in place of an acknowledged one (RFC 9293, section 3.8.4).
         let behind = start < self.sender.kernel_view().acknowledged;
         if !fin && (data.is_empty() || (data.len() == 1 && behind)) {
             if behind {
@@ -59,7 +59,7 @@ impl Encrypted {
                 cx.actions.push(acknowledgement);
             }
         } else {
-            // With data in flight the kernel's own timers say whether the peer is alive.
+            // With data in flight the kernel's own timers show whether the peer is alive.
             self.liveness = Liveness::Unasked;
             let gso = segment.offload().gso.map(|gso| usize::from(gso.size));
             let bytes = KernelSegment { start, data, fin, gso, flags };
@@ -68,12 +68,12 @@ impl Encrypted {
                 cx.actions.push(acknowledgement);
             }
         }
-        // Window the kernel has opened lets in what waits.
+        // Window opened by the kernel admits what waits.
         self.receiver.deliver(cx, Flags::default());
         Ok(Next::Stay)
     }
 
-    /// Takes a segment of the local end through the gate.
+    /// Checks a segment of the local end at the gate.
     fn judge_local(&self, segment: &Segment<'_, P>, start: Offset<P>) -> Verdict {
         let KernelView { acknowledged, next, edge } = self.sender.kernel_view();
         let (taken, delivered) = self.receiver.kernel_view();
@@ -81,8 +81,8 @@ impl Encrypted {
         gate::judge_local(&position, segment.flags, start, self.receiver.position_p(segment.ack))
     }
 
-    /// Counts a segment of the local end that is not believed, and answers it with what is expected: if that is not what it has,
-    /// its RST is exact then (RFC 5961, section 3.2).
+    /// Counts an unacceptable segment of the local end, and answers it with what is expected: if the local end does
+    /// not have that connection, its RST is then exact (RFC 5961, section 3.2).
     fn refuse_local(&mut self, cx: &mut Context<'_>, why: Reason, has_data: bool) {
         let counters = &mut *cx.counters;
         *match why {
@@ -95,8 +95,8 @@ impl Encrypted {
         }
     }
 
-    /// A segment without data before what the peer acknowledged is a window probe, which the peer sees as one, or a
-    /// keep-alive. That becomes a rekey (TC-35): what the kernel takes for the answer is then authentic.
+    /// A segment without data before what the peer acknowledged is either a window probe, which the peer gets as one,
+    /// or a keep-alive. That becomes a rekey (TC-35), so that what the kernel takes for the answer is authentic.
     fn answer_probe(&mut self, cx: &mut Context<'_>, flags: Flags) -> Outcome {
         let KernelView { next, edge, .. } = self.sender.kernel_view();
         let idle = self.sender.is_idle();
@@ -106,19 +106,19 @@ impl Encrypted {
             && !record.fin_sealed()
             // After its FINp frame the peer answers no rekey (docs/readings.md, reading 11).
             && self.receiver.is_open()
-            // Nor may it be able to as long as this host's application does not read.
+            // Nor may it be able to while this host's application does not read.
             && self.receiver.has_room_for_answer()
             && !(record.rekey_outstanding() && self.receiver.is_full())
         {
             self.liveness = Liveness::Asked;
             self.sender.start_rekey(cx, record)?;
             if !cx.actions.tells_peer() {
-                // An earlier one is not answered yet. A peer that does not know the connection any more says so.
+                // An earlier one is still unanswered. A peer that no longer knows the connection says so.
                 cx.actions.push(Action::probe_peer(flags));
             }
             return Ok(());
         }
-        // A rekey in flight is repeated by the timer for enotun's own bytes.
+        // A rekey in flight is retransmitted by the timer for enotun's own bytes.
         if idle || self.liveness == Liveness::Unasked {
             self.liveness = Liveness::Unasked;
             cx.actions.push(Action::probe_peer(flags));

@@ -1,4 +1,4 @@
-//! Segments of the peer, on their way to the local kernel.
+//! Segments from the peer, on their way to the local kernel.
 
 use super::{Before, Encrypted, Liveness};
 use crate::flow::connection::action::{Action, Bare, Cut, SackBlocks};
@@ -13,7 +13,7 @@ use crate::wire::options::SegmentOptions;
 use crate::wire::{C, Flags, Offset, Segment};
 
 impl Encrypted {
-    /// Takes in a segment from the wire. Its checksum is right.
+    /// Processes a segment from the wire. Its checksum is correct.
     pub(crate) fn from_wire(&mut self, cx: &mut Context<'_>, segment: &mut Segment<'_, C>) -> Next {
         let outcome = self.take_from_wire(cx, segment);
         self.conclude(cx, outcome)
@@ -51,7 +51,7 @@ impl Encrypted {
         Ok(Next::Stay)
     }
 
-    /// Takes a segment through the gate.
+    /// Checks a segment at the gate.
     fn judge(&self, now: Instant, start: Offset<C>, segment: &Segment<'_, C>, options: &SegmentOptions) -> Verdict {
         let (acknowledged, edge) = self.receiver.advertised();
         let (unacknowledged, sent, max_window) = self.sender.peer_view();
@@ -74,7 +74,7 @@ impl Encrypted {
                 cx.actions.push(Action::ResetKernel);
                 return Next::Reset(Side::Wire);
             }
-            // The kernel's to answer.
+            // The kernel answers it.
             Verdict::Probe => cx.actions.push(Action::PROBE_KERNEL),
             Verdict::Repeated => {
                 cx.counters.segments_repeated += 1;
@@ -86,7 +86,7 @@ impl Encrypted {
         Next::Stay
     }
 
-    /// Counts a segment that is not believed, and answers it if that may help its sender.
+    /// Counts an unacceptable segment, and answers it if that may help its sender.
     fn refuse(&mut self, cx: &mut Context<'_>, why: Reason, has_data: bool) {
         let counters = &mut *cx.counters;
         let (counter, answer) = match why {
@@ -105,7 +105,8 @@ impl Encrypted {
         }
     }
 
-    /// Tells both sides what has come of a segment. `bare`: it had no data, and may tell the kernel something all the same.
+    /// Tells both sides the result of a segment. `bare`: it had no data, and may nevertheless tell the kernel
+    /// something.
     pub(super) fn pass_on(
         &mut self,
         cx: &mut Context<'_>,
@@ -118,9 +119,9 @@ impl Encrypted {
             let key = self.key();
             self.keys.confirm_peer(cx, key);
         }
-        // Out: what the peer's window lets go now.
+        // Outbound: what the peer's window now admits.
         self.sender.flush(cx, self.keys.record(), Cut::Path, Flags::default())?;
-        // In: plaintext, with the acknowledgement on it; or the acknowledgement alone.
+        // Inbound: plaintext, which carries the acknowledgement; or the acknowledgement alone.
         self.receiver.deliver(cx, flags);
         self.receiver.acknowledge_held();
         let (_, delivered) = self.receiver.kernel_view();
@@ -132,7 +133,7 @@ impl Encrypted {
         } else if !sack.is_empty() || (!cx.actions.tells_kernel() && (news || bare)) {
             cx.actions.push(Action::TellKernel { bare: Bare::Next, flags, sack });
         }
-        // The kernel acknowledges what it was given; all else is ours to acknowledge.
+        // The kernel acknowledges what it was given; everything else is acknowledged here.
         if self.receiver.peer_view().acknowledged > before.peer.acknowledged && !delivered {
             cx.actions.owe_acknowledgement();
         }

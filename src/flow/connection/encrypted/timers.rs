@@ -1,4 +1,4 @@
-//! What is due when.
+//! The timers of an encrypted connection.
 
 use std::time::Duration;
 
@@ -9,11 +9,11 @@ use crate::flow::connection::timer::Timer;
 use crate::flow::context::Context;
 use crate::time::Instant;
 
-/// A connection without packets for this long is idle: soon, so that of many that are opened few are ever large.
+/// A connection without packets for this long is idle: a short time, so that few of many newly opened ones are large.
 const REST_AFTER: Duration = Duration::from_millis(250);
 
-/// After this long without packets the local kernel is asked whether it still knows the connection (as long as Linux waits
-/// for its own keep-alives).
+/// After this long without packets the local kernel is queried whether it still knows the connection (as long as
+/// Linux waits before its own keep-alives).
 const ASK_AFTER: Duration = Duration::from_secs(2 * 3600);
 
 impl Encrypted {
@@ -36,12 +36,12 @@ impl Encrypted {
         }
     }
 
-    /// When [`Self::handle_timeout`] wants to be called.
+    /// When [`Self::handle_timeout`] should be called.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         Timer::ALL.into_iter().filter_map(|timer| self.deadline(timer)).min()
     }
 
-    /// Does what is due.
+    /// Handles what is due.
     pub(crate) fn handle_timeout(&mut self, cx: &mut Context<'_>) -> Next {
         let outcome = self.handle_timers(cx);
         self.conclude(cx, outcome.map(|()| Next::Stay))
@@ -65,7 +65,7 @@ impl Encrypted {
         Ok(())
     }
 
-    /// Gives back the memory that only a busy connection needs: most of many connections are idle.
+    /// Releases memory that only a busy connection needs: most of many connections are idle.
     fn rest(&mut self) {
         if let Activity::Busy { since } = self.activity {
             self.activity = Activity::Idle { ask_at: since + ASK_AFTER };
@@ -75,7 +75,7 @@ impl Encrypted {
         self.receiver.shrink();
     }
 
-    /// Sockets can vanish without a word: the kernel is asked, and answers with a RST if it has none.
+    /// Sockets can vanish silently: the kernel is queried, and answers with a RST if it has none.
     fn ask_kernel(&mut self, cx: &mut Context<'_>) {
         self.activity = Activity::Idle { ask_at: cx.now + ASK_AFTER };
         cx.counters.own_segments += 1;

@@ -1,4 +1,4 @@
-//! What the local kernel has of the plaintext: what it was given, what it has acknowledged, how much more it takes.
+//! Delivery of plaintext to the local kernel: what it was given, what it has acknowledged, how much more it takes.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use crate::flow::pool::Pool;
 use crate::time::Instant;
 use crate::wire::{Flags, Offset, P};
 
-/// Plaintext is given to the kernel again if it was not acknowledged for this long: longer than it delays acknowledgements.
+/// Plaintext is delivered again if it was not acknowledged for this long: longer than a delayed acknowledgement.
 const REDELIVER_AFTER: Duration = Duration::from_millis(300);
-/// And not more often than this when something hints at a loss.
+/// And at most this often when something hints at a loss.
 const REDELIVER_PAUSE: Duration = Duration::from_millis(10);
-/// As with the kernel's `tcp_retries2`.
+/// Like the kernel's `tcp_retries2`.
 const MAX_REDELIVERIES: u8 = 15;
 /// As many times without an answer count of a kernel that has answered with a closed window.
 const PATIENT_REDELIVERIES: u8 = 8;
@@ -30,7 +30,7 @@ pub(super) struct Delivery {
     acknowledged: Offset<P>,
     /// Right edge of the kernel's window.
     edge: Offset<P>,
-    /// The same as its latest segment says: kernels may take back what they have announced (Linux's `tcp_shrink_window`).
+    /// The same from its latest segment: kernels may retract what they have announced (Linux's `tcp_shrink_window`).
     latest_edge: Offset<P>,
     scale: u8,
     /// Payload of the segments given to the kernel: what the peer's frames carry, at most the kernel's MSS.
@@ -38,7 +38,7 @@ pub(super) struct Delivery {
     mss: u16,
     last_delivery: Instant,
     redeliveries: u8,
-    /// The kernel has dropped what was within its window, and says that it has none.
+    /// The kernel has dropped data that was inside its window, and says that it has no room.
     taken_back: bool,
     /// A segment came marked by a congested router, and nothing was given to the kernel since.
     congested: bool,
@@ -157,7 +157,7 @@ impl Delivery {
         }
     }
 
-    /// Gives the kernel again what it has not acknowledged, if that was not done just now.
+    /// Delivers again what the kernel has not acknowledged, unless that was done just now.
     pub(super) fn redeliver(&mut self, cx: &mut Context<'_>) {
         if self.acknowledged < self.delivered && cx.now.since(self.last_delivery) >= REDELIVER_PAUSE {
             let (from, to) = (self.acknowledged, self.delivered.min(self.acknowledged + MAX_FRAME));

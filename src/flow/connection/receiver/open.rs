@@ -1,4 +1,4 @@
-//! Opening what the peer has sent: frames, or its Init message.
+//! Opening the peer's frames, or its Init message.
 
 use tcpcrypt::frame::{HEADER_LEN, Header};
 use tcpcrypt::messages::{PREFIX_LEN as INIT_PREFIX_LEN, message_len};
@@ -23,7 +23,7 @@ pub(in super::super) enum Opener<'a> {
     Frames(&'a mut Record),
 }
 
-/// How opening what is there went.
+/// The result of opening.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Progress {
     /// As far as there were whole frames.
@@ -205,7 +205,7 @@ impl Receiver {
         }
     }
 
-    /// Notes something wrong; true if it is no accident any more.
+    /// Records an error; returns true if it can no longer be accidental.
     pub(super) fn suspect(&mut self, cx: &Context<'_>, damage: Damage) -> bool {
         Suspicion::note(&mut self.suspicion, cx.now, damage)
     }

@@ -1,4 +1,5 @@
-//! The peer's acknowledgements: what it has taken of the stream, how much more it takes, and what the kernel is told of both.
+//! The peer's acknowledgements: what it has taken of the stream, how much more it takes, and what the kernel is told
+//! about both.
 
 use super::Sender;
 use crate::flow::connection::action::SackBlocks;
@@ -7,7 +8,7 @@ use crate::flow::pool::Pool;
 use crate::time::Instant;
 use crate::wire::{C, Offset, Seq};
 
-/// What an acceptable segment of the peer's says of this stream.
+/// What an acceptable segment from the peer says about this stream.
 pub(in super::super) struct Acknowledgement<'a> {
     /// Where the segment begins in the peer's stream.
     pub(in super::super) start: Offset<C>,
@@ -28,7 +29,7 @@ impl Sender {
         (self.snd_una, self.snd_max, self.window.max())
     }
 
-    /// Takes in an acknowledgement; returns its SACK blocks in the kernel's numbers.
+    /// Processes an acknowledgement; returns its SACK blocks in the kernel's numbers.
     pub(in super::super) fn note_acknowledgement(
         &mut self,
         cx: &mut Context<'_>,
@@ -55,7 +56,7 @@ impl Sender {
             return false;
         }
         self.snd_una = ack;
-        // What was a probe has been taken.
+        // It has accepted what was a probe.
         self.snd_nxt = self.snd_nxt.max(ack);
         if let Some(acknowledged) = &mut self.acknowledged {
             self.frames.up_to(ack).for_each(|end| acknowledged.note(end));

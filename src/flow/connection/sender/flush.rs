@@ -1,4 +1,4 @@
-//! What leaves for the peer: frames that fit its window, what is sent again, rekeys.
+//! Sending to the peer: frames that fit its window, retransmissions, rekeys.
 
 use tcpcrypt::Record;
 use tcpcrypt::frame::OVERHEAD;
@@ -102,7 +102,7 @@ impl Sender {
         }
     }
 
-    /// The timer for what the kernel cannot send again.
+    /// The timer for what the kernel cannot retransmit.
     pub(in super::super) fn handle_timeout(&mut self, cx: &mut Context<'_>) -> Outcome {
         if !self.timer.expire() {
             return Err(AbortReason::Timeout);

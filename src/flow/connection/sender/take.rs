@@ -1,4 +1,4 @@
-//! Segments of the local kernel: new bytes are framed, what it sends again is answered with the frames that were made.
+//! Segments from the local kernel: new bytes are framed, retransmissions are answered with the frames that were made.
 
 use tcpcrypt::Record;
 use tcpcrypt::frame::{MAX_FRAME, OVERHEAD, URGENT_LEN};
@@ -13,7 +13,7 @@ use crate::wire::{Flags, Offset, P};
 
 /// What every path takes (RFC 9293, section 3.7.1): smaller segments of the kernel's say nothing of the path.
 const SMALL_SEGMENT: usize = 536;
-/// P bytes beyond a gap (the TUN lost a packet) that are kept for one connection.
+/// Maximum number of P bytes beyond a gap (the TUN lost a packet) kept for one connection.
 const MAX_EARLY: usize = 1 << 20;
 
 /// A segment of the kernel's with data or a FIN.
@@ -28,7 +28,7 @@ pub(in super::super) struct KernelSegment<'a> {
 }
 
 impl Sender {
-    /// Takes in bytes of the kernel's, old or new. `options`: bytes of TCP options in segments to the peer.
+    /// Processes bytes from the kernel, old or new. `options`: bytes of TCP options in segments to the peer.
     pub(in super::super) fn take_in(
         &mut self,
         cx: &mut Context<'_>,
@@ -69,7 +69,7 @@ impl Sender {
         self.frame(cx, record, (new, fin), gso, most, flags)
     }
 
-    /// The TUN lost what is between: asks the kernel for it.
+    /// The TUN lost something in between: asks the kernel for it.
     fn keep_early(&mut self, cx: &mut Context<'_>, start: Offset<P>, data: &[u8]) {
         if self.early.held() < MAX_EARLY {
             self.early.insert(start, data);
@@ -97,12 +97,12 @@ impl Sender {
             let cut = Cut::At(size.max(SMALL_SEGMENT));
             cx.actions.push(Action::Send { from, to, cut, flags: flags.with(Flags::PSH) });
         } else {
-            // It was acknowledged already, or it waits for the peer's window: ask the peer where it is.
+            // It was acknowledged already, or it waits for the peer's window: query the peer's position.
             cx.actions.push(Action::probe_peer(Flags::default()));
         }
     }
 
-    /// Frames new bytes at once if that can be, else keeps them.
+    /// Frames new bytes at once if possible, otherwise keeps them.
     fn frame(
         &mut self,
         cx: &mut Context<'_>,
@@ -140,7 +140,7 @@ impl Sender {
         self.flush(cx, record, cut, flags)
     }
 
-    /// Takes over what was waiting behind a gap that is closed now.
+    /// Takes over what was waiting beyond a gap that is now closed.
     fn drain_early(&mut self) -> Outcome {
         let next = self.next();
         let end = self.early.contiguous_end(next);
