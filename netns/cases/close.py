@@ -59,8 +59,9 @@ def as_expected(report):
 def alike(one, two):
     if one == two:
         return True
+    flows = [f"{node}: {flow}" for node in (a, b) if node.daemon for flow in node.flows() if flow["state"] != "closed"]
     differ = [f"without: {x}\nwith:    {y}" for x, y in zip(one.splitlines(), two.splitlines()) if x != y]
-    raise Failed("\n".join(differ))
+    raise Failed("\n".join([*flows, *differ]))
 
 
 reports = {}

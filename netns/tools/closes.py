@@ -374,6 +374,7 @@ def server(base):
 
     def serve(scenario, listener):
         s, _ = listener.accept()
+        report[f"{scenario} server"] = "STILL RUNNING"
         run("server", scenario, s, report)
 
     for scenario, listener in zip(NAMES, listeners):
@@ -386,7 +387,7 @@ def server(base):
     for t in threads:
         t.join(max(0, deadline - time.monotonic()))
     for scenario in NAMES:
-        print(f"{scenario} server: {report.get(scenario + ' server', 'STILL RUNNING')}")
+        print(f"{scenario} server: {report.get(scenario + ' server', 'STILL WITHOUT A CONNECTION')}")
 
 
 def client(host, base):
