@@ -124,19 +124,24 @@ impl Engine {
         if exchange_due {
             self.queue_exchange(now, key);
         }
-        self.let_go();
+        self.let_go(now, env);
     }
 
-    /// Drops unproven bytes if too much is held: they are retransmitted.
-    pub(super) fn let_go(&mut self) {
+    /// Drops unproven bytes if too much is held: they are retransmitted, or their connection ends.
+    fn let_go(&mut self, now: Instant, env: &mut dyn Env) {
         while self.table.held() >= self.config.max_held_bytes
             && let Some(key) = self.table.longest_waiting()
         {
-            if let Some(Flow::Encrypted(encrypted)) = self.table.get_mut(&key) {
-                encrypted.shed();
-            }
             self.counters.evicted_held += 1;
-            self.table.settle(&key);
+            let mut cx = context!(self, now, &mut *env);
+            let Some(flow) = self.table.get_mut(&key) else { return };
+            if let Transition::To(closed) = flow.shed(&mut cx) {
+                *flow = closed;
+                self.keys_changed = true;
+            }
+            if let Some(class) = self.table.settle(&key) {
+                self.make_room(now, class, key, env);
+            }
         }
     }
 

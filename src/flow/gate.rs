@@ -10,8 +10,12 @@ use crate::time::Instant;
 use crate::wire::options::Timestamps;
 use crate::wire::{C, Flags, Offset, P};
 
-/// How far before the window repeated payload may be and still be answered as such.
-const REPEATED: i64 = 1 << 16;
+/// How far before the window repeated payload may lie and still be answered as such: what a fast path has sent again in vain is told
+/// (RFC 2883) when more than that has arrived.
+const REPEATED: i64 = 1 << 24;
+
+/// How far before the window a probe may lie, and how far beyond its own what the local kernel sends.
+const NEAR: i64 = 1 << 16;
 
 /// The state of the connection that a segment is checked against.
 #[derive(Debug, Clone, Copy)]
@@ -100,10 +104,10 @@ pub(super) fn judge(at: &Position, clocks: Option<&Clocks>, now: Instant, segmen
         return Verdict::Refused(Reason::OutOfWindow);
     }
     if end < at.acknowledged {
-        return match end >= at.acknowledged - REPEATED {
-            true if end > start => Verdict::Repeated,
-            true => Verdict::Probe,
-            false => Verdict::Refused(Reason::OutOfWindow),
+        return match at.acknowledged - end {
+            before if end > start && before <= REPEATED => Verdict::Repeated,
+            before if end == start && before <= NEAR => Verdict::Probe,
+            _ => Verdict::Refused(Reason::OutOfWindow),
         };
     }
     if clocks.zip(timestamps).is_some_and(|(clocks, ts)| clocks.is_old(ts.value, now)) {
@@ -147,7 +151,7 @@ pub(super) fn judge_local(at: &LocalPosition, flags: Flags, start: Offset<P>, ac
         return Verdict::Refused(Reason::NoAck);
     }
     // It is told its window in whole units, and probes beyond it.
-    if start < at.acknowledged - BEHIND || start > at.edge + REPEATED {
+    if start < at.acknowledged - BEHIND || start > at.edge + NEAR {
         return Verdict::Refused(Reason::OutOfWindow);
     }
     if ack > at.delivered || ack < at.taken - BEHIND {
@@ -195,23 +199,37 @@ pub(super) struct Answers {
     since: Option<Instant>,
     bare: bool,
     data: u8,
+    repeated: u16,
 }
 
 impl Answers {
     const PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
     /// For segments with data: a peer whose acknowledgements were lost may retransmit many.
     const DATA: u8 = 100;
+    /// To repeated payload, each of which says something (RFC 2883). Linux has no limit for segments with data.
+    const REPEATED: u16 = 2_000;
+
+    /// Whether repeated payload is answered.
+    pub(super) fn allow_repeated(&mut self, now: Instant) -> bool {
+        self.begin(now);
+        self.repeated = self.repeated.saturating_add(1);
+        self.repeated <= Self::REPEATED
+    }
 
     /// Whether an unacceptable segment is answered; `data`: it has some.
     pub(super) fn allow(&mut self, now: Instant, data: bool) -> bool {
-        if self.since.is_none_or(|since| now.since(since) >= Self::PAUSE) {
-            *self = Self { since: Some(now), bare: false, data: 0 };
-        }
+        self.begin(now);
         if data {
             self.data = self.data.saturating_add(1);
             self.data <= Self::DATA
         } else {
             !std::mem::replace(&mut self.bare, true)
+        }
+    }
+
+    fn begin(&mut self, now: Instant) {
+        if self.since.is_none_or(|since| now.since(since) >= Self::PAUSE) {
+            *self = Self { since: Some(now), ..Self::default() };
         }
     }
 }
@@ -255,7 +273,8 @@ mod tests {
         assert_eq!(verdict(9_999, 0, none), Verdict::Probe);
         assert_eq!(verdict(9_999, 0, Flags::FIN), Verdict::Acceptable, "the FIN at its end");
         assert_eq!(verdict(8_000, 1_999, none), Verdict::Repeated);
-        for (start, len) in [(70_001, 0), (70_001, 9), (-60_000, 1_000), (-60_000, 0), (1 << 30, 5)] {
+        assert_eq!(verdict(-1_000_000, 1_000, none), Verdict::Repeated, "a round trip of a fast path ago");
+        for (start, len) in [(70_001, 0), (70_001, 9), (-20_000_000, 1_000), (-60_000, 0), (1 << 30, 5)] {
             assert_eq!(verdict(start, len, none), Verdict::Refused(Reason::OutOfWindow), "{start} {len}");
         }
     }
@@ -306,6 +325,7 @@ mod tests {
         let mut answers = Answers::default();
         assert_eq!((0..9).filter(|_| answers.allow(NOW, false)).count(), 1);
         assert_eq!((0..999).filter(|_| answers.allow(NOW, true)).count(), 100);
+        assert_eq!((0..9_999).filter(|_| answers.allow_repeated(NOW)).count(), 2_000);
         assert!(answers.allow(NOW + Answers::PAUSE, false));
     }
 }

@@ -197,6 +197,13 @@ impl Flow {
         }
     }
 
+    /// Drops what it holds that nobody has proven, as memory is scarce. What is acknowledged would not be retransmitted: then it is aborted.
+    pub(crate) fn shed(&mut self, cx: &mut Context<'_>) -> Transition {
+        let Self::Encrypted(encrypted) = self else { return Transition::Stay };
+        let next = if encrypted.shed() { Next::Stay } else { Next::Abort(AbortReason::Memory) };
+        settle(cx, encrypted, next)
+    }
+
     /// Aborts it because a copy of this machine has the same keys, or what they will be made of; `None` if it has
     /// none.
     pub(crate) fn abort_as_copy(&mut self, cx: &mut Context<'_>) -> Option<Transition> {

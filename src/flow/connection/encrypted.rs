@@ -312,9 +312,9 @@ impl Encrypted {
         self.receiver.waits()
     }
 
-    /// Drops them.
-    pub(crate) fn shed(&mut self) {
-        self.receiver.shed();
+    /// Lets go of that, if it would come again.
+    pub(crate) fn shed(&mut self) -> bool {
+        self.receiver.shed()
     }
 
     /// Bytes of memory held for this connection beyond its fixed size.

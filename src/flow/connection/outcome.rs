@@ -26,6 +26,7 @@ pub(crate) enum AbortReason {
     Shutdown,
     Cloned,
     KeyUsedUp,
+    Memory,
     /// A bug of our own.
     Internal,
 }
@@ -52,6 +53,9 @@ impl fmt::Display for AbortReason {
             Self::Shutdown => f.write_str("enotun is going down"),
             Self::Cloned => f.write_str("this machine was cloned or rolled back, and a copy of it has the same keys"),
             Self::KeyUsedUp => f.write_str("the keys have protected all that they may and could not be replaced"),
+            Self::Memory => {
+                f.write_str("memory is scarce, and the peer does not finish a frame of which a part is acknowledged")
+            }
             Self::Internal => f.write_str("enotun could not go on"),
         }
     }

@@ -213,7 +213,8 @@ impl Receiver {
     /// The peer has not heard that this has arrived: it is told again, now and then.
     pub(super) fn note_repeated(&mut self, cx: &mut Context<'_>, range: Range<Offset<C>>) {
         self.redeliver(cx);
-        if self.challenge(cx, true) {
+        if self.answers.allow_repeated(cx.now) {
+            acknowledge(cx);
             self.duplicate = Some(range);
         }
     }
@@ -426,9 +427,13 @@ impl Receiver {
         self.forget_waiting(self.expected());
     }
 
-    /// The same, but for what comes next: without that nothing would ever be opened where memory is scarce.
-    pub(super) fn shed(&mut self) {
-        self.forget_waiting(self.expected().max(self.next.c + self.next_room()));
+    /// The same, but for what comes next: without that nothing would ever be opened where memory is scarce. False: more than that of an
+    /// incomplete frame is acknowledged, and would not come again.
+    pub(super) fn shed(&mut self) -> bool {
+        let next = self.next.c + self.next_room();
+        let expected = self.expected();
+        self.forget_waiting(expected.max(next));
+        expected <= next
     }
 
     fn forget_waiting(&mut self, from: Offset<C>) {

@@ -27,6 +27,24 @@ fn where_too_much_is_held_what_is_unproven_goes_and_the_connection_goes_on() {
     assert_eq!(b.from_peer(at, PSH, &bytes).delivered(), b"the beginning");
 }
 
+/// Where so much of a frame is here that its sender may not be able to send more, that is acknowledged, and does not come again. Then
+/// the connection goes: memory for others is not its to keep.
+#[test]
+fn where_too_much_is_held_a_frame_that_is_not_finished_ends_its_connection() {
+    let mut b = Bench::with(Config { max_held_bytes: 50_000, ..Config::default() }).exchange_keys();
+    let (at, bytes) = b.frame(&[9; 65_000], false);
+    let mut wire = Vec::new();
+    for (n, piece) in bytes.chunks(1_400).take(45).enumerate() {
+        wire.extend(b.from_peer(at + 1_400 * n as u32, 0, piece).wire);
+        wire.extend(b.wait(Duration::from_millis(50)).wire);
+        assert!(b.engine.held_bytes() < 50_000 + 3_000);
+    }
+    assert!(wire.iter().any(|seg| seg.ack > PEER_ISN.wrapping_add(at + 14_000)), "a part of it is acknowledged");
+    assert!(wire.iter().any(|seg| seg.has(RST)));
+    assert!(b.engine.held_bytes() < 3_000, "{}", b.engine.held_bytes());
+    assert_eq!(b.engine.counters().evicted_held, 1);
+}
+
 /// 4,000 one-byte segments in falling order made each further one cost 850 microseconds.
 #[test]
 fn crumbs_beyond_a_gap_are_bounded_and_answered_now_and_then() {

@@ -165,6 +165,11 @@ fn an_answer_with_eno_to_a_syn_that_took_another_way_passes() {
     }
     let sent = host.wire(&answer);
     assert!(sent.plain.is_empty() && sent.wire[0].has(RST));
+    // An instance that died may have begun it.
+    let mut host = Host::new(Config::default());
+    host.engine.refuse(host.now, &[]);
+    let sent = host.wire(&answer);
+    assert!(sent.plain.is_empty() && sent.wire[0].has(RST));
 }
 
 /// A SYN that went out with ENO before a crash: its answer makes no plain connection (ENO-12).
