@@ -218,6 +218,12 @@ fn stripped(evidence: &Evidence) -> Diagnosis {
         );
         return diagnosis(ProbeResult::StrippedBack, Certainty::Inferred, lines);
     }
+    stripped_before(evidence, hops, lines)
+}
+
+/// The peer takes the connection for plain TCP: whether the option reached it.
+fn stripped_before(evidence: &Evidence, hops: &[Hop], mut lines: Vec<String>) -> Diagnosis {
+    let diagnosis = |result, certainty, evidence| Diagnosis { result, certainty, evidence };
     lines.push("the peer takes the connection for plain TCP even if the acknowledgement has ENO".to_owned());
     let last = hops.iter().rfind(|hop| hop.eno == Some(true));
     if let Some(hop) = last {

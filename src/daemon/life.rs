@@ -53,6 +53,29 @@ impl Signals {
     }
 }
 
+/// When what is done now and then was done last.
+struct Chores {
+    resolved: Instant,
+    kept: Instant,
+    refreshed: Instant,
+}
+
+impl Chores {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { resolved: now, kept: now, refreshed: now }
+    }
+}
+
+/// Whether `interval` has passed since `at`; if so, `at` becomes now.
+fn is_due(at: &mut Instant, interval: Duration) -> bool {
+    let due = at.elapsed() >= interval;
+    if due {
+        *at = Instant::now();
+    }
+    due
+}
+
 /// Comes up, runs, goes down.
 pub(super) async fn live(settings: Settings, log: Log, provider: &'static dyn Provider) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("cannot catch signals")?;
@@ -72,9 +95,7 @@ pub(super) async fn live(settings: Settings, log: Log, provider: &'static dyn Pr
 
     let mut ticks = interval(notify::watchdog().map_or(TICK, |watchdog| watchdog.min(TICK)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut resolved_at = Instant::now();
-    let mut kept_at = Instant::now();
-    let mut refreshed_at = Instant::now();
+    let mut chores = Chores::new();
     loop {
         let next = tokio::select! {
             _ = signals.terminate.recv() => Ok(ControlFlow::Break(())),
@@ -87,22 +108,7 @@ pub(super) async fn live(settings: Settings, log: Log, provider: &'static dyn Pr
                 Err(error) => Err(error.into()),
             },
             change = watcher.next() => daemon.handle_change(change).await,
-            _ = ticks.tick() => {
-                if refreshed_at.elapsed() >= REFRESH_INTERVAL {
-                    refreshed_at = Instant::now();
-                    daemon.refresh().await;
-                }
-                let again = if daemon.selectors.unresolved().is_empty() { RESOLVE_INTERVAL } else { RETRY_INTERVAL };
-                if resolved_at.elapsed() >= again {
-                    resolved_at = Instant::now();
-                    daemon.resolve_again();
-                }
-                let kept_due = kept_at.elapsed() >= KEPT_INTERVAL;
-                if kept_due {
-                    kept_at = Instant::now();
-                }
-                daemon.tick(kept_due).await
-            }
+            _ = ticks.tick() => daemon.tick(&mut chores).await,
         };
         match next {
             Ok(ControlFlow::Continue(())) => {}
@@ -134,20 +140,7 @@ impl Daemon {
         provider: &'static dyn Provider,
         events: mpsc::Sender<Event>,
     ) -> anyhow::Result<(Self, Watcher)> {
-        let mut selectors =
-            Selectors::new(settings.file_rules.clone(), settings.command_rules.clone(), settings.policy);
-        for (name, addresses) in resolve(selectors.names()).await {
-            selectors.set_addresses(&name, addresses);
-        }
-        for name in selectors.unresolved() {
-            // A name on the command line was typed just now; the file may be read before the network is up.
-            if settings.command_rules.iter().any(|rule| rule.selector.name() == Some(name.as_str())) {
-                bail!(
-                    "the host name `{name}` has no address outside this host; check the spelling and name resolution"
-                );
-            }
-            warn_unresolved(&name);
-        }
+        let selectors = selected(&settings).await?;
         let rules = selectors.rules();
         let keys = settings.export_keys.as_deref().map(KeyLog::create).transpose()?;
 
@@ -307,13 +300,20 @@ impl Daemon {
     }
 
     /// Health, limits, and connections that are kept only until they end.
-    async fn tick(&mut self, kept_due: bool) -> anyhow::Result<ControlFlow<()>> {
+    async fn tick(&mut self, chores: &mut Chores) -> anyhow::Result<ControlFlow<()>> {
+        if is_due(&mut chores.refreshed, REFRESH_INTERVAL) {
+            self.refresh().await;
+        }
+        let again = if self.selectors.unresolved().is_empty() { RESOLVE_INTERVAL } else { RETRY_INTERVAL };
+        if is_due(&mut chores.resolved, again) {
+            self.resolve_again();
+        }
         let counters = self.counters().await?;
         notify::alive();
         for line in self.alerts.lines(&counters, Instant::now()) {
             tracing::warn!("{line}");
         }
-        if kept_due && !self.kept.is_empty() {
+        if is_due(&mut chores.kept, KEPT_INTERVAL) && !self.kept.is_empty() {
             let table = PolicyTable::new(self.selectors.rules());
             let still = self.worker.call_async(move |engine, _, _| kept(engine, &table)).await?;
             if still != self.kept {
@@ -411,6 +411,22 @@ impl Daemon {
         }
         Ok(ControlFlow::Continue(()))
     }
+}
+
+/// What is selected, with the addresses of its host names.
+async fn selected(settings: &Settings) -> anyhow::Result<Selectors> {
+    let mut selectors = Selectors::new(settings.file_rules.clone(), settings.command_rules.clone(), settings.policy);
+    for (name, addresses) in resolve(selectors.names()).await {
+        selectors.set_addresses(&name, addresses);
+    }
+    for name in selectors.unresolved() {
+        // A name on the command line was typed just now; the file may be read before the network is up.
+        if settings.command_rules.iter().any(|rule| rule.selector.name() == Some(name.as_str())) {
+            bail!("the host name `{name}` has no address outside this host; check the spelling and name resolution");
+        }
+        warn_unresolved(&name);
+    }
+    Ok(selectors)
 }
 
 fn warn_unresolved(name: &str) {
