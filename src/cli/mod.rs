@@ -25,12 +25,12 @@ use common::{CommandError, Common, Connection};
 const ABOUT: &str = "Encrypts TCP connections on the wire (TCP-ENO, RFC 8547; tcpcrypt, RFC 8548)";
 
 const LONG_ABOUT: &str = "\
-Encrypts TCP connections on the wire with TCP-ENO (RFC 8547) and tcpcrypt (RFC 8548), with no change to
-applications or to the kernel's TCP. `enotun up` is the daemon: it stays in the foreground and diverts the selected
-connections through two TUN devices. The other commands talk to it through its control socket.
+Encrypts TCP connections on the wire with TCP-ENO (RFC 8547) and tcpcrypt (RFC 8548), with no change to \
+applications or to the kernel's TCP. `enotun up` is the daemon: it stays in the foreground and diverts the \
+selected connections through two TUN devices. The other commands talk to it through its control socket.
 
-The peer is not authenticated: this protects against eavesdroppers, not against an attacker who can impersonate the
-peer, unless the session IDs of both ends are compared.";
+The peer is not authenticated: this protects against eavesdroppers, not against an attacker who can impersonate \
+the peer, unless the session IDs of both ends are compared.";
 
 const SELECTOR_HELP: &str = "\
 Selectors name the remote side of connections:

@@ -1,4 +1,4 @@
-//! Segments of the peer: what is in order is opened, what is behind a gap or a part of a frame waits.
+//! Segments from the peer: what is in order is opened; what is beyond a gap, or part of a frame, waits.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ const PARTIAL_WAIT: Duration = Duration::from_millis(50);
 const PARTIAL_RESENT: Duration = Duration::from_millis(150);
 
 impl Receiver {
-    /// Takes in payload and FIN of an acceptable segment.
+    /// Processes payload and FIN of an acceptable segment.
     pub(in super::super) fn take_in(
         &mut self,
         cx: &mut Context<'_>,
@@ -94,7 +94,7 @@ impl Receiver {
         self.waits_since = if self.waiting.is_empty() { None } else { self.waits_since.or(Some(cx.now)) };
     }
 
-    /// Takes in bytes that were not opened yet.
+    /// Holds bytes that cannot be opened yet.
     fn take_bytes(
         &mut self,
         cx: &mut Context<'_>,
