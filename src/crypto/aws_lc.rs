@@ -115,5 +115,4 @@ impl PrivateKey for Agreement {
 }
 
 #[cfg(test)]
-#[path = "differential_tests.rs"]
 mod tests;

@@ -304,5 +304,4 @@ impl ProbeReply {
 }
 
 #[cfg(test)]
-#[path = "diagnosis_tests.rs"]
 mod tests;

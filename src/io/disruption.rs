@@ -279,5 +279,4 @@ impl Clocks {
 }
 
 #[cfg(test)]
-#[path = "disruption_tests.rs"]
 mod tests;

@@ -107,5 +107,4 @@ impl Link {
 }
 
 #[cfg(test)]
-#[path = "flap_tests.rs"]
 mod tests;

@@ -397,5 +397,4 @@ impl Paths {
 const FIRST: PathKey = PathKey { ip: IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), port: None };
 
 #[cfg(test)]
-#[path = "paths_tests.rs"]
 mod tests;

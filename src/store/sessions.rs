@@ -486,5 +486,4 @@ fn unfile(peers: &mut HashMap<IpAddr, Host>, ip: IpAddr, id: ChainId) {
 }
 
 #[cfg(test)]
-#[path = "sessions_tests.rs"]
 mod tests;

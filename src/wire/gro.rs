@@ -135,5 +135,4 @@ impl Aggregate {
 }
 
 #[cfg(test)]
-#[path = "gro_tests.rs"]
 mod tests;

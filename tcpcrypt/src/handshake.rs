@@ -117,5 +117,4 @@ pub fn respond(
 }
 
 #[cfg(test)]
-#[path = "handshake_tests.rs"]
 mod tests;

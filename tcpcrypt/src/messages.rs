@@ -146,5 +146,4 @@ pub fn choose_cipher(offered: &[u16], preference: &[AeadId]) -> Option<AeadId> {
 }
 
 #[cfg(test)]
-#[path = "messages_tests.rs"]
 mod tests;

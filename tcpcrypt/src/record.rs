@@ -357,5 +357,4 @@ fn open_body(
 }
 
 #[cfg(test)]
-#[path = "record_tests.rs"]
 mod tests;

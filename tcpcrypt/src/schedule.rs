@@ -243,5 +243,4 @@ macro_rules! hide {
 hide!(SessionSecret MasterKey TrafficKey);
 
 #[cfg(test)]
-#[path = "schedule_tests.rs"]
 mod tests;

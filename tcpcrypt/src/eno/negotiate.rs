@@ -344,5 +344,4 @@ fn with_length(mut option: Vec<u8>) -> Vec<u8> {
 }
 
 #[cfg(test)]
-#[path = "negotiate_tests.rs"]
 mod tests;

@@ -257,5 +257,4 @@ pub fn has_eno(option_area: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-#[path = "option_tests.rs"]
 mod tests;
