@@ -7,7 +7,7 @@ use super::exchange_queue::{ExchangeQueue, MAX_WAITING};
 use super::probe::Probe;
 use super::table::{Class, Table};
 use super::unknown::Unknown;
-use crate::flow::{Actions, Config, Context, Counters, Env, Exchange, Flow, Keys, Pool, Transition};
+use crate::flow::{Actions, Config, Context, Counters, Env, Exchange, Flow, Keys, Pool, Presence, Transition};
 use crate::selector::PolicyTable;
 use crate::store::{Paths, Sessions};
 use crate::time::Instant;
@@ -106,15 +106,12 @@ impl Engine {
     ) {
         let mut cx = context!(self, now, &mut *env);
         let Some(flow) = self.table.get_mut(&key) else { return };
-        let keys = flow.keys();
-        match f(&mut cx, flow) {
-            Transition::Stay => {}
-            Transition::To(next) => *flow = next,
-            Transition::Forget(_) => {
-                self.keys_changed |= keys != Keys::None;
-                self.remove(now, &key);
-                return;
-            }
+        let (keys, before) = (flow.keys(), flow.state());
+        let transition = f(&mut cx, flow);
+        if flow.change(before, transition) == Presence::Gone {
+            self.keys_changed |= keys != Keys::None;
+            self.remove(now, &key);
+            return;
         }
         self.keys_changed |= flow.keys() != keys;
         let exchange_due = matches!(flow, Flow::Encrypted(encrypted) if encrypted.exchange() == Exchange::Due);
@@ -148,7 +145,7 @@ impl Engine {
     /// Evicts what has proven least, now that `newest` is of `class`.
     pub(super) fn make_room(&mut self, now: Instant, class: Class, newest: FlowKey, env: &mut dyn Env) {
         while let Some((class, key)) = self.table.surplus(class, &newest, &self.config) {
-            let Some(mut flow) = self.table.remove(&key) else { return };
+            let Some(flow) = self.table.remove(&key) else { return };
             self.keys_changed |= flow.keys() != Keys::None;
             let outlived_by = flow.evict(&mut context!(self, now, &mut *env));
             self.table.note_evicted(now, class, &mut self.counters);

@@ -1,7 +1,7 @@
 //! Timeouts.
 
 use super::state::Engine;
-use crate::flow::{Env, Forgotten, Transition};
+use crate::flow::{Cause, Env, Transition};
 use crate::time::Instant;
 
 impl Engine {
@@ -40,7 +40,7 @@ impl Engine {
                     return Transition::Stay;
                 }
                 let transition = flow.handle_timeout(cx);
-                forgot_opening = matches!(transition, Transition::Forget(Forgotten::AnswerUnacknowledged));
+                forgot_opening = matches!(transition, Transition::Forget(Cause::Unacknowledged));
                 transition
             });
             if forgot_opening {

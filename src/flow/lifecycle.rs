@@ -11,6 +11,7 @@ use super::link::Link;
 use super::lost::LostOption;
 use super::opening::{Begin, Change, Emit, Numbers, Opened, Opening, Resets};
 use super::plain::{Learnt, PlainFlow};
+use super::states::{self, Cause, State};
 use crate::store::Finding;
 use crate::time::Instant;
 use crate::wire::{C, FlowKey, P, Segment};
@@ -80,22 +81,51 @@ impl Flow {
 pub(crate) enum Transition {
     /// It stays in this state.
     Stay,
-    /// It continues in this state.
-    To(Flow),
-    /// It is forgotten.
-    Forget(Forgotten),
+    /// It continues in this state, for this cause.
+    To(Cause, Flow),
+    /// It is forgotten, for this cause.
+    Forget(Cause),
 }
 
-/// Why a connection is forgotten.
+/// Whether a connection is still there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Forgotten {
-    /// Nothing is left to do for it.
-    Over,
-    /// Nobody has acknowledged the SYN-ACK of an opening that had agreed on encryption.
-    AnswerUnacknowledged,
+#[must_use]
+pub(crate) enum Presence {
+    Stays,
+    /// It is to be taken out of the table.
+    Gone,
 }
 
 impl Flow {
+    /// Where it is, in detail.
+    pub(crate) fn state(&self) -> State {
+        match self {
+            Self::Opening(opening) => opening.state(),
+            Self::Plain(plain) => plain.state(),
+            Self::Encrypted(encrypted) => encrypted.state(),
+            Self::Closed(_) => State::Closed,
+        }
+    }
+
+    /// Carries out a transition from the state `before`. Nothing else replaces one part of a connection's life by another.
+    pub(crate) fn change(&mut self, before: State, transition: Transition) -> Presence {
+        match transition {
+            Transition::Stay => {
+                states::check(before, None, self.state());
+                Presence::Stays
+            }
+            Transition::To(cause, next) => {
+                states::check(before, Some(cause), next.state());
+                *self = next;
+                Presence::Stays
+            }
+            Transition::Forget(cause) => {
+                states::check(before, Some(cause), State::Gone);
+                Presence::Gone
+            }
+        }
+    }
+
     /// Processes a segment from the local kernel.
     pub(crate) fn from_kernel(&mut self, cx: &mut Context<'_>, key: FlowKey, segment: &Segment<'_, P>) -> Transition {
         match self {
@@ -167,7 +197,7 @@ impl Flow {
                 // An unconfirmed SYN leaves no state: late segments are refused as unknown.
                 return match opening.kernel_expects() {
                     Some(expects) => fail(cx, opening.link().key, AbortReason::Timeout, Some(expects)),
-                    None => Transition::Forget(Forgotten::AnswerUnacknowledged),
+                    None => Transition::Forget(Cause::Unacknowledged),
                 };
             }
             Self::Opening(_) => true,
@@ -179,7 +209,7 @@ impl Flow {
             }
             Self::Closed(closed) => closed.handle_timeout(cx),
         };
-        if over { Transition::Forget(Forgotten::Over) } else { Transition::Stay }
+        if over { Transition::Forget(Cause::TimedOut) } else { Transition::Stay }
     }
 
     /// Aborts it on both sides if it is encrypted or becoming so, because this instance is shutting down.
@@ -190,7 +220,7 @@ impl Flow {
                 opening.resets().send(cx, opening.link());
                 match opening.kernel_expects() {
                     Some(expects) => fail(cx, opening.link().key, AbortReason::Shutdown, Some(expects)),
-                    None => Transition::Forget(Forgotten::Over),
+                    None => Transition::Forget(Cause::ShutDown),
                 }
             }
             Self::Plain(_) | Self::Closed(_) => Transition::Stay,
@@ -219,14 +249,15 @@ impl Flow {
 
     /// Tells the ends of an evicted connection, as far as they consider it open; returns how long the local kernel
     /// may continue with it nevertheless.
-    pub(crate) fn evict(&mut self, cx: &mut Context<'_>) -> Option<Duration> {
+    pub(crate) fn evict(self, cx: &mut Context<'_>) -> Option<Duration> {
+        states::check(self.state(), Some(Cause::Evicted), State::Gone);
         match self {
             Self::Opening(opening) => {
                 opening.kernel_expects()?;
                 opening.resets().send(cx, opening.link());
                 Some(cx.config.plain_idle_timeout)
             }
-            Self::Encrypted(encrypted) => {
+            Self::Encrypted(mut encrypted) => {
                 encrypted.abort(cx);
                 Some(cx.config.plain_idle_timeout)
             }
@@ -263,15 +294,16 @@ fn carry_out<S>(
         Change::Plain(left) => {
             let mut plain = PlainFlow::new(cx.config, cx.now, left);
             plain.note(cx, from, segment);
-            Transition::To(Flow::Plain(Box::new(plain)))
+            Transition::To(Cause::FellBack, Flow::Plain(Box::new(plain)))
         }
         Change::Refused(why) => {
             cx.counters.connections_refused += 1;
-            close(cx, key, format!("refused: policy requires encryption, but {why}"), None)
+            let why = format!("refused: policy requires encryption, but {why}");
+            close(cx, key, Cause::Refused, why, None)
         }
         Change::Aborted(why, expects) => fail(cx, key, why, expects),
-        Change::Reset => Transition::Forget(Forgotten::Over),
-        Change::ResetAfterAgreement(expects) => close(cx, key, "reset".to_owned(), expects),
+        Change::Reset => Transition::Forget(Cause::Reset),
+        Change::ResetAfterAgreement(expects) => close(cx, key, Cause::ResetAfterAgreement, "reset".to_owned(), expects),
     };
     emit.send(cx, link, from, segment);
     Step::Done(transition)
@@ -280,7 +312,7 @@ fn carry_out<S>(
 /// What follows from what a connection came to that has just become encrypted.
 fn begun(cx: &mut Context<'_>, mut encrypted: Box<Encrypted>, next: Next) -> Transition {
     match settle(cx, &mut encrypted, next) {
-        Transition::Stay => Transition::To(Flow::Encrypted(encrypted)),
+        Transition::Stay => Transition::To(Cause::Agreed, Flow::Encrypted(encrypted)),
         transition => transition,
     }
 }
@@ -313,13 +345,13 @@ fn plain_from_wire(cx: &mut Context<'_>, key: FlowKey, plain: &mut PlainFlow, se
 /// both streams, if it may consider the connection open.
 fn fail(cx: &mut Context<'_>, key: FlowKey, why: AbortReason, expects: Option<Numbers>) -> Transition {
     count_abort(cx, why);
-    close(cx, key, why.to_string(), expects)
+    close(cx, key, Cause::Aborted, why.to_string(), expects)
 }
 
-fn close(cx: &Context<'_>, key: FlowKey, why: String, expects: Option<Numbers>) -> Transition {
+fn close(cx: &Context<'_>, key: FlowKey, cause: Cause, why: String, expects: Option<Numbers>) -> Transition {
     let until = cx.now + cx.config.closed_linger;
     let expects = expects.map(|Numbers { seq, ack }| (seq, ack));
-    Transition::To(Flow::Closed(Box::new(Closed::refused(Link::new(key), why, until, expects, cx.now))))
+    Transition::To(cause, Flow::Closed(Box::new(Closed::refused(Link::new(key), why, until, expects, cx.now))))
 }
 
 fn count_abort(cx: &mut Context<'_>, why: AbortReason) {
@@ -332,10 +364,10 @@ fn count_abort(cx: &mut Context<'_>, why: AbortReason) {
 /// What follows from what an encrypted connection came to.
 pub(crate) fn settle(cx: &mut Context<'_>, encrypted: &mut Encrypted, next: Next) -> Transition {
     let (now, linger) = (cx.now, cx.config.closed_linger);
-    let closed = match next {
+    let (cause, closed) = match next {
         Next::Stay => return Transition::Stay,
-        Next::Done => encrypted.close(End::Done, now, linger),
-        Next::Reset(by) => encrypted.close(End::Reset(by), now, linger),
+        Next::Done => (Cause::BothFinsAcked, encrypted.close(End::Done, now, linger)),
+        Next::Reset(by) => (Cause::Reset, encrypted.close(End::Reset(by), now, linger)),
         Next::Abort(why) => {
             count_abort(cx, why);
             encrypted.abort(cx);
@@ -345,8 +377,8 @@ pub(crate) fn settle(cx: &mut Context<'_>, encrypted: &mut Encrypted, next: Next
             if why == AbortReason::BadFrame {
                 encrypted.doubt_resumption(cx.sessions);
             }
-            encrypted.close(End::Aborted(why.to_string()), now, linger)
+            (Cause::Aborted, encrypted.close(End::Aborted(why.to_string()), now, linger))
         }
     };
-    Transition::To(Flow::Closed(Box::new(closed)))
+    Transition::To(cause, Flow::Closed(Box::new(closed)))
 }

@@ -28,6 +28,7 @@ use crate::flow::env::Side;
 use crate::flow::info::{FlowInfo, FlowSession, FlowState};
 use crate::flow::link::Link;
 use crate::flow::lost::LostOption;
+use crate::flow::states::State;
 use crate::store::{ChainId, Finding, Sessions};
 use crate::time::Instant;
 use crate::wire::icmp::IcmpError;
@@ -127,6 +128,11 @@ impl Encrypted {
             activity: Activity::Busy { since: now },
             path: Path::Unknown { began: now },
         }
+    }
+
+    /// Where it is.
+    pub(crate) fn state(&self) -> State {
+        self.keys.state()
     }
 
     fn key(&self) -> FlowKey {

@@ -11,6 +11,7 @@ use super::outcome::{AbortReason, Outcome};
 use super::receiver::Opener;
 use crate::flow::context::Context;
 use crate::flow::env::ConnectionKeys;
+use crate::flow::states::State;
 use crate::store::{ChainId, Sessions};
 use crate::time::Instant;
 use crate::wire::FlowKey;
@@ -272,6 +273,16 @@ impl KeyExchange {
     /// Whether frames can be sealed and opened.
     pub(super) fn is_ready(&self) -> bool {
         matches!(self.stage, Stage::Ready { .. })
+    }
+
+    /// Where the connection is.
+    pub(super) fn state(&self) -> State {
+        match self.stage {
+            Stage::AwaitInit1 { .. } => State::AwaitInit1,
+            Stage::AwaitInit2 { .. } => State::AwaitInit2,
+            Stage::Ready { .. } => State::Ready,
+            Stage::Failed => State::Failed,
+        }
     }
 
     /// Whether Init1 was made, and its answer is awaited.

@@ -22,10 +22,12 @@ mod syn_rewrite;
 
 use self::core::Core;
 use active::ActiveOpening;
+use offered::ActiveProgress;
 pub(crate) use outcome::{Begin, Change, Emit, Numbers, Opened, Resets};
 use passive::PassiveOpening;
 pub(crate) use syn_rewrite::strip_eno;
 
+use super::states::State;
 use super::{Context, Link, Rules, Side};
 use crate::time::Instant;
 use crate::wire::options::OptionBuf;
@@ -64,6 +66,22 @@ impl Opening {
             Role::New(core) => core,
             Role::Active(active) => &mut active.offered.core,
             Role::Passive(passive) => &mut passive.core,
+        }
+    }
+
+    /// Where it is.
+    pub(crate) fn state(&self) -> State {
+        match &self.0 {
+            Role::New(_) => State::New,
+            Role::Active(active) => match active.offered.progress {
+                ActiveProgress::SynSent => State::SynSent,
+                ActiveProgress::Answered => State::Answered,
+                ActiveProgress::Crossed => State::Crossed,
+                ActiveProgress::CrossedAndAcked => State::CrossedAndAcked,
+                ActiveProgress::SynReceived => State::CrossedSynAckSent,
+            },
+            Role::Passive(passive) if passive.has_answered() => State::SynAckSent,
+            Role::Passive(_) => State::SynReceived,
         }
     }
 

@@ -17,6 +17,7 @@ use super::context::Context;
 use super::env::Side;
 use super::info::{FlowInfo, FlowState};
 use super::link::Link;
+use super::states::State;
 use crate::time::Instant;
 use crate::wire::FlowKey;
 use crate::wire::build::TcpFields;
@@ -131,6 +132,15 @@ impl PlainFlow {
     /// How far it is.
     pub(crate) fn progress(&self) -> Progress {
         self.streams.progress()
+    }
+
+    /// The same among all states of connections.
+    pub(crate) fn state(&self) -> State {
+        match self.progress() {
+            Progress::Opening => State::PlainOpening,
+            Progress::Open => State::PlainOpen,
+            Progress::Over => State::PlainOver,
+        }
     }
 
     /// Whether its handshake is complete, and it is not over.
