@@ -132,10 +132,11 @@ impl Engine {
             self.counters.evicted_held += 1;
             let mut cx = context!(self, now, &mut *env);
             let Some(flow) = self.table.get_mut(&key) else { return };
-            if let Transition::To(closed) = flow.shed(&mut cx) {
-                *flow = closed;
-                self.keys_changed = true;
-            }
+            let (keys, before) = (flow.keys(), flow.state());
+            let transition = flow.shed(&mut cx);
+            let presence = flow.change(before, transition);
+            debug_assert_eq!(presence, Presence::Stays, "what has lost bytes is still to be answered");
+            self.keys_changed |= flow.keys() != keys;
             if let Some(class) = self.table.settle(&key) {
                 self.make_room(now, class, key, env);
             }
