@@ -108,6 +108,7 @@ impl Engine {
         let Some(flow) = self.table.get_mut(&key) else { return };
         let (keys, before) = (flow.keys(), flow.state());
         let transition = f(&mut cx, flow);
+        debug_assert!(cx.actions.is_empty(), "what was noted was carried out");
         if flow.change(before, transition) == Presence::Gone {
             self.keys_changed |= keys != Keys::None;
             self.remove(now, &key);

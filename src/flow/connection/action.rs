@@ -89,6 +89,11 @@ pub(crate) struct Actions {
 }
 
 impl Actions {
+    /// Whether nothing is to be done.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list.is_empty() && !self.owed
+    }
+
     pub(super) fn push(&mut self, action: Action) {
         self.list.push(action);
     }
