@@ -105,7 +105,8 @@ pub(super) fn judge(at: &Position, clocks: Option<&Clocks>, now: Instant, segmen
     }
     if end < at.acknowledged {
         return match at.acknowledged - end {
-            before if end > start && before <= REPEATED => Verdict::Repeated,
+            // What lies before the stream was never sent, and is no repetition.
+            before if end > start && before <= REPEATED && start >= Offset::START => Verdict::Repeated,
             before if end == start && before <= NEAR => Verdict::Probe,
             _ => Verdict::Refused(Reason::OutOfWindow),
         };
@@ -273,9 +274,15 @@ mod tests {
         assert_eq!(verdict(9_999, 0, none), Verdict::Probe);
         assert_eq!(verdict(9_999, 0, Flags::FIN), Verdict::Acceptable, "the FIN at its end");
         assert_eq!(verdict(8_000, 1_999, none), Verdict::Repeated);
-        assert_eq!(verdict(-1_000_000, 1_000, none), Verdict::Repeated, "a round trip of a fast path ago");
-        for (start, len) in [(70_001, 0), (70_001, 9), (-20_000_000, 1_000), (-60_000, 0), (1 << 30, 5)] {
+        assert_eq!(verdict(0, 1_000, none), Verdict::Repeated, "the first bytes");
+        for (start, len) in [(70_001, 0), (70_001, 9), (-1, 1_000), (-1_000_000, 1_000), (-60_000, 0), (1 << 30, 5)] {
             assert_eq!(verdict(start, len, none), Verdict::Refused(Reason::OutOfWindow), "{start} {len}");
+        }
+        let late =
+            Position { acknowledged: at(30_000_000), opened: at(30_000_000), edge: at(30_070_000), ..position() };
+        for (before, repeated) in [(1_000_000, true), (16_000_000, true), (17_000_000, false)] {
+            let verdict = judge(&late, None, NOW, &segment(30_000_000 - before, 1_000, none));
+            assert_eq!(verdict == Verdict::Repeated, repeated, "a round trip of a fast path ago: {before}");
         }
     }
 
