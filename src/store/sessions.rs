@@ -128,7 +128,7 @@ impl Chain {
 /// The sessions of one address.
 #[derive(Default, Clone)]
 struct Host {
-    /// Its chains, oldest first.
+    /// Its chains, the one used longest ago first.
     chains: Vec<ChainId>,
     /// Connections to it reach several hosts, each with its own sessions.
     farm: bool,
@@ -231,12 +231,11 @@ impl Sessions {
     fn file(&mut self, ip: IpAddr, id: ChainId) {
         let filed = &mut self.peers.entry(ip).or_default().chains;
         filed.push(id);
-        if filed.len() > self.limits.per_peer {
-            let used = |id: &ChainId| self.chains.get(id).map(|c| c.used);
-            if let Some(oldest) = filed.iter().copied().filter(|other| *other != id).min_by_key(used) {
-                self.remove(oldest);
-                self.erased.evicted += 1;
-            }
+        if filed.len() > self.limits.per_peer
+            && let Some(oldest) = filed.first().copied().filter(|oldest| *oldest != id)
+        {
+            self.remove(oldest);
+            self.erased.evicted += 1;
         }
     }
 
@@ -359,6 +358,9 @@ impl Sessions {
             chain.port = None;
             unfile(&mut self.peers, from, id);
             self.file(ip, id);
+        } else if let Some(host) = self.peers.get_mut(&ip) {
+            host.chains.retain(|other| *other != id);
+            host.chains.push(id);
         }
     }
 
