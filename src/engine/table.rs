@@ -108,6 +108,8 @@ struct Kind {
 const CROWD: u16 = 4096;
 /// Number of oldest entries compared for eviction.
 const COMPARED: usize = 16;
+/// Of the room for openings, a known peer has one part of so many before it counts as a stranger.
+const KNOWN_SHARE: usize = 16;
 
 /// All connections.
 #[derive(Default)]
@@ -315,7 +317,7 @@ impl Table {
     /// The connection to evict now that there is one more of `class`, `newest`.
     pub(super) fn surplus(&mut self, class: Class, newest: &FlowKey, config: &Config) -> Option<(Class, FlowKey)> {
         if let Some(most) = class.most(config) {
-            return (self.count(class) > most).then(|| Some((class, self.least(class, newest)?))).flatten();
+            return (self.count(class) > most).then(|| Some((class, self.least(class, newest, most)?))).flatten();
         }
         let lasting: usize =
             [Class::Plain, Class::Encrypted, Class::Closed].iter().map(|class| self.count(*class)).sum();
@@ -328,10 +330,14 @@ impl Table {
         victim.or(Some((class, *newest)))
     }
 
-    /// One of the oldest of `class` that belongs to a stranger, of the stranger with the most.
-    fn least(&self, class: Class, newest: &FlowKey) -> Option<FlowKey> {
+    /// One of the oldest of `class`, of which there are `most`, that belongs to a stranger, of the stranger with the most.
+    fn least(&self, class: Class, newest: &FlowKey, most: usize) -> Option<FlowKey> {
         let kind = self.kind(class);
-        let rank = |key: &FlowKey| (!self.is_known(key), self.crowd(class, key));
+        let share = u32::try_from(most / KNOWN_SHARE).unwrap_or(u32::MAX).max(1);
+        let rank = |key: &FlowKey| {
+            let crowd = self.crowd(class, key);
+            (crowd > share || !self.is_known(key), crowd)
+        };
         let oldest = kind.due.iter().map(|(_, key)| key).filter(|key| *key != newest).take(COMPARED);
         // Among equals, the oldest.
         let least = oldest.fold(None, |least: Option<((bool, u32), &FlowKey)>, key| match (least, rank(key)) {

@@ -120,6 +120,33 @@ fn the_opening_of_a_known_client_is_not_forgotten_for_those_of_strangers() {
     }
 }
 
+/// But who has a connection does not get all room for that: a known client that floods counts as any other.
+#[test]
+fn the_opening_of_a_stranger_is_not_forgotten_for_those_of_a_known_client_that_floods() {
+    let mut pair = Pair::new();
+    pair.b = Host::new(few());
+    pair.connect();
+    confirm(&mut pair.a, &mut pair.b, a_addr(), Seg::clone);
+    let mut server = pair.b;
+    let flood = |server: &mut Host, from: u32, count: u32| {
+        for n in from..from + count {
+            server.wait(Duration::from_micros(10));
+            let mut syn = forged(n, false, true);
+            syn.src.set_ip(a_addr().ip());
+            server.wire(&syn);
+        }
+    };
+    flood(&mut server, 0, 600);
+    let stranger = SocketAddr::from(([10, 0, 0, 9], 40_001));
+    let (mut syn, mut syn_ack) = (Pair::syn(), Pair::syn_ack());
+    (syn.src, syn_ack.dst) = (stranger, stranger);
+    let syn = Host::new(few()).kernel(&syn).wire.remove(0);
+    server.wire(&syn);
+    server.kernel(&syn_ack);
+    flood(&mut server, 600, 3_000);
+    assert_eq!(state(&server, b_addr(), stranger), Some(FlowState::Negotiating));
+}
+
 #[test]
 fn connects_to_hosts_that_do_not_answer_take_nothing_from_others() {
     for policy in [Policy::Opportunistic, Policy::Required] {
