@@ -159,13 +159,13 @@ impl ActiveOpening {
         let first = opening.peers.is_empty();
         match opening.peers.get(seen.isn) {
             // Once there was one with ACK, those without the option do not count (ENO-13).
-            Some(known) if eno.is_none() || known.eno == eno => known.renew(seen),
+            Some(known) if known.acceptable.has_ack() && (eno.is_none() || known.eno == eno) => known.renew(seen),
             _ => {
                 let agreed = opening.conclude(cx, &area);
                 let declined = agreed.as_ref().err().copied().filter(|_| first);
                 let syn = PeerSyn { seen, acceptable: Acceptable::syn_ack(&area), eno, agreed, reply: () };
                 match opening.peers.get(seen.isn) {
-                    // Another answer for the same number: nothing of the first stays.
+                    // Another answer for the same number, or the first behind its SYN: nothing of that stays.
                     Some(known) => *known = syn,
                     None => opening.peers.push(syn),
                 }

@@ -37,6 +37,12 @@ impl Acceptable {
     pub fn non_syn(eno: bool) -> Self {
         Self { kind: SegmentKind::NonSyn, eno }
     }
+
+    /// Whether it has ACK: the first one that does is the last that counts (ENO-13).
+    #[must_use]
+    pub fn has_ack(&self) -> bool {
+        self.kind != SegmentKind::Syn
+    }
 }
 
 /// The state of the decision.
@@ -78,7 +84,7 @@ impl AckPhase {
         if !self.received_ack && !segment.eno {
             self.disable();
         }
-        self.received_ack |= segment.kind != SegmentKind::Syn;
+        self.received_ack |= segment.has_ack();
         self.received_non_syn |= segment.kind == SegmentKind::NonSyn;
         self.decision()
     }

@@ -293,6 +293,46 @@ fn a_simultaneous_open_is_encrypted_even_if_the_peers_syn_is_seen_first() {
     }
 }
 
+/// The kernel sends its SYN again before it gets the peer's, and the peer's SYN-ACK is here before its answer to that.
+fn answered_behind_its_own_syn(strip: bool) -> Crossing {
+    let mut open = Crossing::simple(["", ",role-b"], Policy::Opportunistic);
+    let [syn, peers] = [0, 1].map(|host| open.kernels[host].seg(SYN));
+    let syn_out = open.hosts[0].kernel(&syn).wire.remove(0);
+    let peers_out = open.hosts[1].kernel(&peers).wire.remove(0);
+    let to_kernel = open.hosts[0].wire(&peers_out).plain.remove(0);
+    open.hosts[0].kernel(&syn);
+    let to_peer = open.hosts[1].wire(&syn_out).plain.remove(0);
+    let answer = open.kernels[1].hear(&to_peer).expect("a SYN-ACK");
+    let mut answer = open.hosts[1].kernel(&answer).wire.remove(0);
+    if strip {
+        answer.options = vec![2, 4, 5, 0xb4];
+    }
+    let sent = open.hosts[0].wire(&answer);
+    open.spread(0, sent);
+    let syn_ack = open.kernels[0].hear(&to_kernel).expect("a SYN-ACK");
+    let sent = open.hosts[0].kernel(&syn_ack);
+    open.spread(0, sent);
+    open
+}
+
+#[test]
+fn eno_15_the_syn_ack_counts_although_the_syn_was_seen_before_the_kernel_sent_its_own_again() {
+    let mut open = answered_behind_its_own_syn(false);
+    open.options = Default::default();
+    open.settle();
+    open.open();
+    let flows = [0, 1].map(|host| open.flow(host));
+    assert_eq!(flows.map(|flow| flow.state), [FlowState::Encrypted; 2]);
+}
+
+#[test]
+fn eno_13_a_syn_ack_without_the_option_counts_although_the_syn_had_it() {
+    let open = answered_behind_its_own_syn(true);
+    let flow = open.flow(0);
+    assert_ne!(flow.role, Some('A'), "encryption is off: {flow:?}");
+    assert!(flow.reason.is_some(), "{flow:?}");
+}
+
 #[test]
 fn eno_7_a_simultaneous_open_with_the_same_b_on_both_sides_is_plain() {
     for options in [["", ""], [",role-b", ",role-b"]] {
