@@ -49,8 +49,6 @@ impl Engine {
     /// Refuses the connections `open`, by local and remote address: a dead instance may have encrypted them. Both
     /// ends are queried, so that they learn of it even if they are silent.
     pub fn refuse(&mut self, now: Instant, open: &[(SocketAddr, SocketAddr)]) {
-        // Its openings are not listed.
-        self.table.forgot_opening = Some(now);
         let keys = open.iter().map(|(local, remote)| FlowKey::new(*local, *remote));
         let keys: Vec<FlowKey> = keys.filter(|key| self.table.get(key).is_none()).collect();
         for key in &keys {
@@ -65,7 +63,7 @@ impl Engine {
         for (after, seq) in ASK_AFTER.into_iter().zip([0, 1 << 30, 2 << 30]) {
             self.unknown.questions.extend(keys.iter().map(|key| (now + after, seq, *key)));
         }
-        // Its openings count as evicted, too.
+        // Its openings are not listed. They count as evicted.
         self.table.forgot_opening = Some(now);
     }
 

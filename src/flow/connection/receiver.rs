@@ -4,10 +4,11 @@
 //! kernel lost can be given to it again, and old keys can be erased. The P position of data behind a gap is unknown, so
 //! such data waits here, and the duplicate acknowledgements and SACK blocks for it are sent from here.
 //!
-//! On the wire nothing is acknowledged that the kernel has not, with two exceptions: the beginning of a frame that is
-//! longer than what the peer may have in flight, which otherwise would never be whole; and opened frames for which the
+//! On the wire nothing is acknowledged that the kernel has not, with three exceptions: the beginning of a frame that is
+//! longer than what the peer may have in flight, which otherwise would never be whole; opened frames for which the
 //! kernel's window has no room, since the peer's kernel gives up a connection on which what it sent within the window is
-//! not acknowledged, while it waits for a closed window for ever.
+//! not acknowledged, while it waits for a closed window for ever; and opened frames of which something has come twice, for
+//! that cannot be reported (D-SACK) of what is not acknowledged.
 //!
 //! Here is where the stream stands in both spaces; `take` takes in the peer's segments, `open` opens what is in them, `delivery` knows
 //! what the kernel has of it, `advertise` says what the peer is told.
@@ -215,7 +216,8 @@ impl Receiver {
         self.redeliver(cx);
         if self.answers.allow_repeated(cx.now) {
             acknowledge(cx);
-            self.duplicate = Some(range);
+            // A FIN alone has nothing that could be reported.
+            self.duplicate = Some(range).filter(|range| range.start < range.end);
         }
     }
 
@@ -421,10 +423,13 @@ impl Receiver {
         self.waits_since.map(|since| since + WAIT)
     }
 
-    /// Lets go of what waits and was not acknowledged.
+    /// Lets go of what waits and was not acknowledged. What was stays, and still counts as waiting, or nothing would let go of it where
+    /// memory is scarce.
     pub(super) fn expire_waiting(&mut self, cx: &mut Context<'_>) {
-        cx.counters.held_expired += 1;
+        let held = self.waiting.held();
         self.forget_waiting(self.expected());
+        cx.counters.held_expired += u64::from(self.waiting.held() < held);
+        self.waits_since = if self.waiting.is_empty() { None } else { Some(cx.now) };
     }
 
     /// The same, but for what comes next: without that nothing would ever be opened where memory is scarce. False: more than that of an

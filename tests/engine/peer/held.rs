@@ -45,6 +45,27 @@ fn where_too_much_is_held_a_frame_that_is_not_finished_ends_its_connection() {
     assert_eq!(b.engine.counters().evicted_held, 1);
 }
 
+/// The deadline of what waits does not take what is acknowledged; that can still go where too much is held, however long ago it came.
+#[test]
+fn what_is_acknowledged_of_a_frame_that_is_not_finished_can_go_after_its_deadline_too() {
+    let mut b = Bench::with(Config { max_held_bytes: 50_000, ..Config::default() }).exchange_keys();
+    let (at, bytes) = b.frame(&[9; 65_000], false);
+    for (n, piece) in bytes.chunks(1_400).take(20).enumerate() {
+        b.from_peer(at + 1_400 * n as u32, 0, piece);
+        b.wait(Duration::from_millis(50));
+    }
+    for _ in 0..3 {
+        b.wait(Duration::from_secs(61));
+    }
+    assert!(b.engine.held_bytes() > 20_000, "{}", b.engine.held_bytes());
+    assert_eq!(b.engine.counters().held_expired, 0, "all of it is acknowledged");
+    let mut wire = Vec::new();
+    for n in 0..30 {
+        wire.extend(b.from_kernel(1_000 * n, 0, PSH, &[7; 1_000]).wire);
+    }
+    assert!(wire.iter().any(|seg| seg.has(RST)), "{} bytes are held", b.engine.held_bytes());
+}
+
 /// 4,000 one-byte segments in falling order made each further one cost 850 microseconds.
 #[test]
 fn crumbs_beyond_a_gap_are_bounded_and_answered_now_and_then() {
@@ -91,6 +112,18 @@ fn a_segment_that_comes_twice_is_reported() {
     assert_eq!(blocks(&seen.wire[0]), [(fourth_at, b.peer_made), (third_at, b.peer_made)]);
     let seen = b.from_peer(fourth_at + 500, 0, &[]);
     assert!(seen.wire.iter().all(|seg| blocks(seg).len() < 2), "once: {seen:?}");
+}
+
+/// A SACK block of nothing is none.
+#[test]
+fn a_fin_of_long_ago_is_answered_without_a_block() {
+    let mut b = Bench::encrypted();
+    let (at, bytes) = b.frame(&[1; 100], false);
+    b.from_peer(at, PSH, &bytes);
+    b.from_kernel(0, 100, 0, &[]);
+    let seen = b.from_peer(at + 10, FIN, &[]);
+    assert_eq!(seen.wire.len(), 1);
+    assert_eq!(blocks(&seen.wire[0]), []);
 }
 
 /// A kernel delays its acknowledgements; what it has been given is acknowledged for it then, as its own TCP would.
