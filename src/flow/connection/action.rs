@@ -74,6 +74,11 @@ impl Action {
     /// The peer is told what is acknowledged, and its window.
     pub(super) const ACKNOWLEDGE_PEER: Self = Self::TellPeer { bare: Bare::Next, flags: Flags(0) };
 
+    /// Whether it is a segment without data that has the number of what its receiver gets next.
+    pub(super) fn is_bare(&self) -> bool {
+        matches!(self, Self::TellPeer { bare: Bare::Next, .. } | Self::TellKernel { bare: Bare::Next, .. })
+    }
+
     /// The peer is asked what it has, and whether it is there.
     pub(super) fn probe_peer(flags: Flags) -> Self {
         Self::TellPeer { bare: Bare::Probe, flags: flags.without(Flags::PSH) }

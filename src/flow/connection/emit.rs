@@ -97,7 +97,7 @@ impl Emitter {
         }
     }
 
-    /// Carries out what is noted in `cx`, in order, and acknowledges what is owed an acknowledgement and has none.
+    /// Carries out what is noted in `cx`, in order but for bare segments, and acknowledges what is owed an acknowledgement and has none.
     pub(super) fn carry_out(&mut self, cx: &mut Context<'_>, tx: &mut Sender, rx: &mut Receiver) -> Outcome {
         if cx.actions.acknowledgement_is_owed() {
             cx.counters.own_segments += 1;
@@ -105,8 +105,11 @@ impl Emitter {
         }
         let actions = cx.actions.take();
         let mut outcome = Ok(());
-        for action in &actions {
-            outcome = outcome.and(self.carry_out_one(cx.env, action, tx, rx));
+        // A bare segment has the number of what comes next, so that it leaves behind what is sent.
+        for bare in [false, true] {
+            for action in actions.iter().filter(|action| action.is_bare() == bare) {
+                outcome = outcome.and(self.carry_out_one(cx.env, action, tx, rx));
+            }
         }
         cx.actions.give_back(actions);
         outcome

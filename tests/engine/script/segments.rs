@@ -138,3 +138,22 @@ fn packets_that_may_be_fragmented_have_identifications() {
     first.dedup();
     assert!(first.len() > 4 && !first.contains(&0), "{first:?}");
 }
+
+/// The acknowledgement that tells the client's kernel of a window, once there are keys, follows the data that came with Init2: it has
+/// the number behind that.
+#[test]
+fn a_bare_segment_does_not_overtake_the_data_whose_end_it_has() {
+    let mut pair = Pair::new();
+    let init1 = pair.until_ack().wire.remove(0);
+    let mut to_a = pair.b.wire(&init1).wire.remove(0);
+    let mut write = pair.from_b();
+    write.payload = b"the answer".to_vec();
+    to_a.payload.extend(pair.b.kernel(&write).wire_bytes());
+    let sent = pair.a.wire(&to_a);
+    assert_eq!(sent.delivered(), b"the answer");
+    let mut next = pair.b_next;
+    for seg in &sent.plain {
+        assert_eq!(seg.seq, next, "{sent:?}");
+        next = next.wrapping_add(seg.seq_len());
+    }
+}
