@@ -40,40 +40,40 @@ use crate::time::Instant;
 use crate::wire::mss::payload_room;
 use crate::wire::{C, Flags, Offset, P, Seq};
 
-/// How far the end of the peer's stream is (TC-29).
+/// The state of the end of the peer's stream (TC-29).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Eof {
     /// No frame with FINp was opened.
     Open,
-    /// One was: the kernel is given its FIN, which is the last of [`Receiver::next`]'s P.
+    /// One was: the kernel gets its FIN, which is the last P position of [`Receiver::next`].
     Announced,
-    /// The FIN behind it has come too, and is the last of [`Receiver::next`]'s C.
+    /// The FIN after it has arrived too, and is the last C position of [`Receiver::next`].
     Closed,
 }
 
-/// What waits for the bytes before it is let go after this long without a frame that opened: the peer sends it again.
+/// Bytes beyond a gap are dropped after this long without an opened frame: the peer retransmits them.
 const WAIT: std::time::Duration = std::time::Duration::from_secs(60);
 
-/// What a connection holds that nobody has proven.
+/// Bytes held by a connection that nobody has proven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Waits {
     /// The peer has the keys.
     pub(crate) confirmed: bool,
-    /// Since when no frame has opened.
+    /// The time of the last opened frame.
     pub(crate) since: Instant,
     pub(crate) bytes: usize,
 }
 
-/// The beginning of a frame that is not whole.
+/// The beginning of an incomplete frame.
 #[derive(Debug, Clone, Copy)]
 struct Incomplete {
     /// Since when it is here.
     since: Instant,
-    /// When it is acknowledged, if it comes to that.
+    /// When it is acknowledged, if at all.
     acknowledge_at: Option<Instant>,
 }
 
-/// What the peer knows of its stream, and what that depends on: if it changes, the peer has to hear of it.
+/// What the peer was told about its stream, and what that depends on: if it changes, the peer must be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PeerView {
     pub(super) acknowledged: Offset<C>,
@@ -84,18 +84,18 @@ pub(super) struct PeerView {
 #[derive(Debug)]
 pub(crate) struct Receiver {
     isn: u32,
-    /// Up to here everything is opened. A frame starts here.
+    /// Everything up to here is opened. A frame starts here.
     next: Boundary,
-    /// Bytes from there on that are not opened yet.
+    /// Bytes from there on, not opened yet.
     waiting: Reassembly<C>,
     /// Ends of opened frames that the kernel has not acknowledged.
     frames: Boundaries,
     delivery: Delivery,
-    /// Highest acknowledgement on enotun's own account: of a part of a frame, or of what the kernel has no room for.
+    /// Highest acknowledgement on enotun's own account: of part of a frame, or of what the kernel has no room for.
     own_ack: Offset<C>,
     /// Highest acknowledgement sent on the wire (RCV.NXT, as the peer knows it).
     advertised_ack: Offset<C>,
-    /// Right edge announced on the wire. Not taken back.
+    /// Right edge announced on the wire. Never retracted.
     advertised_edge: Offset<C>,
     /// A frame was opened.
     confirmed: bool,
@@ -104,16 +104,16 @@ pub(crate) struct Receiver {
     fin_at: Option<Offset<C>>,
     /// Last urgent byte.
     urgent: Option<Offset<P>>,
-    /// Payload of the peer's segments, at most.
+    /// Maximum payload of the peer's segments.
     peer_segment: usize,
     /// The beginning of the frame at `next`, if it is here.
     incomplete: Option<Incomplete>,
-    /// Since when something waits, or a frame has opened last.
+    /// Since when something waits, or when a frame was last opened.
     waits_since: Option<Instant>,
     suspicion: Option<Suspicion>,
-    /// What has come twice, for the next acknowledgement to say (D-SACK: RFC 2883).
+    /// Bytes that arrived twice, for the next acknowledgement to report (D-SACK: RFC 2883).
     duplicate: Option<Range<Offset<C>>>,
-    /// How often segments that are not taken in were answered.
+    /// Limits the answers to segments that are not acceptable.
     answers: Answers,
     /// P bytes opened.
     total: u64,
@@ -162,17 +162,17 @@ impl Receiver {
         self.next.c.nearest(self.isn, seq)
     }
 
-    /// Up to here all is authentic.
+    /// Everything up to here is authentic.
     pub(super) fn opened(&self) -> Offset<C> {
         self.next.c
     }
 
-    /// What the peer was told: up to where all has arrived, and the right edge of the window.
+    /// What the peer was told: what has arrived, and the right edge of the window.
     pub(super) fn advertised(&self) -> (Offset<C>, Offset<C>) {
         (self.advertised_ack, self.advertised_edge)
     }
 
-    /// Up to where the wire may be told that everything is here.
+    /// The wire may be told that everything up to here has arrived.
     fn ack_point(&self) -> Offset<C> {
         self.frames.base().c.max(self.own_ack)
     }
@@ -182,12 +182,13 @@ impl Receiver {
         self.ack_point().seq(self.isn)
     }
 
-    /// What the peer has to hear of if it changes.
+    /// The state that the peer must be told of when it changes.
     pub(super) fn peer_view(&self) -> PeerView {
         PeerView { acknowledged: self.ack_point(), kernel_edge: self.delivery.edge() }
     }
 
-    /// What the peer sends again if it has not heard: up to here all is opened or acknowledged.
+    /// The peer retransmits what it does not know to be acknowledged: everything up to here is opened or
+    /// acknowledged.
     fn expected(&self) -> Offset<C> {
         self.next.c.max(self.ack_point())
     }
@@ -197,12 +198,13 @@ impl Receiver {
         self.delivery.delivered() < self.next.p
     }
 
-    /// What has come twice before is not reported any more.
+    /// Bytes that arrived twice before are not reported any more.
     pub(super) fn forget_duplicate(&mut self) {
         self.duplicate = None;
     }
 
-    /// Answers what is not taken in with what is expected, now and then; `data`: it has some. Whether it does.
+    /// Answers an unacceptable segment with what is expected, at a limited rate; `data`: it has some. Returns whether
+    /// it does.
     pub(super) fn challenge(&mut self, cx: &mut Context<'_>, data: bool) -> bool {
         let allowed = self.answers.allow(cx.now, data);
         if allowed {
@@ -211,7 +213,7 @@ impl Receiver {
         allowed
     }
 
-    /// The peer has not heard that this has arrived: it is told again, now and then.
+    /// The peer does not know that this has arrived: it is told again, at a limited rate.
     pub(super) fn note_repeated(&mut self, cx: &mut Context<'_>, range: Range<Offset<C>>) {
         self.redeliver(cx);
         if self.answers.allow_repeated(cx.now) {
@@ -221,12 +223,12 @@ impl Receiver {
         }
     }
 
-    /// Whether an Init message or a frame of the peer's was taken in.
+    /// Whether an Init message or a frame from the peer was processed.
     pub(super) fn has_begun(&self) -> bool {
         self.next.c > Offset::START
     }
 
-    /// Whether a frame of the peer's has opened: it has the keys.
+    /// Whether a frame from the peer was opened: it has the keys.
     pub(super) fn is_confirmed(&self) -> bool {
         self.confirmed
     }
@@ -241,7 +243,7 @@ impl Receiver {
         self.eof == Eof::Closed && self.frames.is_empty()
     }
 
-    /// Notes a frame that was opened. Its data is to be appended by the caller.
+    /// Records an opened frame. The caller must append its data.
     fn note_opened(&mut self, frame_len: usize, opened: &Opened) {
         let data = opened.data.len();
         self.confirmed = true;
@@ -259,7 +261,7 @@ impl Receiver {
         (self.incomplete, self.waits_since) = (None, None);
     }
 
-    /// Takes in the FIN behind the frame with FINp, if that is where the latest was seen. The kernel has had its own.
+    /// Processes the FIN after the frame with FINp, if the latest one is there. The kernel has had its own.
     fn take_fin(&mut self) {
         if self.eof == Eof::Announced && self.fin_at == Some(self.next.c) {
             self.eof = Eof::Closed;
@@ -276,7 +278,7 @@ impl Receiver {
         self.delivery.acknowledged().nearest(self.isn, ack)
     }
 
-    /// What the kernel has acknowledged, and how far it was given anything.
+    /// What the kernel has acknowledged, and the end of what it was given.
     pub(super) fn kernel_view(&self) -> (Offset<P>, Offset<P>) {
         (self.delivery.acknowledged(), self.delivery.delivered())
     }
@@ -286,15 +288,15 @@ impl Receiver {
         self.next.p - i64::from(self.eof != Eof::Open)
     }
 
-    /// A segment without data for the kernel has this number. What lies beyond its window it discards, with the acknowledgement
-    /// that is in it.
+    /// The number of a segment without data for the kernel. It discards what lies beyond its window, with the
+    /// acknowledgement in it.
     pub(super) fn acceptable_seq(&self) -> Seq<P> {
-        // A FIN is delivered behind a full window too.
+        // A FIN is delivered even if the window is full.
         let fin = self.delivery.delivered() > self.data_end();
         self.delivery.acceptable(fin).seq(self.isn)
     }
 
-    /// The number of what was given to the kernel last.
+    /// The number of the last byte given to the kernel.
     pub(super) fn delivered_seq(&self) -> Seq<P> {
         self.delivery.delivered().seq(self.isn)
     }
@@ -314,8 +316,8 @@ impl Receiver {
         self.delivery.note_congestion();
     }
 
-    /// Takes in acknowledgement and window of a segment of the kernel's. If it has room again for what it had no memory for, it
-    /// is given that again.
+    /// Processes acknowledgement and window of a segment from the kernel. If it has room again for what it had no
+    /// memory for, that is delivered again.
     pub(super) fn note_kernel(&mut self, cx: &mut Context<'_>, ack: Seq<P>, window: u16) -> bool {
         let ack = self.position_p(ack);
         if ack > self.delivery.delivered() {
@@ -337,12 +339,13 @@ impl Receiver {
         }
     }
 
-    /// Acknowledges what is opened, and is kept here until the kernel acknowledges it. A FIN is the kernel's alone to acknowledge.
+    /// Acknowledges what is opened, and keeps it here until the kernel acknowledges it. Only the kernel acknowledges
+    /// a FIN.
     fn acknowledge_opened(&mut self) {
         self.own_ack = self.own_ack.max(self.next.c - i64::from(self.eof == Eof::Closed));
     }
 
-    /// Notes that `range` was here before and is opened. That is acknowledged, or it could not be reported.
+    /// Records that `range` arrived before and is opened. It is acknowledged, as it could not be reported otherwise.
     fn note_again(&mut self, range: Range<Offset<C>>) {
         if range.start < range.end {
             self.acknowledge_opened();
@@ -350,17 +353,17 @@ impl Receiver {
         }
     }
 
-    /// Gives the kernel what it has room for, with the FIN if that is due.
+    /// Delivers what the kernel has room for, with the FIN if it is due.
     pub(super) fn deliver(&mut self, cx: &mut Context<'_>, flags: Flags) {
         self.delivery.deliver(cx, self.data_end(), self.next.p, flags);
     }
 
-    /// Gives the kernel again what it has not acknowledged, if that was not done just now.
+    /// Delivers again what the kernel has not acknowledged, unless that was done just now.
     pub(super) fn redeliver(&mut self, cx: &mut Context<'_>) {
         self.delivery.redeliver(cx);
     }
 
-    /// When [`Self::handle_redelivery`] wants to be called.
+    /// When [`Self::handle_redelivery`] should be called.
     pub(super) fn redeliver_at(&self) -> Option<Instant> {
         self.delivery.redeliver_at(self.next.p)
     }
@@ -370,7 +373,7 @@ impl Receiver {
         if self.delivery.expire(cx) { Ok(()) } else { Err(AbortReason::Timeout) }
     }
 
-    /// What goes into one packet of `range`, from `at` on: at most `max` bytes.
+    /// The part of `range`, from `at` on, that goes into one packet: at most `max` bytes.
     pub(super) fn portion<'a, 'b>(
         &'a self,
         (at, to): (Offset<P>, Offset<P>),
@@ -380,7 +383,7 @@ impl Receiver {
     ) -> Option<Portion<'a, 'b, P>> {
         let data_end = self.data_end();
         let urgent = self.urgent_pointer(at);
-        // A super-packet has one urgent pointer, which is wrong in all of its segments but the first.
+        // A super-packet has a single urgent pointer, which is wrong in all of its segments but the first.
         let most = if urgent.is_some() { max.min(usize::from(self.segment())) } else { max };
         let (data, end) = self.delivery.gather(at, to.min(data_end).min(at + most), slices)?;
         let fin = self.eof != Eof::Open && end == data_end && to > data_end;
@@ -410,15 +413,15 @@ impl Receiver {
         self.delivery.push(from, bytes, pool);
     }
 
-    // What waits.
+    // The bytes that wait.
 
-    /// What waits, unproven.
+    /// The bytes that wait, unproven.
     pub(super) fn waits(&self) -> Option<Waits> {
         let since = self.waits_since?;
         Some(Waits { confirmed: self.confirmed, since, bytes: self.waiting.held() })
     }
 
-    /// When what waits is let go.
+    /// When waiting bytes are dropped.
     pub(super) fn held_until(&self) -> Option<Instant> {
         self.waits_since.map(|since| since + WAIT)
     }
@@ -446,7 +449,8 @@ impl Receiver {
         self.waits_since = None;
     }
 
-    /// So much from `next` on is kept however little memory there is: two segments, or an Init message in many small ones.
+    /// This much from `next` on is kept however scarce memory is: two segments, or an Init message in many small
+    /// ones.
     fn next_room(&self) -> usize {
         (2 * self.peer_segment).max(512)
     }
@@ -456,7 +460,7 @@ impl Receiver {
         self.waiting.held() + self.delivery.held() + self.frames.held()
     }
 
-    /// Gives back memory that is not in use.
+    /// Releases unused memory.
     pub(super) fn shrink(&mut self) {
         self.waiting.shrink();
         self.frames.shrink();
