@@ -1,4 +1,4 @@
-"""SYNs by the thousand from addresses that are not the sender's, with ENO and without, from one and from many; and a local user who
+"""SYNs in floods from addresses that are not the sender's, with ENO and without, from one and from many; and a local user who
 opens connections that nobody answers. Every genuine connection is encrypted, in both directions and both families."""
 
 import json
@@ -6,7 +6,8 @@ import subprocess
 
 from harness import ECHO, PYTHON, TOOLS, check, command, echo_server, need, plain, topology
 
-RATE, SECONDS, GENUINE, GAP = 3_000, 2, 10, 0.05
+# Small enough for a slow machine with other cases beside it: what is tested is who is encrypted, not how much it can take.
+RATE, SECONDS, GENUINE, GAP = 1_000, 2, 10, 0.05
 
 net = topology("pair")
 a, b = net.a, net.b
@@ -67,6 +68,6 @@ for family in net.server:
     beside("ENO from one address, bare SYNs from many", family, forged(family, "eno", "one"), forged(family, "bare", "many"))
     first = "10.1.0.50" if family == 4 else "fd00:1::50"
     nobody = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
-    beside("a local user", family, tool(a, "local", first, 5_000, user=nobody))
+    beside("a local user", family, tool(a, "local", first, 2_000, user=nobody))
 for node in net.daemons:
     check(f"the daemon of {node} still runs", node.alive)
