@@ -159,7 +159,7 @@ impl Daemon {
 pub(super) fn kept(engine: &Engine, table: &PolicyTable) -> Vec<KeptFlow> {
     let live = |flow: &FlowInfo| matches!(flow.state, FlowState::Negotiating | FlowState::Encrypted);
     let live = engine.flows().into_iter().filter(live).map(|flow| (flow.local, flow.remote));
-    let all = live.chain(engine.unheard()).map(|(local, remote)| KeptFlow { local, remote });
+    let all = live.chain(engine.reset_unconfirmed()).map(|(local, remote)| KeptFlow { local, remote });
     let mut kept: Vec<KeptFlow> = all.filter(|flow| !diverted(table, flow.local, flow.remote)).collect();
     kept.sort_unstable();
     kept

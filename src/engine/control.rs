@@ -91,7 +91,7 @@ impl Engine {
     /// Connections, by local and remote address, that are over here while the local kernel may continue with them: it
     /// is not known yet whether it got the RST.
     #[must_use]
-    pub fn unheard(&self) -> Vec<(SocketAddr, SocketAddr)> {
+    pub fn reset_unconfirmed(&self) -> Vec<(SocketAddr, SocketAddr)> {
         let closed = self.table.iter().filter(|(_, flow)| match flow {
             Flow::Closed(closed) => closed.kernel_may_go_on(),
             _ => false,

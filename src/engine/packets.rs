@@ -88,7 +88,7 @@ impl Engine {
 
     fn from_kernel(&mut self, now: Instant, packet: &Segment<'_, P>, env: &mut dyn Env) {
         let key = FlowKey::new(packet.src, packet.dst);
-        if !self.believe(key, packet) || !self.find_or_open(now, Side::Plain, key, packet, env) {
+        if !self.checksum_ok(key, packet) || !self.find_or_open(now, Side::Plain, key, packet, env) {
             return;
         }
         if let Some(probe) = self.probes.get_mut(&key) {
@@ -109,7 +109,7 @@ impl Engine {
 
     fn from_wire(&mut self, now: Instant, packet: &mut Segment<'_, C>, env: &mut dyn Env) {
         let key = FlowKey::new(packet.dst, packet.src);
-        if !self.believe(key, packet) || !self.find_or_open(now, Side::Wire, key, packet, env) {
+        if !self.checksum_ok(key, packet) || !self.find_or_open(now, Side::Wire, key, packet, env) {
             return;
         }
         if let Some(probe) = self.probes.get_mut(&key) {
@@ -125,7 +125,7 @@ impl Engine {
     /// Whether a packet's checksum is valid. The receiver verifies what passes unchanged; what is acted on is
     /// verified here. At a gateway the plain side comes from a wire too; what the local kernel sends has a partial
     /// checksum.
-    fn believe<S>(&mut self, key: FlowKey, packet: &Segment<'_, S>) -> bool {
+    fn checksum_ok<S>(&mut self, key: FlowKey, packet: &Segment<'_, S>) -> bool {
         let passes =
             !packet.flags.any(Flags::SYN) && self.table.get(&key).is_none_or(|flow| matches!(flow, Flow::Plain(_)));
         let right = passes || packet.is_undamaged();

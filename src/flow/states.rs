@@ -129,5 +129,4 @@ pub(super) fn check(from: State, cause: Option<Cause>, to: State) {
 }
 
 #[cfg(test)]
-#[path = "states_tests.rs"]
 mod tests;

@@ -156,7 +156,7 @@ fn fill(table: &str, host: &mut Host) -> usize {
                 (rst.flags, rst.seq) = (RST, 5001);
                 assert!(!init1.is_empty());
                 next(host, Side::Wire, &rst);
-                host.engine.unheard().len() - count(host, FlowState::Closed, any)
+                host.engine.reset_unconfirmed().len() - count(host, FlowState::Closed, any)
             }
             "paths" => {
                 host.engine.learn_path(host.now, address(2, port), Finding::NoEno);

@@ -63,7 +63,7 @@ pub(crate) struct Closed {
     facts: Option<Facts>,
     totals: (u64, u64),
     /// The local kernel was told of the end by a RST, which it may have missed.
-    unheard: bool,
+    reset_unconfirmed: bool,
     /// When the RST to it is repeated, and how often it was.
     repeat: Option<Instant>,
     repeats: usize,
@@ -78,16 +78,29 @@ impl Closed {
     /// What is left of a connection that was encrypted.
     pub(super) fn after(left: Remains, end: End, now: Instant, linger: Duration) -> Self {
         let Remains { link, wire, plain, clocks, facts, totals, repeats_within } = left;
-        let (reset, unheard) = (end != End::Done, !matches!(end, End::Done | End::Reset(Side::Plain)));
+        let (reset, reset_unconfirmed) = (end != End::Done, !matches!(end, End::Done | End::Reset(Side::Plain)));
         let why = match end {
             End::Done => None,
             End::Reset(_) => Some("reset".to_owned()),
             End::Aborted(why) => Some(why),
         };
-        let repeat = unheard.then(|| now + REPEAT_AFTER[0]);
+        let repeat = reset_unconfirmed.then(|| now + REPEAT_AFTER[0]);
         // The kernel may have missed the last acknowledgement. While it can send its plaintext again, it is answered from here.
         let until = now + linger.max(repeats_within);
-        Self { link, why, reset, wire, plain, clocks, facts: Some(facts), totals, unheard, repeat, repeats: 0, until }
+        Self {
+            link,
+            why,
+            reset,
+            wire,
+            plain,
+            clocks,
+            facts: Some(facts),
+            totals,
+            reset_unconfirmed,
+            repeat,
+            repeats: 0,
+            until,
+        }
     }
 
     /// A connection that ended before it was encrypted. `expects`: the next sequence numbers of the peer and of the local
@@ -95,32 +108,45 @@ impl Closed {
     pub(crate) fn refused(link: Link, why: String, until: Instant, expects: Option<(u32, u32)>, now: Instant) -> Self {
         let (wire, totals, clocks, facts) = (Last::default(), (0, 0), None, None);
         let plain = expects.map_or_else(Last::default, |(seq, ack)| Last { seq, ack, window: 0 });
-        let unheard = expects.is_some();
-        let repeat = unheard.then(|| now + REPEAT_AFTER[0]);
+        let reset_unconfirmed = expects.is_some();
+        let repeat = reset_unconfirmed.then(|| now + REPEAT_AFTER[0]);
         let why = Some(why);
-        Self { link, why, reset: true, wire, plain, clocks, facts, totals, unheard, repeat, repeats: 0, until }
+        Self {
+            link,
+            why,
+            reset: true,
+            wire,
+            plain,
+            clocks,
+            facts,
+            totals,
+            reset_unconfirmed,
+            repeat,
+            repeats: 0,
+            until,
+        }
     }
 
     /// The local kernel has sent a RST with this number: if it is the one that it was told last, it knows.
     pub(crate) fn kernel_has_reset(&mut self, seq: u32) {
         if seq == self.plain.ack {
-            (self.unheard, self.repeat) = (false, None);
+            (self.reset_unconfirmed, self.repeat) = (false, None);
         }
     }
 
     /// Whether the local kernel may not know yet that it is over.
     pub(crate) fn kernel_may_go_on(&self) -> bool {
-        self.unheard
+        self.reset_unconfirmed
     }
 
     /// Whether it was over before either end took it for open.
     pub(crate) fn was_refused(&self) -> bool {
-        self.facts.is_none() && !self.unheard
+        self.facts.is_none() && !self.reset_unconfirmed
     }
 
     /// How long the local kernel may still send data of it, that must not get onto the wire, if it is forgotten at `now`.
     pub(crate) fn outlived_by(&self, config: &Config, now: Instant) -> Option<Duration> {
-        if self.unheard {
+        if self.reset_unconfirmed {
             return Some(config.plain_idle_timeout);
         }
         let left = self.until.since(now);

@@ -352,13 +352,13 @@ fn a_reset_of_anybodys_on_the_plain_side_does_not_say_that_the_kernel_knows() {
     b.engine_made += sent.len() as u32;
     b.from_peer(b.peer_made, 0, &[]);
     assert!(b.from_peer(b.peer_made, RST, &[]).plain.iter().any(|seg| seg.has(RST)));
-    assert_eq!(b.engine.unheard().len(), 1);
+    assert_eq!(b.engine.reset_unconfirmed().len(), 1);
     for seq in [0, 14, 16, 1 << 30] {
         b.from_kernel(seq, 0, RST, &[]);
-        assert_eq!(b.engine.unheard().len(), 1, "{seq}");
+        assert_eq!(b.engine.reset_unconfirmed().len(), 1, "{seq}");
     }
     let asked = b.wait(Duration::from_secs(2)).plain;
     let asked = asked.iter().find(|seg| !seg.has(RST)).expect("an acknowledgement that is answered");
     b.from_kernel(asked.ack.wrapping_sub(KERNEL_ISN + 1), 0, RST, &[]);
-    assert_eq!(b.engine.unheard().len(), 0);
+    assert_eq!(b.engine.reset_unconfirmed().len(), 0);
 }
