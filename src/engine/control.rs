@@ -153,7 +153,8 @@ impl Engine {
         &self.counters
     }
 
-    /// Bytes of memory held for connections: frames in flight, reassembly, plaintext awaiting the kernel.
+    /// Bytes of memory held for connections: data beyond a gap, and plaintext awaiting the kernel. Frames in flight are not
+    /// counted: the send buffers of the kernel bound them.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         self.table.held()

@@ -161,11 +161,6 @@ impl Acknowledged {
         (from.p < to.p).then_some((from.p, to.p))
     }
 
-    /// Bytes of memory held.
-    pub(crate) fn held(&self) -> usize {
-        self.0.capacity() * size_of::<Boundary>()
-    }
-
     /// Gives back the memory.
     pub(crate) fn clear(&mut self) {
         self.0 = VecDeque::new();

@@ -35,7 +35,7 @@ impl Flow {
         }
     }
 
-    /// Bytes of memory held beyond the fixed size.
+    /// Bytes of memory held for what came from its ends and cannot go on yet.
     pub(crate) fn held(&self) -> usize {
         match self {
             Self::Encrypted(e) => e.held(),

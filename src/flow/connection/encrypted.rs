@@ -323,7 +323,8 @@ impl Encrypted {
         self.receiver.shed()
     }
 
-    /// Bytes of memory held for this connection beyond its fixed size.
+    /// Bytes of memory held for data beyond a gap and for what the kernel has no room for. What the kernel has sent and
+    /// the peer has not acknowledged is not counted: the kernel's send buffers bound it, and nothing else could let go of it.
     pub(crate) fn held(&self) -> usize {
         self.sender.held() + self.receiver.held()
     }

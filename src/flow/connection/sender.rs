@@ -409,10 +409,9 @@ impl Sender {
         self.fin != Fin::Sealed
     }
 
-    /// Bytes of memory held.
+    /// Bytes of memory held for data beyond a gap.
     pub(super) fn held(&self) -> usize {
-        let acknowledged = self.acknowledged.as_ref().map_or(0, Acknowledged::held);
-        self.bytes.held() + self.pending.capacity() + self.early.held() + self.frames.held() + acknowledged
+        self.early.held()
     }
 
     /// Releases unused memory.

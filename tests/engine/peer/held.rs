@@ -61,9 +61,24 @@ fn what_is_acknowledged_of_a_frame_that_is_not_finished_can_go_after_its_deadlin
     assert_eq!(b.engine.counters().held_expired, 0, "all of it is acknowledged");
     let mut wire = Vec::new();
     for n in 0..30 {
-        wire.extend(b.from_kernel(1_000 * n, 0, PSH, &[7; 1_000]).wire);
+        wire.extend(b.from_peer(at + 30_000 + 1_400 * n, 0, &[7; 1_400]).wire);
     }
     assert!(wire.iter().any(|seg| seg.has(RST)), "{} bytes are held", b.engine.held_bytes());
+}
+
+/// What the peer does not acknowledge is no reason to let go of anything: that would give nothing of it back.
+#[test]
+fn frames_in_flight_take_no_room_from_what_waits() {
+    let mut b = Bench::with(Config { max_held_bytes: 20_000, ..Config::default() }).exchange_keys();
+    let (at, bytes) = b.frame(&[9; 3_000], false);
+    b.from_peer(at + 1_000, 0, &bytes[1_000..]);
+    let mut sent = 0;
+    for n in 0..30 {
+        sent += b.from_kernel(1_000 * n, 0, PSH, &[7; 1_000]).wire.iter().map(|seg| seg.payload.len()).sum::<usize>();
+    }
+    assert!(sent > 20_000, "{sent} bytes in flight");
+    assert_eq!((b.engine.counters().evicted_held, b.engine.counters().limit_memory), (0, 0));
+    assert_eq!(b.from_peer(at, 0, &bytes[..1_000]).delivered(), [9; 3_000]);
 }
 
 /// 4,000 one-byte segments in falling order made each further one cost 850 microseconds.
