@@ -10,6 +10,8 @@ import socket
 import struct
 import sys
 
+from inet import checksum
+
 device, count = sys.argv[1], int(sys.argv[2])
 c4, s4, c6, s6 = (end.rpartition(":")[::2] for end in sys.argv[3:7])
 rng = random.Random(8547)
@@ -17,15 +19,6 @@ rng = random.Random(8547)
 
 def end(e, family):
     return socket.inet_pton(family, e[0]), int(e[1])
-
-
-def checksum(data):
-    if len(data) % 2:
-        data += b"\0"
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
 
 
 def options():

@@ -101,6 +101,19 @@ impl Lab {
         text.trim().parse().expect("number")
     }
 
+    /// Packets counted at an interface once none has come for a while: what was before leaves nothing behind.
+    pub fn quiet(&self, host: &str, interface: &str) -> u64 {
+        let mut before = self.packets(host, interface);
+        loop {
+            std::thread::sleep(Duration::from_millis(200));
+            let now = self.packets(host, interface);
+            if now == before {
+                return now;
+            }
+            before = now;
+        }
+    }
+
     /// Everything that may not be changed for good: rules, routes, nftables, sysctls, interfaces.
     pub fn snapshot(&self, host: &str) -> BTreeMap<&'static str, String> {
         // Sysctls that move by themselves.

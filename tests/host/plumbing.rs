@@ -2,7 +2,6 @@
 //! on unchanged in the engine's place.
 
 use std::fs;
-use std::time::Duration;
 
 use crate::lab::{Lab, assert_same};
 
@@ -313,8 +312,7 @@ fn errors_of_routers_about_selected_connections_arrive() {
     assert_eq!(learned.matches("mtu 1300").count(), 2, "{learned}");
     // A refusal by ICMP, made behind the devices at one end, goes through them (it quotes what they let in), and is
     // understood behind those at the other.
-    std::thread::sleep(Duration::from_millis(300));
-    let before = lab.packets("b", "tun0");
+    let before = lab.quiet("b", "tun0");
     let said = lab.fetch("a", "10.9.0.2:7001 [fd09::2]:7001");
     assert_eq!(said, "connection refused,connection refused");
     assert!(lab.packets("b", "tun0") >= before + 2);

@@ -157,19 +157,26 @@ fn open_where_nothing_happens(pair: &mut Pair, flow: u16) -> (Option<FlowState>,
     open_through(pair, flow, Seg::clone)
 }
 
+/// A segment of the pair's connection as one of `client`'s.
+fn of(client: SocketAddr, mut seg: Seg) -> Seg {
+    *if seg.src == a_addr() { &mut seg.src } else { &mut seg.dst } = client;
+    seg
+}
+
+/// Exchanges the SYNs of a connection of `client`'s; what follows them from there.
+fn open_from(pair: &mut Pair, client: SocketAddr) -> Vec<Seg> {
+    let syn = pair.a.kernel(&of(client, Pair::syn())).wire.remove(0);
+    pair.b.wire(&syn);
+    let syn_ack = pair.b.kernel(&of(client, Pair::syn_ack())).wire.remove(0);
+    pair.a.wire(&syn_ack);
+    pair.a.kernel(&of(client, pair.from_a())).wire
+}
+
 /// A connection whose segments without SYN go through `path`.
 fn open_through(pair: &mut Pair, flow: u16, path: impl Fn(&Seg) -> Seg) -> (Option<FlowState>, Option<FlowState>) {
     let (mut client, server) = (a_addr(), b_addr());
     client.set_port(42_000 + flow);
-    let at = |mut seg: Seg| {
-        *if seg.src == a_addr() { &mut seg.src } else { &mut seg.dst } = client;
-        seg
-    };
-    let syn = pair.a.kernel(&at(Pair::syn())).wire.remove(0);
-    pair.b.wire(&syn);
-    let syn_ack = pair.b.kernel(&at(Pair::syn_ack())).wire.remove(0);
-    pair.a.wire(&syn_ack);
-    let mut to_b = pair.a.kernel(&at(pair.from_a())).wire;
+    let mut to_b = open_from(pair, client);
     while !to_b.is_empty() {
         let mut to_a = Vec::new();
         for seg in to_b.drain(..) {
@@ -317,16 +324,8 @@ fn a_rst_that_says_nothing_has_to_come_twice_before_the_path_is_blamed() {
 fn reset_by_the_application(pair: &mut Pair, flow: u16) -> Option<FlowInfo> {
     let mut client = a_addr();
     client.set_port(43_000 + flow);
-    let at = |mut seg: Seg| {
-        *if seg.src == a_addr() { &mut seg.src } else { &mut seg.dst } = client;
-        seg
-    };
-    let syn = pair.a.kernel(&at(Pair::syn())).wire.remove(0);
-    pair.b.wire(&syn);
-    let syn_ack = pair.b.kernel(&at(Pair::syn_ack())).wire.remove(0);
-    pair.a.wire(&syn_ack);
-    let mut to_b = pair.a.kernel(&at(pair.from_a())).wire;
-    let mut data = at(pair.from_a());
+    let mut to_b = open_from(pair, client);
+    let mut data = of(client, pair.from_a());
     data.payload = b"data that the server does not answer".to_vec();
     to_b.extend(pair.a.kernel(&data).wire);
     let mut delivered = Vec::new();
@@ -342,7 +341,7 @@ fn reset_by_the_application(pair: &mut Pair, flow: u16) -> Option<FlowInfo> {
         }
     }
     assert_eq!(delivered, data.payload);
-    let mut rst = at(pair.from_b());
+    let mut rst = of(client, pair.from_b());
     rst.flags = RST;
     for seg in pair.b.kernel(&rst).wire {
         pair.a.wire(&seg);
