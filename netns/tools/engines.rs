@@ -130,12 +130,7 @@ fn segment(n: u32, by_client: bool, seq: u32, ack: u32, flags: u8, payload: &[u8
     let client = SocketAddr::from(([10, 0, 0, 1], 20_000 + (n & 0x7fff) as u16));
     let server = SocketAddr::from(([10, 9, 0, 2], 80));
     let (src, dst) = if by_client { (client, server) } else { (server, client) };
-    let options = if flags & SYN != 0 {
-        vec![2, 4, 5, 180, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7]
-    } else {
-        vec![1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 1]
-    };
-    Seg { seq, ack, flags, options, payload: payload.to_vec(), ..Seg::new(src, dst) }
+    Seg { seq, ack, flags, payload: payload.to_vec(), ..Seg::like_linux(src, dst, flags) }
 }
 
 fn processor_time() -> Duration {

@@ -58,6 +58,16 @@ fn pseudo(src: IpAddr, dst: IpAddr, tcp_len: usize) -> u32 {
 }
 
 impl Seg {
+    /// With the options that Linux's have: those of a SYN, or timestamps.
+    pub fn like_linux(src: SocketAddr, dst: SocketAddr, flags: u8) -> Self {
+        let options: &[u8] = if flags & SYN != 0 {
+            &[2, 4, 5, 180, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7]
+        } else {
+            &[1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 1]
+        };
+        Self { options: options.to_vec(), ..Self::new(src, dst) }
+    }
+
     pub fn new(src: SocketAddr, dst: SocketAddr) -> Self {
         Self {
             src,
